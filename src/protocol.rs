@@ -1,0 +1,5 @@
+//! The protocol.
+pub mod id;
+pub mod limit;
+pub mod share;
+pub mod time;
