@@ -1,5 +1,22 @@
-//! The protocol.
+//! What is true: the protocol as a state machine without IO.
+//!
+//! Nothing here reads a clock or entropy, waits, or iterates over anything without an order; time, randomness and
+//! messages are handed in.
+
+pub mod bucket;
+pub mod counter;
+pub mod demand;
+pub mod gossip;
 pub mod id;
+pub mod lease;
+pub mod ledger;
+pub mod lending;
 pub mod limit;
+pub mod message;
+pub mod meter;
+pub mod node;
+pub mod queue;
+pub mod record;
 pub mod share;
+pub mod target;
 pub mod time;

@@ -1,0 +1,348 @@
+//! Push-pull gossip of pages: digest, delta.
+//!
+//! A page is all that one author says of itself; each of its values carries the version of the page at which it last
+//! changed (van Renesse et al. 2008, "scuttlebutt"). A digest says how far one knows each page; a delta brings
+//! the values of a page that changed since then, oldest first, so that a cut delta is still a prefix.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{Incarnation, NodeId};
+use super::record::{Key, Value};
+use super::time::Instant;
+
+/// The most authors that are remembered.
+pub const PAGES_MAX: usize = 1_024;
+/// The most values on one page.
+pub const ENTRIES_MAX: usize = 4_096;
+/// The most values in one message; the rest goes with the next.
+pub const DELTA_ENTRIES_MAX: usize = 256;
+
+/// How far one knows a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Whose page.
+    pub author: NodeId,
+    /// Of which life.
+    pub incarnation: Incarnation,
+    /// Up to which version.
+    pub version: u64,
+}
+
+/// What changed on one page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// Whose page.
+    pub author: NodeId,
+    /// Of which life.
+    pub incarnation: Incarnation,
+    /// The delta holds every value that changed after this version …
+    pub since: u64,
+    /// … up to this one.
+    pub upto: u64,
+    /// The values, each with its version, in ascending order.
+    pub entries: Vec<(Key, u64, Value)>,
+}
+
+/// What a delta did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Absorbed {
+    /// The values that are news.
+    pub changed: Vec<Key>,
+    /// Something before the delta is missing: ask for it with a digest.
+    pub gap: bool,
+}
+
+/// All that one author said of itself, as far as heard.
+#[derive(Clone, Debug)]
+pub struct Page {
+    incarnation: Incarnation,
+    version: u64,
+    entries: BTreeMap<Key, (u64, Value)>,
+    news_at: Instant,
+}
+
+impl Page {
+    fn new(incarnation: Incarnation, now: Instant) -> Self {
+        Self { incarnation, version: 0, entries: BTreeMap::new(), news_at: now }
+    }
+
+    /// The author's life that wrote it.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// When something new was last heard of it, from anybody.
+    pub fn news_at(&self) -> Instant {
+        self.news_at
+    }
+
+    /// The version up to which the page is known without a gap.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The version at which a value last changed; zero if it is not there.
+    pub fn version_of(&self, key: &Key) -> u64 {
+        self.entries.get(key).map_or(0, |(version, _)| *version)
+    }
+
+    /// One value.
+    pub fn get(&self, key: &Key) -> Option<&Value> {
+        self.entries.get(key).map(|(_, value)| value)
+    }
+
+    /// All values.
+    pub fn entries(&self) -> impl Iterator<Item = (&Key, &Value)> {
+        self.entries.iter().map(|(key, (_, value))| (key, value))
+    }
+
+    fn delta(&self, author: NodeId, since: u64) -> Delta {
+        let mut entries: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, (version, _))| *version > since)
+            .map(|(key, (version, value))| (*key, *version, value.clone()))
+            .collect();
+        entries.sort_by_key(|(_, version, _)| *version);
+        let cut = entries.len() > DELTA_ENTRIES_MAX;
+        entries.truncate(DELTA_ENTRIES_MAX);
+        let upto = if cut { entries.last().map_or(since, |(_, version, _)| *version) } else { self.version };
+        Delta { author, incarnation: self.incarnation, since, upto, entries }
+    }
+}
+
+/// All pages that a node knows, its own included.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    me: NodeId,
+    pages: BTreeMap<NodeId, Page>,
+}
+
+impl Pages {
+    /// Only an empty page of one's own.
+    pub fn new(me: NodeId, incarnation: Incarnation, now: Instant) -> Self {
+        Self { me, pages: BTreeMap::from([(me, Page::new(incarnation, now))]) }
+    }
+
+    /// Only an empty page of one's own, whose versions go on after `version`: everything on it is void now.
+    pub fn continued(me: NodeId, incarnation: Incarnation, version: u64, now: Instant) -> Self {
+        let mut pages = Self::new(me, incarnation, now);
+        pages.pages.values_mut().for_each(|page| page.version = version);
+        pages
+    }
+
+    /// The page of one author.
+    pub fn get(&self, author: &NodeId) -> Option<&Page> {
+        self.pages.get(author)
+    }
+
+    /// All pages, in order of their authors.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Page)> {
+        self.pages.iter()
+    }
+
+    /// The version of one's own page.
+    pub fn own_version(&self) -> u64 {
+        self.pages[&self.me].version
+    }
+
+    /// Writes a value on one's own page. True if it is another than before.
+    pub fn publish(&mut self, key: Key, value: Value, now: Instant) -> bool {
+        let page = self.pages.get_mut(&self.me).expect("BUG! no own page");
+        if page.get(&key) == Some(&value) {
+            return false;
+        }
+        page.version += 1;
+        page.news_at = now;
+        page.entries.insert(key, (page.version, value));
+        true
+    }
+
+    /// How far every page is known.
+    pub fn digest(&self) -> Vec<Summary> {
+        let summary = |(author, page): (&NodeId, &Page)| Summary {
+            author: *author,
+            incarnation: page.incarnation,
+            version: page.version,
+        };
+        self.pages.iter().map(summary).collect()
+    }
+
+    /// A short form of the digest: two nodes that know the same have the same (FNV-1a; a collision delays repair
+    /// until the next change).
+    pub fn digest_hash(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for summary in self.digest() {
+            let numbers = [summary.incarnation.0.to_be_bytes(), summary.version.to_be_bytes()];
+            for byte in summary.author.0.iter().chain(numbers.iter().flatten()) {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        hash
+    }
+
+    /// What changed on one's own page since `since`; none if nothing did.
+    pub fn own_delta(&self, since: u64) -> Option<Delta> {
+        let page = &self.pages[&self.me];
+        (page.version > since).then(|| page.delta(self.me, since))
+    }
+
+    /// What a peer with this digest lacks, at most [`DELTA_ENTRIES_MAX`] values of it, and whether the peer knows
+    /// something that is lacking here.
+    pub fn lacking(&self, digest: &[Summary]) -> (Vec<Delta>, bool) {
+        let theirs: BTreeMap<_, _> = digest.iter().map(|summary| (summary.author, summary)).collect();
+        let mut deltas = Vec::new();
+        let mut room = DELTA_ENTRIES_MAX;
+        for (author, page) in &self.pages {
+            let since = match theirs.get(author) {
+                Some(known) if known.incarnation > page.incarnation => continue,
+                Some(known) if known.incarnation == page.incarnation => known.version,
+                _ => 0,
+            };
+            if page.version > since && room > 0 {
+                let delta = page.delta(*author, since);
+                room = room.saturating_sub(delta.entries.len());
+                deltas.push(delta);
+            }
+        }
+        let behind = theirs.values().any(|known| {
+            self.pages.get(&known.author).is_none_or(|page| {
+                (known.incarnation, known.version) > (page.incarnation, page.version)
+            })
+        });
+        (deltas, behind)
+    }
+
+    /// Merges a delta. Nobody else's word moves one's own page, older lives and older versions change nothing, and
+    /// pages or values beyond the bounds are left out.
+    pub fn absorb(&mut self, delta: &Delta, now: Instant) -> Absorbed {
+        let mut absorbed = Absorbed::default();
+        let is_known = self.pages.contains_key(&delta.author);
+        if delta.author == self.me || (!is_known && self.pages.len() >= PAGES_MAX) {
+            return absorbed;
+        }
+        let page = self.pages.entry(delta.author).or_insert_with(|| Page::new(delta.incarnation, now));
+        if delta.incarnation < page.incarnation {
+            return absorbed;
+        }
+        if delta.incarnation > page.incarnation {
+            // Another life: what the former life said of its limits is void. Ledger records are kept by the ledger.
+            *page = Page::new(delta.incarnation, now);
+        }
+        for (key, version, value) in &delta.entries {
+            let known = page.entries.get(key).map_or(0, |(version, _)| *version);
+            let fits = known > 0 || page.entries.len() < ENTRIES_MAX;
+            if *version > known && *version <= delta.upto && fits {
+                page.entries.insert(*key, (*version, value.clone()));
+                page.news_at = now;
+                absorbed.changed.push(*key);
+            }
+        }
+        absorbed.gap = delta.since > page.version;
+        if !absorbed.gap {
+            page.version = page.version.max(delta.upto);
+        }
+        absorbed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::limit::Fingerprint;
+    use super::super::share::Share;
+    use super::*;
+
+    fn node(id: u8) -> NodeId {
+        NodeId([id; 32])
+    }
+
+    fn pages(id: u8) -> Pages {
+        Pages::new(node(id), Incarnation(1), Instant::ZERO)
+    }
+
+    fn write(pages: &mut Pages, key: u64, value: u64) {
+        pages.publish(Key::Row(Fingerprint(key)), Value::Share(Share(value)), Instant::ZERO);
+    }
+
+    #[test]
+    fn push_then_pull_makes_two_nodes_agree() {
+        let (mut one, mut other) = (pages(1), pages(2));
+        write(&mut one, 1, 10);
+        write(&mut other, 1, 20);
+        let (deltas, behind) = one.lacking(&other.digest());
+        assert!(behind);
+        for delta in &deltas {
+            other.absorb(delta, Instant::ZERO);
+        }
+        let (deltas, behind) = other.lacking(&one.digest());
+        assert!(!behind);
+        for delta in &deltas {
+            one.absorb(delta, Instant::ZERO);
+        }
+        assert_eq!(one.digest_hash(), other.digest_hash());
+    }
+
+    #[test]
+    fn a_lost_delta_shows_as_a_gap_and_is_repaired() {
+        let (mut one, mut other) = (pages(1), pages(2));
+        write(&mut one, 1, 10);
+        write(&mut one, 2, 20);
+        write(&mut one, 3, 30);
+        let late = one.own_delta(2).unwrap();
+        assert!(other.absorb(&late, Instant::ZERO).gap);
+        let (deltas, _) = one.lacking(&other.digest());
+        assert_eq!(deltas[0].since, 0);
+        assert!(!other.absorb(&deltas[0], Instant::ZERO).gap);
+        assert_eq!(one.lacking(&other.digest()).0, []);
+    }
+
+    #[test]
+    fn nobody_else_moves_ones_own_page_and_old_lives_are_void() {
+        let (mut one, mut other) = (pages(1), pages(2));
+        write(&mut one, 1, 10);
+        let mut forged = one.own_delta(0).unwrap();
+        forged.entries[0].2 = Value::Share(Share(99));
+        forged.upto = 9;
+        assert_eq!(one.absorb(&forged, Instant::ZERO), Absorbed::default());
+        assert_eq!(one.own_version(), 1);
+
+        other.absorb(&one.own_delta(0).unwrap(), Instant::ZERO);
+        let mut reborn = Pages::new(node(1), Incarnation(2), Instant::ZERO);
+        write(&mut reborn, 2, 1);
+        other.absorb(&reborn.own_delta(0).unwrap(), Instant::ZERO);
+        assert_eq!(other.absorb(&one.own_delta(0).unwrap(), Instant::ZERO), Absorbed::default());
+        assert_eq!(other.get(&node(1)).unwrap().entries().count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_delta_merge_equals_a_full_merge(
+            writes in proptest::collection::vec((0u64..6, 0u64..100), 1..40), cuts in proptest::collection::vec(0usize..40, 0..6),
+        ) {
+            let (mut author, mut by_delta, mut in_full) = (pages(1), pages(2), pages(2));
+            let mut deltas = Vec::new();
+            for (step, (key, value)) in writes.iter().enumerate() {
+                write(&mut author, *key, *value);
+                if cuts.contains(&step) {
+                    deltas.extend(author.own_delta(by_delta.get(&node(1)).map_or(0, |page| page.version)));
+                    by_delta.absorb(deltas.last().unwrap(), Instant::ZERO);
+                }
+            }
+            let full = author.own_delta(0).unwrap();
+            in_full.absorb(&full, Instant::ZERO);
+            by_delta.absorb(&full, Instant::ZERO);
+            for delta in deltas.iter().rev() {
+                prop_assert_eq!(in_full.absorb(delta, Instant::ZERO).changed, vec![]);
+            }
+            prop_assert_eq!(by_delta.digest(), in_full.digest());
+            let values = |pages: &Pages| {
+                pages.get(&node(1)).unwrap().entries().map(|(key, value)| (*key, value.clone())).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(values(&by_delta), values(&in_full));
+        }
+    }
+}

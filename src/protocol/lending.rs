@@ -1,0 +1,140 @@
+//! What one node does towards the targets: give back, lend. Local and sticky.
+//!
+//! Every node plans for itself. A lender covers of each deficit only its own part of all that could be lent, so that
+//! lenders who see the same deficit together cover it once; small deviations are left alone.
+
+use super::share::Share;
+
+/// Where one node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Share that it runs on, with what was just lent to it.
+    pub held: Share,
+    /// Share that it should run on.
+    pub target: Share,
+    /// Base share that it could lend.
+    pub free: Share,
+    /// It needs its target to the part: a whole-request lot, or all that it claims is nothing.
+    pub exact: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Borrowed share to give back.
+    pub give_back: Share,
+    /// Share to lend, by place in the positions; never zero.
+    pub lend: Vec<(usize, Share)>,
+    /// Somebody lacks share.
+    pub wanted: bool,
+}
+
+/// Deviations below `target / GRAIN` are left alone between slow rounds …
+pub const GRAIN: u64 = 64;
+/// … and below this in slow rounds, so that equal claims end with equal shares.
+pub const FINE_GRAIN: u64 = 1_024;
+
+impl Position {
+    fn excess(&self, grain: u64) -> Share {
+        self.beyond(self.held, self.target, grain)
+    }
+
+    fn deficit(&self, grain: u64) -> Share {
+        self.beyond(self.target, self.held, grain)
+    }
+
+    fn beyond(&self, more: Share, less: Share, grain: u64) -> Share {
+        let difference = more.saturating_sub(less);
+        let ignored = if self.exact { Share::ZERO } else { self.target.scale(1, grain) };
+        if difference > ignored { difference } else { Share::ZERO }
+    }
+}
+
+/// What the node at place `me` should do, which has `borrowed` of what it holds on loan.
+pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> Plan {
+    let deficits: Vec<Share> = positions
+        .iter()
+        .enumerate()
+        .map(|(place, position)| if place == me { Share::ZERO } else { position.deficit(grain) })
+        .collect();
+    let deficit: Share = deficits.iter().copied().sum();
+    let own = positions[me];
+    // Exactness is the needy one's: a lender must not keep the crumbs that complete a lot.
+    let needed_exactly =
+        deficits.iter().zip(positions).any(|(deficit, position)| *deficit > Share::ZERO && position.exact);
+    let excess = if needed_exactly { own.held.saturating_sub(own.target) } else { own.excess(grain) };
+    let give_back = excess.min(borrowed);
+    let lendable = (excess - give_back).min(own.free);
+    let wanted = deficit > Share::ZERO;
+    if lendable == Share::ZERO || !wanted {
+        return Plan { give_back, lend: Vec::new(), wanted };
+    }
+    let surplus: Share = lendable
+        + positions
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| *place != me)
+            .map(|(_, position)| position.held.saturating_sub(position.target).min(position.free))
+            .sum();
+    let mut left = lendable;
+    let mut lend = Vec::new();
+    for (place, lack) in deficits.into_iter().enumerate() {
+        // Rounded up, so that lots are completed to the part; bounded by what there is.
+        let part = if surplus <= deficit {
+            ceil_scale(lendable, lack.0, deficit.0)
+        } else {
+            ceil_scale(lack, lendable.0, surplus.0)
+        };
+        let part = part.min(left).min(lack);
+        if part > Share::ZERO {
+            left -= part;
+            lend.push((place, part));
+        }
+    }
+    Plan { give_back, lend, wanted }
+}
+
+fn ceil_scale(share: Share, numerator: u64, denominator: u64) -> Share {
+    let product = u128::from(share.0) * u128::from(numerator);
+    Share(u64::try_from(product.div_ceil(u128::from(denominator.max(1)))).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(held: u64, target: u64) -> Position {
+        Position { held: Share(held), target: Share(target), free: Share(held), exact: false }
+    }
+
+    #[test]
+    fn lenders_cover_a_deficit_together_and_once() {
+        let positions = [position(200, 0), position(200, 100), position(100, 400)];
+        let first = plan(0, &positions, Share::ZERO, GRAIN);
+        let second = plan(1, &positions, Share::ZERO, GRAIN);
+        assert_eq!(first.lend, [(2, Share(200))]);
+        assert_eq!(second.lend, [(2, Share(100))]);
+    }
+
+    #[test]
+    fn what_was_borrowed_goes_back_before_own_is_lent() {
+        let mut own = position(300, 100);
+        own.free = Share(150);
+        let plan = plan(0, &[own, position(100, 400)], Share(150), GRAIN);
+        assert_eq!(plan, Plan { give_back: Share(150), lend: vec![(1, Share(50))], wanted: true });
+    }
+
+    #[test]
+    fn small_deviations_are_left_alone_unless_a_lot_is_at_stake() {
+        let mut positions = [position(1_010, 1_000), position(990, 1_000)];
+        assert_eq!(plan(0, &positions, Share::ZERO, GRAIN), Plan::default());
+        assert_eq!(plan(0, &positions, Share::ZERO, FINE_GRAIN).lend, [(1, Share(10))]);
+        positions[1].exact = true;
+        assert_eq!(plan(0, &positions, Share::ZERO, GRAIN).lend, [(1, Share(10))]);
+    }
+
+    #[test]
+    fn nobody_lends_what_is_not_needed() {
+        assert_eq!(plan(0, &[position(500, 0), position(100, 100)], Share::ZERO, GRAIN), Plan::default());
+    }
+}

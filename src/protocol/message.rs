@@ -1,0 +1,58 @@
+//! What one node says to another, as a value.
+
+use serde::{Deserialize, Serialize};
+
+use super::gossip::{Delta, Summary};
+use super::id::{Incarnation, LedgerId};
+use super::lease::{Grant, Return};
+use super::limit::Fingerprint;
+use super::time::Instant;
+
+/// One message, sent over a link that proves who sent it. It may be lost, doubled, late or out of order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The sender's life.
+    pub incarnation: Incarnation,
+    /// The sender's ledger; none while it has none.
+    pub ledger: Option<LedgerId>,
+    /// The sender asks the recipient to vouch for it.
+    pub join: bool,
+    /// The sender's clock at sending.
+    pub clock: Instant,
+    /// The newest word from the recipient that the sender had heard.
+    pub echo: Option<Echo>,
+    /// The sender will say something again within so many milliseconds.
+    pub silence_ms: u32,
+    /// What the sender knows of pages.
+    pub digest: Digest,
+    /// News of pages: the sender's own and those that it passes on.
+    pub deltas: Vec<Delta>,
+    /// Leases that the sender has out to the recipient.
+    pub grants: Vec<(Fingerprint, Grant)>,
+    /// Leases that the sender has from the recipient.
+    pub returns: Vec<(Fingerprint, Return)>,
+}
+
+/// What the sender last heard of the recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The recipient's life. Grants and returns are meant for this life and no other.
+    pub incarnation: Incarnation,
+    /// The newest moment of the recipient's clock.
+    pub clock: Instant,
+    /// How long ago it was heard, in nanoseconds on the sender's clock.
+    pub age: u64,
+    /// How far the sender knows the recipient's page.
+    pub version: u64,
+}
+
+/// How much of what it knows the sender tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Digest {
+    /// Nothing.
+    None,
+    /// Enough to see whether both know the same; a recipient that does not answers with its full digest.
+    Hash(u64),
+    /// Everything: the recipient answers with what the sender lacks.
+    Full(Vec<Summary>),
+}

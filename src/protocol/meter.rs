@@ -1,0 +1,357 @@
+//! One limit on one node. The bucket knows time and not replicas, the counter replicas and not time; this joins
+//! them, with the leases that move share between nodes.
+//!
+//! Invariant, after every method: the bucket runs on `base − lent + borrowed`.
+
+use std::collections::BTreeMap;
+
+use super::bucket::{LeakyBucket, Level};
+use super::counter::GCounter;
+use super::demand::Demand;
+use super::id::Replica;
+use super::lease::{Borrowed, Grant, Lent, Moved, Return};
+use super::limit::{Fingerprint, Limit};
+use super::share::{ONE, Share};
+use super::time::Instant;
+
+/// Tags grow by this much per unit at weight 1, so that weights up to 16 divide without rounding to nothing.
+pub const TAG_SCALE: u64 = 16;
+
+/// One limit on one node.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// The limit.
+    pub limit: Limit,
+    /// Its identity in the swarm.
+    pub fingerprint: Fingerprint,
+    /// Units that everybody has admitted, ever.
+    pub used: GCounter,
+    /// What callers ask for.
+    pub demand: Demand,
+    /// Service received, per weight.
+    pub tag: u64,
+    /// The tag up to which the present turn lasts.
+    pub turn_end: u64,
+    /// The last target computed, for people.
+    pub target: Share,
+    /// The largest request that was refused without waiting, and until when it counts as if it waited.
+    pub refused: (u64, Instant),
+    bucket: LeakyBucket,
+    base: Share,
+    lent: BTreeMap<Replica, Lent>,
+    borrowed: BTreeMap<Replica, Borrowed>,
+    sequence: u64,
+}
+
+impl Meter {
+    /// A limit of `pool` on a node without any share.
+    pub fn new(limit: Limit, pool: &str, now: Instant) -> Self {
+        Self {
+            fingerprint: limit.fingerprint(pool),
+            used: GCounter::default(),
+            demand: Demand::new(),
+            tag: 0,
+            turn_end: 0,
+            target: Share::ZERO,
+            refused: (0, Instant::ZERO),
+            bucket: LeakyBucket::new(limit.rate, now),
+            base: Share::ZERO,
+            lent: BTreeMap::new(),
+            borrowed: BTreeMap::new(),
+            sequence: 0,
+            limit,
+        }
+    }
+
+    /// The bucket, to read.
+    pub fn bucket(&self) -> &LeakyBucket {
+        &self.bucket
+    }
+
+    /// Brings the bucket up to `now`.
+    pub fn refill(&mut self, now: Instant) {
+        self.bucket.refill(now);
+    }
+
+    /// Share that the node runs on.
+    pub fn held(&self) -> Share {
+        self.bucket.share()
+    }
+
+    /// Base share that may be used.
+    pub fn base(&self) -> Share {
+        self.base
+    }
+
+    /// Base share that is not out on loan.
+    pub fn free(&self) -> Share {
+        self.base.saturating_sub(self.lent())
+    }
+
+    /// Base share that is out on loan.
+    pub fn lent(&self) -> Share {
+        self.lent.values().map(Lent::out).sum()
+    }
+
+    /// Share on loan from others.
+    pub fn borrowed(&self) -> Share {
+        self.borrowed.values().map(Borrowed::held).sum()
+    }
+
+    /// Share just lent to a borrower that it has not said it heard of.
+    pub fn unheard_by(&self, borrower: &Replica) -> Share {
+        self.lent.get(borrower).map_or(Share::ZERO, Lent::unheard)
+    }
+
+    /// Spends `units` that are there, as `replica`.
+    pub fn take(&mut self, units: u64, replica: Replica, weight: u32) {
+        self.bucket.take(units);
+        let count = self.used.of(&replica).saturating_add(units);
+        self.used.merge(replica, count);
+        self.tag = self.tag.saturating_add(units.saturating_mul(TAG_SCALE) / u64::from(weight.max(1)));
+    }
+
+    /// Changes the base share; `level` comes with a greater one. A smaller one leaves the bucket at least what it can
+    /// still hold.
+    pub fn set_base(&mut self, base: Share, level: Level, now: Instant) {
+        self.refill(now);
+        self.base = base;
+        self.reshare(level);
+    }
+
+    /// Gives part of the base share away for good, with its part of the level, which is returned.
+    ///
+    /// # Panics
+    /// If more is given than is free.
+    pub fn give_base(&mut self, share: Share, now: Instant) -> Level {
+        assert!(share <= self.free(), "BUG! gave base share that is out on loan");
+        self.refill(now);
+        let level = self.part_of_level(share);
+        self.base -= share;
+        self.bucket.shrink(share, level)
+    }
+
+    /// Lends free base share with about `level` (at least what the remaining share cannot hold).
+    ///
+    /// # Panics
+    /// If more is lent than is free.
+    pub fn lend(&mut self, borrower: Replica, share: Share, level: Level, now: Instant) {
+        assert!(share <= self.free(), "BUG! lent more than is free");
+        self.refill(now);
+        let level = self.bucket.shrink(share, level);
+        let closed = self.lent.get(&borrower).is_none_or(Lent::is_closed);
+        if closed {
+            self.sequence += 1;
+            self.lent.insert(borrower, Lent::new(self.sequence));
+        }
+        let lent = self.lent.get_mut(&borrower).expect("BUG! just inserted");
+        lent.raise(Moved { share, level }, now);
+    }
+
+    /// Gives up to `share` of what is borrowed back, with about `level` in all. Tells which lenders have word coming.
+    pub fn give_back(&mut self, share: Share, level: Level, now: Instant) -> Vec<Replica> {
+        self.refill(now);
+        let (mut share, mut level) = (share, level);
+        let mut told = Vec::new();
+        for (lender, borrowed) in &mut self.borrowed {
+            let part = share.min(borrowed.held());
+            if part == Share::ZERO {
+                continue;
+            }
+            // A lender's bucket has room for no more than the share that comes home can hold.
+            let gone = self.bucket.shrink(part, level.min(self.bucket.depth_of(part)));
+            borrowed.give_back(Moved { share: part, level: gone });
+            share -= part;
+            level = level.saturating_sub(gone);
+            told.push(*lender);
+        }
+        told
+    }
+
+    /// Gives one lender all of its share back.
+    pub fn give_back_to(&mut self, lender: &Replica, now: Instant) -> bool {
+        self.refill(now);
+        let Some(borrowed) = self.borrowed.get_mut(lender).filter(|lease| lease.held() > Share::ZERO) else {
+            return false;
+        };
+        let share = borrowed.held();
+        let level = part(self.bucket.level(), share, self.bucket.share());
+        let level = self.bucket.shrink(share, level);
+        borrowed.give_back(Moved { share, level });
+        true
+    }
+
+    /// Hears what `lender` has lent to this node.
+    pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, now: Instant) {
+        self.refill(now);
+        let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
+        self.bucket.grow(moved.share, moved.level);
+    }
+
+    /// Hears what `borrower` has given back. True if something came home.
+    pub fn hear_return(&mut self, borrower: Replica, word: &Return, now: Instant) -> bool {
+        self.refill(now);
+        let Some(lent) = self.lent.get_mut(&borrower) else { return false };
+        let moved = lent.hear(word);
+        self.reshare(moved.level);
+        moved.share > Share::ZERO
+    }
+
+    /// Ends the leases whose time is over. Gives back the lenders that have word coming, and whether anything changed.
+    pub fn expire(&mut self, now: Instant) -> (Vec<Replica>, bool) {
+        let mut told = Vec::new();
+        if self.borrowed.values().any(|lease| lease.expired(now).is_some()) {
+            // The share stopped counting at the lease's end; what it would have earned since is not there. The
+            // refill up to the earliest end is exact, the moments between several ends are given away.
+            let end = self.borrowed.values().filter(|lease| lease.expired(now).is_some());
+            let end = end.map(Borrowed::until).min().unwrap_or(now);
+            self.refill(end.min(now));
+        }
+        for (lender, borrowed) in &mut self.borrowed {
+            if let Some(share) = borrowed.expired(now) {
+                let level = part(self.bucket.level(), share, self.bucket.share());
+                let level = self.bucket.shrink(share, level);
+                borrowed.give_back(Moved { share, level });
+                told.push(*lender);
+            }
+        }
+        self.refill(now);
+        let home: Share = self.lent.values_mut().filter_map(|lent| lent.expire(now)).sum();
+        self.reshare(Level::ZERO);
+        let changed = !told.is_empty() || home > Share::ZERO;
+        (told, changed)
+    }
+
+    /// The grant to send to a borrower whose clock was last heard at `echo`, if one is due or `even_if_not`.
+    pub fn grant_for(&mut self, borrower: &Replica, echo: Instant, even_if_not: bool, now: Instant) -> Option<Grant> {
+        let lent = self.lent.get_mut(borrower)?;
+        let due = lent.is_due(echo, now) || (even_if_not && !lent.is_closed());
+        due.then(|| lent.send(echo, now))
+    }
+
+    /// Whether a grant should be sent to this borrower at `now`.
+    pub fn grant_is_due(&self, borrower: &Replica, echo: Instant, now: Instant) -> bool {
+        self.lent.get(borrower).is_some_and(|lent| lent.is_due(echo, now))
+    }
+
+    /// What to tell a lender, if it ever lent.
+    pub fn word_for(&self, lender: &Replica) -> Option<Return> {
+        self.borrowed.get(lender).map(Borrowed::word)
+    }
+
+    /// The next moment at which [`expire`](Self::expire) has something to do.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO).map(Borrowed::until);
+        let lent = self.lent.values().filter(|lease| lease.out() > Share::ZERO).map(Lent::until);
+        borrowed.chain(lent).min()
+    }
+
+    /// Forgets leases with former lives of `node`, once nothing is out.
+    pub fn forget_former(&mut self, current: Replica) {
+        let former = |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
+        self.lent.retain(|replica, lent| !former(replica) || lent.out() > Share::ZERO);
+        self.borrowed.retain(|replica, lease| !former(replica) || lease.held() > Share::ZERO);
+    }
+
+    /// Drops base, leases and level: the ledger that they belong to is not ours any more.
+    pub fn forget_everything(&mut self, now: Instant) {
+        let used = std::mem::take(&mut self.used);
+        let sequence = self.sequence;
+        *self = Self { bucket: LeakyBucket::new(self.limit.rate, now), ..self.clone() };
+        (self.used, self.sequence) = (used, sequence);
+        (self.base, self.lent, self.borrowed) = (Share::ZERO, BTreeMap::new(), BTreeMap::new());
+    }
+
+    /// The part of the level that goes with `share` of what is held.
+    pub fn part_of_level(&self, share: Share) -> Level {
+        part(self.bucket.level(), share, self.bucket.share())
+    }
+
+    /// `units_per_second` as a share of the limit; at most 16 times the whole.
+    pub fn as_share(&self, units_per_second: u64) -> Share {
+        let rate = self.bucket.rate();
+        let whole = u128::from(rate.amount()) * 1_000_000_000;
+        let parts = u128::from(units_per_second).saturating_mul(u128::from(rate.per_nanos()) << 32) / whole;
+        Share(u64::try_from(parts).unwrap_or(u64::MAX)).min(Share(ONE.0 << 4))
+    }
+
+    fn reshare(&mut self, level: Level) {
+        let wanted = self.base.saturating_sub(self.lent()) + self.borrowed();
+        let held = self.bucket.share();
+        if wanted >= held {
+            self.bucket.grow(wanted - held, level);
+        } else {
+            // Base share was reclaimed by others while it was lent: what comes home is theirs.
+            self.bucket.shrink(held - wanted, Level::ZERO);
+        }
+    }
+}
+
+/// `level × share / held`, rounded up: exact enough that neither part exceeds its depth.
+fn part(level: Level, share: Share, held: Share) -> Level {
+    if held == Share::ZERO {
+        return Level::ZERO;
+    }
+    let (share, held) = (u128::from(share.0.min(held.0)), u128::from(held.0));
+    Level(level.0 / held * share + (level.0 % held * share).div_ceil(held))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::id::{Incarnation, NodeId};
+    use super::super::limit::Rate;
+    use super::*;
+
+    fn replica(id: u8) -> Replica {
+        Replica { node: NodeId([id; 32]), incarnation: Incarnation(1) }
+    }
+
+    fn meter(base: Share) -> Meter {
+        let rate = Rate::new(100, Duration::from_secs(1), 40).unwrap();
+        let limit = Limit { name: "rps".to_owned(), unit: "requests".to_owned(), rate };
+        let mut meter = Meter::new(limit, "pool", Instant::ZERO);
+        let level = meter.bucket.depth_of(base);
+        meter.set_base(base, level, Instant::ZERO);
+        meter
+    }
+
+    #[test]
+    fn a_loan_moves_share_rate_and_level_and_comes_back() {
+        let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
+        let half = ONE.scale(1, 2);
+        lender.lend(replica(2), half, lender.part_of_level(half), Instant::ZERO);
+        let grant = lender.grant_for(&replica(2), Instant::ZERO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        assert_eq!((lender.held(), borrower.held()), (half, half));
+        assert!(borrower.bucket().has(20) && !borrower.bucket().has(21));
+        assert!(lender.bucket().has(20) && !lender.bucket().has(21));
+
+        borrower.take(15, replica(2), 1);
+        assert_eq!(borrower.give_back(ONE, Level(u128::MAX), Instant::ZERO), [replica(1)]);
+        assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+        assert_eq!((lender.held(), borrower.held()), (ONE, Share::ZERO));
+        assert!(lender.bucket().has(25) && !lender.bucket().has(26));
+    }
+
+    #[test]
+    fn a_lease_that_ends_without_word_loses_its_level_but_no_share() {
+        let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
+        lender.lend(replica(2), ONE, Level(u128::MAX), Instant::ZERO);
+        let grant = lender.grant_for(&replica(2), Instant::ZERO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        let later = Instant::ZERO + Duration::from_secs(3);
+        let (told, _) = borrower.expire(later);
+        assert_eq!((told, borrower.held()), (vec![replica(1)], Share::ZERO));
+        lender.expire(Instant::ZERO + Duration::from_millis(2_002));
+        assert_eq!((lender.held(), lender.bucket().level()), (ONE, Level::ZERO));
+        assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), later));
+    }
+
+    #[test]
+    fn demand_becomes_a_share_of_the_limit() {
+        assert_eq!(meter(ONE).as_share(50), ONE.scale(1, 2));
+        assert_eq!(meter(ONE).as_share(u64::MAX), Share(ONE.0 << 4));
+    }
+}

@@ -1,0 +1,421 @@
+//! One participant: the state machine that joins everything else. It does no IO.
+//!
+//! # How to drive it
+//!
+//! Methods come in four families: *commands*, what an application wants ([`acquire`](Node::acquire),
+//! [`cancel`](Node::cancel), [`leave`](Node::leave), …); *inputs*, what the world does
+//! ([`handle`](Node::handle)); *outputs*, what the driver must do ([`poll_output`](Node::poll_output),
+//! [`next_deadline`](Node::next_deadline)); and getters.
+//!
+//! **The single-deadline contract.** After every command or input:
+//! 1. drain [`poll_output`](Node::poll_output) until it gives nothing, and carry the outputs out *in order*: what is
+//!    to be saved must be on disk before the message behind it is sent;
+//! 2. read [`next_deadline`](Node::next_deadline) and call [`handle`](Node::handle) with [`Input::Timeout`] then, or
+//!    soon after.
+//!
+//! Time is the driver's monotonic clock; a `now` that goes back counts as standing still.
+
+mod admission;
+mod exchange;
+mod membership;
+mod sharing;
+mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+pub use admission::{Acquired, Outcome, Reason, Refusal};
+pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
+
+use super::bucket::Level;
+use super::gossip::Pages;
+use super::id::{Incarnation, LedgerId, NodeId, Replica};
+use super::ledger::Ledger;
+use super::lease::SETTLE;
+use super::limit::Pool;
+use super::message::Message;
+use super::meter::Meter;
+use super::queue::{Queue, Ticket};
+use super::record::{Key, Profile, Value};
+use super::share::{ONE, Share};
+use super::time::Instant;
+use exchange::Peer;
+
+/// How often a node looks around while something changes.
+pub const ROUND: Duration = Duration::from_millis(100);
+/// How often at least it says something to each peer while something changes.
+pub const BUSY_SILENCE: Duration = Duration::from_secs(1);
+/// How often at least it says something to each peer when nothing does. A peer is silent, and its link is closed,
+/// after twice this and a half second.
+pub const IDLE_SILENCE: Duration = Duration::from_secs(5);
+/// How long leaving may take: borrowers give back within a round trip, or their leases end.
+pub const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+/// What happens to the base share of a member that vanished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// It stays reserved until the member returns. The limit holds in every partition.
+    Strict,
+    /// Any side takes it after `forget_after`. Separated sides can then exceed the limit together.
+    Available,
+}
+
+/// What a node is told once.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its public identity.
+    pub id: NodeId,
+    /// Greater than in every life before.
+    pub incarnation: Incarnation,
+    /// Shown to people; at most 128 bytes travel.
+    pub name: String,
+    /// Its pools, the same on all nodes of the swarm; at most 64.
+    pub pools: Vec<Pool>,
+    /// For members that vanish; the same on all nodes.
+    pub policy: Policy,
+    /// How long a member must be silent to count as vanished; must exceed twice [`IDLE_SILENCE`].
+    pub forget_after: Duration,
+    /// How much of a contended limit it should get against the others; at least 1.
+    pub weight: u32,
+}
+
+/// Where a node's ledger comes from.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// It founds a swarm and has the whole.
+    Found,
+    /// It has nothing and asks its first peer to vouch for it.
+    Join,
+    /// It was a member in a former life.
+    Resume(Saved),
+}
+
+/// What must survive a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The ledger it belongs to.
+    pub id: LedgerId,
+    /// Everything known of it.
+    pub ledger: Ledger,
+    /// No lease of this life is out any more: the next life need not wait for any.
+    pub clean: bool,
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A link to a peer came up.
+    Up(NodeId),
+    /// The last link to a peer went down.
+    Down(NodeId),
+    /// A peer said something. The link proves that it was this peer.
+    Message(NodeId, Box<Message>),
+    /// The deadline came.
+    Timeout,
+}
+
+/// What the driver must do, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Write this down durably before carrying out anything that follows.
+    Save(Box<Saved>),
+    /// Send this over the link.
+    Send(NodeId, Box<Message>),
+    /// A waiting request has its answer; exactly one for each [`Acquired::Waiting`] that was not cancelled.
+    Answer(Ticket, Outcome),
+    /// A peer is silent: close the link, dial again.
+    Close(NodeId),
+    /// Peers can be reached here: dial them if there is no link.
+    Reach(NodeId, Vec<String>),
+    /// A peer left for good: stop dialling it.
+    Forget(NodeId),
+    /// The node has left: nothing more will be admitted; stop.
+    Left,
+    /// Something people should know.
+    Notice(String),
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It has no ledger, or nobody has vouched for it yet.
+    Joining,
+    /// Leases of its former life may still run: it does not use its base share before this moment.
+    Settling(Instant),
+    /// It is a member.
+    Ready,
+    /// It gives everything back, until this moment at the latest.
+    Leaving(Instant),
+    /// It has nothing to do with the swarm any more.
+    Left,
+}
+
+struct PoolState {
+    pool: Pool,
+    /// The place of the pool's first limit among the meters; its limits follow one another.
+    first: usize,
+    queue: Queue,
+    /// When the head can be admitted with what is held, as of the last look.
+    head_ready: Option<Instant>,
+}
+
+/// One participant. See the [module](self) for how to drive it.
+pub struct Node {
+    config: NodeConfig,
+    replica: Replica,
+    phase: Phase,
+    started: Instant,
+    ledger_id: Option<LedgerId>,
+    ledger: Ledger,
+    bases: BTreeMap<NodeId, Share>,
+    /// Level of gifts already taken, by voucher and its life, per meter.
+    gifts_taken: BTreeMap<Replica, Vec<u128>>,
+    pages: Pages,
+    peers: BTreeMap<NodeId, Peer>,
+    addresses: Vec<String>,
+    pools: Vec<PoolState>,
+    meters: Vec<Meter>,
+    rng: ChaCha8Rng,
+    outputs: VecDeque<Output>,
+    tickets: u64,
+    next_round: Instant,
+    next_slow: Instant,
+    /// When rows are published next even if little changed.
+    rows_due: Instant,
+    /// No lease ends before this moment.
+    next_expiry: Instant,
+    /// When the next peer may be asked to vouch for this node.
+    join_at: Instant,
+    idle_rounds: u32,
+    /// Meters whose shares should be looked at before the present call returns.
+    stale: bool,
+    /// Ledger news of others that is not on disk yet, and when it will be.
+    save_at: Option<Instant>,
+}
+
+impl Node {
+    /// A node at `now`. `seed` is all the randomness that it will ever use.
+    pub fn new(config: NodeConfig, start: Start, seed: [u8; 32], now: Instant) -> Self {
+        let replica = Replica { node: config.id, incarnation: config.incarnation };
+        let mut meters = Vec::new();
+        let mut pools = Vec::new();
+        for pool in &config.pools {
+            let first = meters.len();
+            meters.extend(pool.limits().iter().map(|limit| Meter::new(limit.clone(), pool.name(), now)));
+            let queue = Queue::new(pool.limits().len());
+            pools.push(PoolState { pool: pool.clone(), first, queue, head_ready: None });
+        }
+        let mut node = Self {
+            replica,
+            phase: Phase::Joining,
+            started: now,
+            ledger_id: None,
+            ledger: Ledger::default(),
+            bases: BTreeMap::new(),
+            gifts_taken: BTreeMap::new(),
+            pages: Pages::new(config.id, config.incarnation, now),
+            peers: BTreeMap::new(),
+            addresses: Vec::new(),
+            pools,
+            meters,
+            rng: ChaCha8Rng::from_seed(seed),
+            outputs: VecDeque::new(),
+            tickets: 0,
+            next_round: now,
+            next_slow: now,
+            rows_due: now,
+            next_expiry: Instant::from_nanos(u64::MAX),
+            join_at: now,
+            idle_rounds: 0,
+            stale: true,
+            save_at: None,
+            config,
+        };
+        node.publish_profile(now);
+        node.begin(start, now);
+        node
+    }
+
+    fn begin(&mut self, start: Start, now: Instant) {
+        match start {
+            Start::Join => {}
+            Start::Found => {
+                self.ledger_id = Some(LedgerId(self.config.id));
+                self.ledger = Ledger::found(self.config.id);
+                self.phase = Phase::Ready;
+                self.publish_ledger(now);
+                self.bases = self.ledger.bases();
+                for meter in &mut self.meters {
+                    // Nothing of this ledger was ever spent, so the whole burst is there.
+                    let full = meter.bucket().depth_of(ONE);
+                    meter.set_base(ONE, full, now);
+                }
+                self.save(false);
+            }
+            Start::Resume(saved) => {
+                self.ledger_id = Some(saved.id);
+                self.ledger = saved.ledger;
+                self.publish_ledger(now);
+                let member = self.ledger.is_member(&self.config.id);
+                self.phase = match (member, saved.clean) {
+                    (false, _) => Phase::Joining,
+                    (true, true) => Phase::Ready,
+                    (true, false) => Phase::Settling(now + SETTLE),
+                };
+                self.rebase(now);
+                // From now on this life may lend.
+                self.save(false);
+            }
+        }
+    }
+
+    /// Tells where this node is reached, as multiaddresses; the first eight travel.
+    pub fn set_addresses(&mut self, addresses: Vec<String>, now: Instant) {
+        self.addresses = addresses;
+        self.addresses.truncate(8);
+        self.publish_profile(now);
+        self.finish(now);
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        self.expire(now);
+        match input {
+            Input::Up(peer) => self.link_up(peer, now),
+            Input::Down(peer) => self.link_down(peer),
+            Input::Message(from, message) => self.hear(from, *message, now),
+            Input::Timeout => {}
+        }
+        self.serve_all(now);
+        self.run_clock(now);
+        self.finish(now);
+    }
+
+    /// The next thing to do, if there is one.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle`](Self::handle) with [`Input::Timeout`].
+    pub fn next_deadline(&self) -> Instant {
+        let mut next = self.next_round.min(self.next_expiry);
+        for pool in &self.pools {
+            let times = [pool.head_ready, pool.queue.next_deadline()];
+            next = times.into_iter().flatten().fold(next, Instant::min);
+        }
+        if let Phase::Settling(until) | Phase::Leaving(until) = self.phase {
+            next = next.min(until);
+        }
+        self.peers.values().filter_map(Peer::send_at).chain(self.save_at).fold(next, Instant::min)
+    }
+
+    /// What is due by the clock.
+    fn run_clock(&mut self, now: Instant) {
+        if let Phase::Settling(until) = self.phase
+            && now >= until
+        {
+            self.phase = Phase::Ready;
+            self.rebase(now);
+        }
+        if self.save_at.is_some_and(|at| now >= at) {
+            self.save(false);
+        }
+        if now >= self.next_round {
+            self.round(now);
+        }
+    }
+
+    /// Ends the leases whose time is over. Must come before anything that reads a bucket at `now`.
+    fn expire(&mut self, now: Instant) {
+        if now < self.next_expiry {
+            return;
+        }
+        for place in 0..self.meters.len() {
+            let (told, changed) = self.meters[place].expire(now);
+            for lender in told {
+                self.peer_is_owed(lender.node);
+            }
+            self.stale |= changed;
+        }
+        self.look_at_expiries();
+    }
+
+    fn look_at_expiries(&mut self) {
+        let never = Instant::from_nanos(u64::MAX);
+        self.next_expiry = self.meters.iter().filter_map(Meter::next_expiry).fold(never, Instant::min);
+    }
+
+    /// Leaves the node consistent after a call: shares follow demand, waiters are served, messages are out.
+    fn finish(&mut self, now: Instant) {
+        // Before shares move: whoever can be served with what is here does not want it elsewhere.
+        self.serve_all(now);
+        if self.stale {
+            self.stale = false;
+            self.share_out(now);
+        }
+        self.serve_all(now);
+        self.look_at_expiries();
+        self.leave_if_done(now);
+        self.flush(now);
+    }
+
+    /// Applies what the ledger says of this node's base share to its buckets.
+    fn rebase(&mut self, now: Instant) {
+        self.bases = self.ledger.bases();
+        let usable = matches!(self.phase, Phase::Ready | Phase::Leaving(_));
+        let base = if usable { self.base() } else { Share::ZERO };
+        for meter in &mut self.meters {
+            if meter.base() != base {
+                meter.set_base(base, Level::ZERO, now);
+            }
+        }
+        self.stale = true;
+    }
+
+    /// This node's base share by the ledger, usable or not.
+    fn base(&self) -> Share {
+        self.bases.get(&self.config.id).copied().unwrap_or_default()
+    }
+
+    fn save(&mut self, clean: bool) {
+        self.save_at = None;
+        if let Some(id) = self.ledger_id {
+            let saved = Saved { id, ledger: self.ledger.clone(), clean };
+            self.outputs.push_back(Output::Save(Box::new(saved)));
+        }
+    }
+
+    fn save_soon(&mut self, now: Instant) {
+        self.save_at.get_or_insert(now + Duration::from_secs(1));
+    }
+
+    fn publish_profile(&mut self, now: Instant) {
+        let lost = self.lost_members(now);
+        let limits = self.pools.iter().flat_map(|pool| {
+            let meters = &self.meters[pool.first..pool.first + pool.pool.limits().len()];
+            meters.iter().map(|meter| (format!("{}/{}", pool.pool.name(), meter.limit.name), meter.fingerprint))
+        });
+        let profile = Profile {
+            name: self.config.name.chars().take(64).collect(),
+            addresses: self.addresses.clone(),
+            limits: limits.collect(),
+            leaving: matches!(self.phase, Phase::Leaving(_) | Phase::Left),
+            linked: self.peers.keys().copied().collect(),
+            lost,
+        };
+        if self.pages.publish(Key::Profile, Value::Profile(profile), now) {
+            self.peers_should_hear();
+        }
+    }
+
+    /// A random number below `bound`.
+    fn random(&mut self, bound: u64) -> u64 {
+        // The bias of the remainder is below 2⁻³² for every bound used here.
+        self.rng.next_u64() % bound.max(1)
+    }
+}

@@ -1,0 +1,399 @@
+//! Messages in and out, and what is remembered of each link.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{IDLE_SILENCE, Node, Output, Phase};
+use crate::protocol::gossip::Delta;
+use crate::protocol::id::{Incarnation, NodeId, Replica};
+use crate::protocol::message::{Digest, Echo, Message};
+use crate::protocol::record::{Key, Value};
+use crate::protocol::time::{Instant, nanos};
+
+/// News that is not about leases waits this long for more of it.
+const SPACING: Duration = Duration::from_millis(2);
+/// Full digests are sent to one peer at most this often.
+const DIGEST_SPACING: Duration = Duration::from_millis(200);
+/// What a peer has not confirmed after this long is sent again.
+const CONFIRM: Duration = Duration::from_secs(1);
+
+/// A link to a peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    up_at: Instant,
+    /// The peer's life, once it said something.
+    incarnation: Option<Incarnation>,
+    /// The newest moment of its clock, and when it was heard on ours.
+    clock: Instant,
+    clock_at: Instant,
+    heard_at: Instant,
+    silence: Duration,
+    round_trip: Option<Duration>,
+    /// The version of our page that it knows, by its own word.
+    confirmed: u64,
+    /// The version of our page that was sent to it.
+    sent: u64,
+    sent_at: Option<Instant>,
+    /// Limits whose leases with it changed: send at once.
+    owed: BTreeSet<usize>,
+    /// Limits whose returns it should hear of with the next message.
+    words: BTreeSet<usize>,
+    /// Something should be said soon.
+    news: bool,
+    /// Something should be said now.
+    beat: bool,
+    digest: Digest,
+    full_at: Option<Instant>,
+    deltas: Vec<Delta>,
+    join: bool,
+    /// For which version of its row level was given to it, by limit.
+    pub(super) levelled: BTreeMap<usize, u64>,
+    closed: bool,
+}
+
+impl Peer {
+    fn new(now: Instant) -> Self {
+        Self {
+            up_at: now,
+            incarnation: None,
+            clock: Instant::ZERO,
+            clock_at: now,
+            heard_at: now,
+            silence: IDLE_SILENCE,
+            round_trip: None,
+            confirmed: 0,
+            sent: 0,
+            sent_at: None,
+            owed: BTreeSet::new(),
+            words: BTreeSet::new(),
+            news: false,
+            beat: true,
+            digest: Digest::None,
+            full_at: None,
+            deltas: Vec::new(),
+            join: false,
+            levelled: BTreeMap::new(),
+            closed: false,
+        }
+    }
+
+    /// A lease of this limit with this peer changed.
+    pub(super) fn owes(&mut self, place: usize) {
+        self.owed.insert(place);
+        self.words.insert(place);
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    pub(super) fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
+    }
+
+    pub(super) fn ask_to_join(&mut self) {
+        self.join = true;
+        self.beat = true;
+    }
+
+    /// Nothing of our page counts as known to it.
+    pub(super) fn start_over(&mut self) {
+        (self.sent, self.confirmed, self.news) = (0, 0, true);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.beat
+            || !self.owed.is_empty()
+            || !self.deltas.is_empty()
+            || self.digest != Digest::None
+            || (self.news && self.sent_at.is_none_or(|at| now >= at + SPACING))
+    }
+
+    /// When the news should go out, if there is some.
+    pub(super) fn send_at(&self) -> Option<Instant> {
+        self.news.then(|| self.sent_at.map_or(Instant::ZERO, |at| at + SPACING))
+    }
+}
+
+impl Node {
+    /// Peers with a live link that have said something, each in its present life.
+    pub(super) fn linked(&self) -> impl Iterator<Item = Replica> + '_ {
+        let replica = |(node, peer): (&NodeId, &Peer)| {
+            peer.incarnation.map(|incarnation| Replica { node: *node, incarnation })
+        };
+        self.peers.iter().filter_map(replica)
+    }
+
+    pub(super) fn link_up(&mut self, peer: NodeId, now: Instant) {
+        if peer != self.config.id {
+            self.peers.insert(peer, Peer::new(now));
+            self.wake(now);
+        }
+    }
+
+    pub(super) fn link_down(&mut self, peer: NodeId) {
+        if self.peers.remove(&peer).is_some() && self.is_leaving(&peer) {
+            self.outputs.push_back(Output::Forget(peer));
+        }
+        self.stale = true;
+    }
+
+    /// Everybody should hear of what changed on our page.
+    pub(super) fn peers_should_hear(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.news = true);
+    }
+
+    pub(super) fn peer_is_owed(&mut self, peer: NodeId) {
+        let places = 0..self.meters.len();
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            places.for_each(|place| peer.owes(place));
+        }
+    }
+
+    pub(super) fn hear(&mut self, from: NodeId, message: Message, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        match peer.incarnation {
+            Some(known) if known > message.incarnation => return,
+            Some(known) if known == message.incarnation => {}
+            _ => {
+                *peer = Peer { incarnation: Some(message.incarnation), ..Peer::new(now) };
+                let replica = Replica { node: from, incarnation: message.incarnation };
+                self.meters.iter_mut().for_each(|meter| meter.forget_former(replica));
+            }
+        }
+        let replica = Replica { node: from, incarnation: message.incarnation };
+        let to_us = message.echo.filter(|echo| echo.incarnation == self.config.incarnation);
+        if message.clock > peer.clock {
+            (peer.clock, peer.clock_at) = (message.clock, now);
+        }
+        peer.heard_at = now;
+        peer.silence = Duration::from_millis(u64::from(message.silence_ms)).min(IDLE_SILENCE * 2);
+        if let Some(echo) = to_us {
+            peer.confirmed = peer.confirmed.max(echo.version.min(self.pages.own_version()));
+            let round_trip = now.since(echo.clock).saturating_sub(Duration::from_nanos(echo.age));
+            // Smoothed as in RFC 6298, with its gain of 1/8.
+            peer.round_trip = Some(peer.round_trip.map_or(round_trip, |known| (known * 7 + round_trip) / 8));
+        }
+        let same_ledger = self.meet(message.ledger, from, now);
+        self.ask_to_join(now);
+        if !same_ledger {
+            return;
+        }
+        self.merge(&message.deltas, from, now);
+        if to_us.is_some() {
+            self.hear_leases(replica, &message, now);
+        }
+        self.answer_digest(from, &message.digest, now);
+        if message.join {
+            self.vouch_on_request(replica, now);
+        }
+    }
+
+    fn hear_leases(&mut self, from: Replica, message: &Message, now: Instant) {
+        for (fingerprint, word) in &message.returns {
+            if let Some(place) = self.place_of(*fingerprint) {
+                self.stale |= self.meters[place].hear_return(from, word, now);
+            }
+        }
+        for (fingerprint, grant) in &message.grants {
+            if let Some(place) = self.place_of(*fingerprint) {
+                self.meters[place].hear_grant(from, grant, now);
+                self.stale = true;
+                if let Some(peer) = self.peers.get_mut(&from.node) {
+                    peer.words.insert(place);
+                    peer.news = true;
+                }
+            }
+        }
+    }
+
+    fn place_of(&self, fingerprint: crate::protocol::limit::Fingerprint) -> Option<usize> {
+        self.meters.iter().position(|meter| meter.fingerprint == fingerprint)
+    }
+
+    fn merge(&mut self, deltas: &[Delta], from: NodeId, now: Instant) {
+        let mut ledger_changed = false;
+        let mut gap = false;
+        for delta in deltas {
+            let absorbed = self.pages.absorb(delta, now);
+            gap |= absorbed.gap;
+            let replica = Replica { node: delta.author, incarnation: delta.incarnation };
+            for key in absorbed.changed {
+                let Some(value) = self.pages.get(&delta.author).and_then(|page| page.get(&key)).cloned() else {
+                    continue;
+                };
+                ledger_changed |= self.learn(replica, key, &value, now);
+            }
+        }
+        if gap {
+            self.send_full_digest(from, now);
+        }
+        if ledger_changed {
+            self.ledger_changed(now);
+        }
+    }
+
+    /// Acts on one news. True if the ledger changed.
+    fn learn(&mut self, author: Replica, key: Key, value: &Value, now: Instant) -> bool {
+        match (key, value) {
+            (Key::Profile, Value::Profile(profile)) => {
+                if !self.peers.contains_key(&author.node) && !profile.leaving {
+                    let addresses = profile.addresses.iter().take(8).cloned().collect();
+                    self.outputs.push_back(Output::Reach(author.node, addresses));
+                }
+                self.stale = true;
+                false
+            }
+            (Key::Row(fingerprint), Value::Row(row)) => {
+                if let Some(place) = self.place_of(fingerprint) {
+                    self.meters[place].used.merge(author, row.used);
+                    self.stale = true;
+                }
+                false
+            }
+            (Key::Founded, Value::Share(share)) => self.ledger.merge_founded(author.node, *share),
+            (Key::Reclaimed(subject), Value::Share(share)) => {
+                self.ledger.merge_reclaimed(author.node, subject, *share)
+            }
+            (Key::Given(subject), Value::Gift(gift)) => {
+                let news = self.ledger.merge_given(author.node, subject, gift);
+                if news && subject == self.config.id {
+                    // A member from here on: the level that came with the gift needs a share to be held by.
+                    self.become_member();
+                    self.receive_gift(author.node, gift, now);
+                }
+                news
+            }
+            _ => false,
+        }
+    }
+
+    fn answer_digest(&mut self, from: NodeId, digest: &Digest, now: Instant) {
+        match digest {
+            Digest::None => {}
+            Digest::Hash(hash) => {
+                if *hash != self.pages.digest_hash() {
+                    self.send_full_digest(from, now);
+                }
+            }
+            Digest::Full(theirs) => {
+                let (deltas, behind) = self.pages.lacking(theirs);
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.deltas = deltas;
+                }
+                if behind {
+                    self.send_full_digest(from, now);
+                }
+            }
+        }
+    }
+
+    fn send_full_digest(&mut self, to: NodeId, now: Instant) {
+        let digest = Digest::Full(self.pages.digest());
+        if let Some(peer) = self.peers.get_mut(&to)
+            && peer.full_at.is_none_or(|at| now >= at + DIGEST_SPACING)
+        {
+            peer.digest = digest;
+            peer.full_at = Some(now);
+        }
+    }
+
+    /// Part of a round: leases to prolong, heartbeats, repair, silent peers.
+    pub(super) fn look_after_peers(&mut self, silence: Duration, now: Instant) {
+        let hash = Digest::Hash(self.pages.digest_hash());
+        let chosen = self.random(self.peers.len() as u64) as usize;
+        for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
+            if let Some(incarnation) = peer.incarnation {
+                let borrower = Replica { node: *node, incarnation };
+                let due = |meter: &super::Meter| meter.grant_is_due(&borrower, peer.clock, now);
+                peer.beat |= self.meters.iter().any(due);
+            }
+            let quiet = peer.sent_at.is_none_or(|at| now + super::ROUND >= at + silence);
+            if peer.sent_at.is_some_and(|at| now >= at + CONFIRM) && peer.confirmed < peer.sent {
+                peer.sent = peer.confirmed;
+                peer.news = true;
+            }
+            if quiet {
+                peer.beat = true;
+                // Idle nodes compare with everybody, busy ones (whose pages change all the time) with one at random.
+                if (silence == IDLE_SILENCE || place == chosen) && peer.digest == Digest::None {
+                    peer.digest = hash.clone();
+                }
+            }
+            let patience = peer.silence * 2 + Duration::from_millis(500);
+            if now.since(peer.heard_at.max(peer.up_at)) > patience && !peer.closed {
+                peer.closed = true;
+                self.outputs.push_back(Output::Close(*node));
+            }
+        }
+    }
+
+    /// Sends what is due.
+    pub(super) fn flush(&mut self, now: Instant) {
+        let due: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| peer.is_due(now)).map(|(node, _)| *node).collect();
+        for node in due {
+            let message = self.message_for(node, now);
+            self.outputs.push_back(Output::Send(node, Box::new(message)));
+        }
+        self.look_at_expiries();
+    }
+
+    fn message_for(&mut self, node: NodeId, now: Instant) -> Message {
+        let silence = if self.idle_rounds == 0 { super::BUSY_SILENCE } else { IDLE_SILENCE };
+        let peer = self.peers.get_mut(&node).expect("BUG! message for a peer without a link");
+        let echo = peer.incarnation.map(|incarnation| Echo {
+            incarnation,
+            clock: peer.clock,
+            age: nanos(now.since(peer.clock_at)),
+            version: self.pages.get(&node).filter(|page| page.incarnation() == incarnation).map_or(0, |page| page.version()),
+        });
+        let mut grants = Vec::new();
+        let mut returns = Vec::new();
+        if let Some(incarnation) = peer.incarnation {
+            let replica = Replica { node, incarnation };
+            for (place, meter) in self.meters.iter_mut().enumerate() {
+                if let Some(grant) = meter.grant_for(&replica, peer.clock, peer.owed.contains(&place), now) {
+                    grants.push((meter.fingerprint, grant));
+                }
+                if peer.words.contains(&place)
+                    && let Some(word) = meter.word_for(&replica)
+                {
+                    returns.push((meter.fingerprint, word));
+                }
+            }
+        }
+        let mut deltas = std::mem::take(&mut peer.deltas);
+        deltas.retain(|delta| delta.author != self.config.id);
+        if let Some(own) = self.pages.own_delta(peer.sent) {
+            peer.sent = own.upto;
+            deltas.insert(0, own);
+        }
+        peer.news = peer.sent < self.pages.own_version();
+        let message = Message {
+            incarnation: self.config.incarnation,
+            ledger: self.ledger_id,
+            join: std::mem::take(&mut peer.join) && self.phase == Phase::Joining,
+            clock: now,
+            echo,
+            silence_ms: silence.as_millis() as u32,
+            digest: std::mem::replace(&mut peer.digest, Digest::None),
+            deltas,
+            grants,
+            returns,
+        };
+        peer.beat = false;
+        peer.owed.clear();
+        peer.words.clear();
+        peer.sent_at = Some(now);
+        message
+    }
+}

@@ -1,0 +1,272 @@
+//! The ledger at work: joining, vouching, drifting, leaving, and members that vanish.
+
+use std::collections::BTreeSet;
+
+use super::exchange::Peer;
+use super::sharing::SLOW_ROUND;
+use super::{LEAVE_MAX, Node, Output, Phase, Policy};
+use crate::protocol::bucket::Level;
+use crate::protocol::gossip::{PAGES_MAX, Pages};
+use crate::protocol::id::{LedgerId, NodeId, Replica};
+use crate::protocol::ledger::{Gift, GiftLevels, Ledger};
+use crate::protocol::lending::{Position, plan};
+use crate::protocol::record::{Key, Value};
+use crate::protocol::share::{ONE, Share};
+use crate::protocol::time::Instant;
+
+/// Base shares within this part of the fair one are left alone.
+const DRIFT_GRAIN: u64 = 16;
+
+impl Node {
+    /// Starts to leave: waiting requests are refused, leases and base share go back, then comes [`Output::Left`].
+    pub fn leave(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
+            return;
+        }
+        self.expire(now);
+        self.phase = Phase::Leaving(now + LEAVE_MAX);
+        self.refuse_all(now);
+        self.rebase(now);
+        self.publish_profile(now);
+        self.wake(now);
+        self.finish(now);
+    }
+
+    /// Goes on leaving as far as possible.
+    pub(super) fn leave_if_done(&mut self, now: Instant) {
+        let Phase::Leaving(deadline) = self.phase else { return };
+        let lent = self.meters.iter().any(|meter| meter.lent() > Share::ZERO);
+        let borrowed = self.meters.iter().any(|meter| meter.borrowed() > Share::ZERO);
+        if !lent && !borrowed && self.base() > Share::ZERO {
+            // Whoever has least: then the others need not even it out.
+            let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
+            let heirs = self.linked().filter(|replica| {
+                self.ledger.is_member(&replica.node) && !self.is_leaving(&replica.node)
+            });
+            if let Some(heir) = heirs.min_by_key(|replica| (base(replica), replica.node)) {
+                self.give(heir, self.base(), now);
+            }
+        }
+        let version = self.pages.own_version();
+        let mut peers = self.peers.values().filter(|peer| peer.incarnation().is_some()).peekable();
+        let alone = peers.peek().is_none();
+        let known = peers.any(|peer| peer.confirmed() >= version);
+        let done = !lent && !borrowed && (alone || known);
+        if done || now >= deadline {
+            self.phase = Phase::Left;
+            self.save(!lent);
+            self.outputs.push_back(Output::Left);
+        }
+    }
+
+    /// Settles which ledger counts between us and a peer. True if both have the same now.
+    pub(super) fn meet(&mut self, theirs: Option<LedgerId>, from: NodeId, now: Instant) -> bool {
+        match (self.ledger_id, theirs) {
+            (_, None) => self.ledger_id.is_some(),
+            (Some(ours), Some(theirs)) if ours == theirs => true,
+            (Some(ours), Some(theirs)) if ours < theirs => false,
+            (ours, Some(theirs)) => {
+                if ours.is_some() {
+                    self.notice(format!(
+                        "met a swarm with an older claim through {}; joining its ledger {} with base zero",
+                        from.short(),
+                        theirs.0.short()
+                    ));
+                }
+                self.adopt(theirs, now);
+                true
+            }
+        }
+    }
+
+    fn adopt(&mut self, ledger: LedgerId, now: Instant) {
+        self.ledger_id = Some(ledger);
+        self.ledger = Ledger::default();
+        self.gifts_taken.clear();
+        self.meters.iter_mut().for_each(|meter| meter.forget_everything(now));
+        let version = self.pages.own_version();
+        self.pages = Pages::continued(self.config.id, self.config.incarnation, version, now);
+        self.peers.values_mut().for_each(Peer::start_over);
+        if !matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
+            self.phase = Phase::Joining;
+        }
+        self.publish_profile(now);
+        self.rebase(now);
+    }
+
+    /// The ledger has news: base shares may have moved.
+    pub(super) fn ledger_changed(&mut self, now: Instant) {
+        self.rebase(now);
+        self.save_soon(now);
+    }
+
+    /// Somebody vouched for this node.
+    pub(super) fn become_member(&mut self) {
+        if self.phase == Phase::Joining {
+            self.phase = Phase::Ready;
+            self.notice("joined the swarm".to_owned());
+        }
+    }
+
+    /// A peer asks to be vouched for. It gets half of what is free here, at most a fair share; nothing is free for a
+    /// member that has a share already, or while this node settles.
+    pub(super) fn vouch_on_request(&mut self, subject: Replica, now: Instant) {
+        let has = self.bases.get(&subject.node).is_some_and(|base| *base > Share::ZERO);
+        if self.phase != Phase::Ready || has || self.bases.len() >= PAGES_MAX {
+            return;
+        }
+        let members = self.bases.len() as u64 + u64::from(!self.bases.contains_key(&subject.node));
+        let share = self.free().scale(1, 2).min(ONE.scale(1, members));
+        self.give(subject, share, now);
+        self.notice(format!("vouched for {} with {share}", subject.node.short()));
+    }
+
+    /// Moves base share, and its part of every bucket's level, to another member. On disk before it is known.
+    fn give(&mut self, subject: Replica, share: Share, now: Instant) {
+        let share = share.min(self.free());
+        let known = self.ledger.gift(&self.config.id, &subject.node).cloned().unwrap_or_default();
+        if share == Share::ZERO && self.ledger.is_member(&subject.node) {
+            return;
+        }
+        let lives = (self.config.incarnation, subject.incarnation);
+        let before = known.levels.filter(|levels| (levels.from, levels.to) == lives);
+        let mut atoms = Vec::with_capacity(self.meters.len());
+        for meter in &mut self.meters {
+            let given = meter.give_base(share, now).0;
+            let known = before.as_ref().and_then(|levels| {
+                levels.atoms.iter().find(|(limit, _)| *limit == meter.fingerprint).map(|(_, atoms)| *atoms)
+            });
+            atoms.push((meter.fingerprint, known.unwrap_or(0).wrapping_add(given)));
+        }
+        let levels = Some(GiftLevels { from: lives.0, to: lives.1, atoms });
+        let gift = Gift { share: known.share + share, levels };
+        self.ledger.merge_given(self.config.id, subject.node, &gift);
+        self.save(false);
+        self.pages.publish(Key::Given(subject.node), Value::Gift(gift), now);
+        self.peers_should_hear();
+        self.rebase(now);
+    }
+
+    /// Takes the level that came with base share given to this life.
+    pub(super) fn receive_gift(&mut self, voucher: NodeId, gift: &Gift, now: Instant) {
+        let Some(levels) = gift.levels.as_ref().filter(|levels| levels.to == self.config.incarnation) else { return };
+        self.rebase(now);
+        let voucher = Replica { node: voucher, incarnation: levels.from };
+        let meters = self.meters.len();
+        let taken = self.gifts_taken.entry(voucher).or_insert_with(|| vec![0; meters]);
+        for (meter, taken) in self.meters.iter_mut().zip(taken) {
+            let atoms = levels.atoms.iter().find(|(limit, _)| *limit == meter.fingerprint).map(|(_, atoms)| *atoms);
+            if let Some(atoms) = atoms {
+                let level = Level(atoms.wrapping_sub(*taken));
+                *taken = atoms;
+                meter.set_base(meter.base(), level, now);
+            }
+        }
+    }
+
+    /// Base share that is free at every limit.
+    fn free(&self) -> Share {
+        let usable = if matches!(self.phase, Phase::Ready | Phase::Leaving(_)) { self.base() } else { Share::ZERO };
+        self.meters.iter().map(crate::protocol::meter::Meter::free).fold(usable, Share::min)
+    }
+
+    /// Once a second: ask to join, even out base shares, take care of members that vanished.
+    pub(super) fn look_after_members(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Joining => self.ask_to_join(now),
+            Phase::Ready => {
+                self.reclaim(now);
+                self.drift(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks one peer at a time to vouch for this node, another each second.
+    pub(super) fn ask_to_join(&mut self, now: Instant) {
+        let candidates: Vec<NodeId> = self.linked().map(|replica| replica.node).collect();
+        if self.phase != Phase::Joining || now < self.join_at || candidates.is_empty() {
+            return;
+        }
+        self.join_at = now + SLOW_ROUND;
+        let chosen = candidates[self.random(candidates.len() as u64) as usize];
+        if let Some(peer) = self.peers.get_mut(&chosen) {
+            peer.ask_to_join();
+        }
+    }
+
+    /// Base shares drift to equal parts of what is at hand, so that who joined through whom does not decide who is
+    /// rich. Whoever has too much gives, in proportion to what the others lack.
+    fn drift(&mut self, now: Instant) {
+        let mut members = vec![self.replica];
+        members.extend(
+            self.linked().filter(|peer| self.ledger.is_member(&peer.node) && !self.is_leaving(&peer.node)),
+        );
+        let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
+        let total: Share = members.iter().map(base).sum();
+        let fair = total.scale(1, members.len() as u64);
+        let position = |replica: &Replica| {
+            let held = base(replica);
+            Position { held, target: fair, free: held, exact: false }
+        };
+        let positions: Vec<Position> = members.iter().map(position).collect();
+        for (place, share) in plan(0, &positions, Share::ZERO, DRIFT_GRAIN).lend {
+            self.give(members[place], share, now);
+        }
+    }
+
+    /// Members that nothing was heard of for `forget_after`, first-hand or through others.
+    pub(super) fn lost_members(&self, now: Instant) -> BTreeSet<NodeId> {
+        let silent = |node: &NodeId| {
+            let heard = self.pages.get(node).map_or(self.started, |page| page.news_at());
+            *node != self.config.id
+                && !self.peers.contains_key(node)
+                && now.since(heard.max(self.started)) >= self.config.forget_after
+        };
+        let share = |(node, base): (&NodeId, &Share)| (*base > Share::ZERO && silent(node)).then_some(*node);
+        self.bases.iter().filter_map(share).collect()
+    }
+
+    /// Policy `available`: the first member (by id) of a side takes the base share of members that its whole side has
+    /// lost.
+    fn reclaim(&mut self, now: Instant) {
+        if self.config.policy != Policy::Available {
+            return;
+        }
+        let side: Vec<NodeId> = self.linked().map(|peer| peer.node).filter(|peer| self.ledger.is_member(peer)).collect();
+        if side.iter().any(|peer| *peer < self.config.id && !self.is_leaving(peer)) {
+            return;
+        }
+        for lost in self.lost_members(now) {
+            let agreed = side.iter().all(|peer| {
+                let profile = self.pages.get(peer).and_then(|page| page.get(&Key::Profile));
+                matches!(profile, Some(Value::Profile(profile)) if profile.lost.contains(&lost))
+            });
+            let base = self.bases.get(&lost).copied().unwrap_or_default();
+            if !agreed || base == Share::ZERO {
+                continue;
+            }
+            let total = self.ledger.reclaimed(&self.config.id, &lost) + base;
+            self.ledger.merge_reclaimed(self.config.id, lost, total);
+            self.save(false);
+            self.pages.publish(Key::Reclaimed(lost), Value::Share(total), now);
+            self.peers_should_hear();
+            self.rebase(now);
+            self.notice(format!("reclaimed {base} of {}, silent for {:?}", lost.short(), self.config.forget_after));
+        }
+    }
+
+    /// Puts everything that this node wrote in the ledger on its page, once more after a restart.
+    pub(super) fn publish_ledger(&mut self, now: Instant) {
+        let me = self.config.id;
+        if let Some(share) = self.ledger.founded(&me) {
+            self.pages.publish(Key::Founded, Value::Share(share), now);
+        }
+        let (given, reclaimed) = self.ledger.written_by(me);
+        let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
+        let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
+        for (key, value) in given.chain(reclaimed).collect::<Vec<_>>() {
+            self.pages.publish(key, value, now);
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Shares follow demand: rows, targets, leases; and the rounds that keep them fresh.
+
+use std::time::Duration;
+
+use super::{BUSY_SILENCE, IDLE_SILENCE, Node, Output, Phase, ROUND};
+use crate::protocol::bucket::Level;
+use crate::protocol::id::{NodeId, Replica};
+use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
+use crate::protocol::meter::{Meter, TAG_SCALE};
+use crate::protocol::record::{Key, Row, Value};
+use crate::protocol::share::Share;
+use crate::protocol::target::{Claim, targets};
+use crate::protocol::time::Instant;
+
+/// How often small deviations are evened out and base shares drift.
+pub(super) const SLOW_ROUND: Duration = Duration::from_secs(1);
+/// Backlog counts as demand as if it should be gone in this time.
+const BACKLOG_HORIZON: Duration = Duration::from_millis(500);
+/// A turn lasts at least this long at the full rate, so that handing over (a round trip) costs a few per cent.
+const TURN_MIN: Duration = Duration::from_millis(100);
+/// … or this many round trips, where those are long.
+const TURN_ROUND_TRIPS: u32 = 32;
+
+/// A peer as the targets see it.
+#[derive(Clone, Copy)]
+struct Neighbour {
+    replica: Replica,
+    row: Row,
+    version: u64,
+}
+
+impl Node {
+    /// Moves shares of every limit one step towards the targets, and publishes what changed.
+    pub(super) fn share_out(&mut self, now: Instant) {
+        self.move_shares(GRAIN, now);
+    }
+
+    fn move_shares(&mut self, grain: u64, now: Instant) {
+        self.return_to_leavers(now);
+        for place in 0..self.meters.len() {
+            self.move_share(place, grain, now);
+        }
+    }
+
+    fn move_share(&mut self, place: usize, grain: u64, now: Instant) {
+        self.meters[place].refill(now);
+        let neighbours = self.neighbours(place);
+        let mut row = self.row(place, now);
+        let total = row.base + neighbours.iter().map(|neighbour| neighbour.row.base).sum();
+        let mut claims = vec![self.claim(place, self.config.id, &row)];
+        claims.extend(neighbours.iter().map(|peer| self.claim(place, peer.replica.node, &peer.row)));
+        if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
+            claims[0] = Claim { demand: Share::ZERO, lot: Share::ZERO, ..claims[0] };
+        }
+        let targets = targets(total, &claims);
+        let meter = &mut self.meters[place];
+        meter.target = targets[0];
+
+        // A turn begins when the lot is held and the last turn is over.
+        let lot = claims[0].lot;
+        if lot > Share::ZERO && targets[0] >= lot && row.held >= lot && meter.tag >= meter.turn_end {
+            meter.turn_end = meter.tag.saturating_add(claims[0].quantum);
+        }
+
+        let mut positions =
+            vec![Position { held: row.held, target: targets[0], free: row.free, exact: targets[0] == Share::ZERO }];
+        for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
+            let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
+            let exact = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
+            positions.push(Position { held, target: *target, free: neighbour.row.free, exact });
+        }
+        let plan = plan(0, &positions, meter.borrowed(), grain);
+        self.carry_out(place, &plan, &row, &neighbours, grain, now);
+        self.spare_level(place, &row, &neighbours, now);
+        row = self.row(place, now);
+        self.publish_row(place, row, false, now);
+    }
+
+    fn carry_out(&mut self, place: usize, plan: &Plan, row: &Row, neighbours: &[Neighbour], grain: u64, now: Instant) {
+        let meter = &mut self.meters[place];
+        let mut owed = Vec::new();
+        // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
+        // fro; unless it needs none at all.
+        let hurry = plan.wanted || meter.target == Share::ZERO || grain == FINE_GRAIN;
+        if plan.give_back > Share::ZERO && hurry {
+            let level = meter.part_of_level(plan.give_back);
+            let level = if row.need > 0 { Level::ZERO } else { level };
+            owed.extend(meter.give_back(plan.give_back, level, now).into_iter().map(|lender| lender.node));
+        }
+        for (peer, share) in &plan.lend {
+            let borrower = &neighbours[peer - 1];
+            let level = if row.need > 0 || row.waiting > 0 {
+                Level::ZERO
+            } else {
+                let spare = Level::of(row.spare, &meter.limit.rate);
+                let need = Level::of(borrower.row.need, &meter.limit.rate);
+                meter.part_of_level(*share).max(need).min(spare)
+            };
+            meter.lend(borrower.replica, *share, level, now);
+            owed.push(borrower.replica.node);
+        }
+        for node in owed {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.owes(place);
+            }
+        }
+    }
+
+    /// Gives level that nobody asks for here to nodes where requests wait, without any share.
+    fn spare_level(&mut self, place: usize, row: &Row, neighbours: &[Neighbour], now: Instant) {
+        let needs: u64 = neighbours.iter().map(|peer| peer.row.need).fold(0, u64::saturating_add);
+        if row.spare == 0 || needs == 0 || self.meters[place].free() == Share::ZERO {
+            return;
+        }
+        let spare = neighbours.iter().map(|peer| peer.row.spare).fold(row.spare, u64::saturating_add);
+        let mut left = Level::of(row.spare, &self.meters[place].limit.rate).min(self.meters[place].bucket().level());
+        for neighbour in neighbours.iter().filter(|peer| peer.row.need > 0) {
+            let Some(peer) = self.peers.get_mut(&neighbour.replica.node) else { continue };
+            // Once per row: the next row tells whether it still lacks something.
+            if peer.levelled.insert(place, neighbour.version) == Some(neighbour.version) {
+                continue;
+            }
+            let need = u128::from(neighbour.row.need);
+            let part = (need * u128::from(row.spare)).div_ceil(u128::from(spare.max(needs)));
+            let part = u64::try_from(part).unwrap_or(u64::MAX).min(neighbour.row.need);
+            let level = Level::of(part, &self.meters[place].limit.rate).min(left);
+            if level == Level::ZERO {
+                break;
+            }
+            left = left.saturating_sub(level);
+            peer.owes(place);
+            self.meters[place].lend(neighbour.replica, Share::ZERO, level, now);
+        }
+    }
+
+    /// Peers that leave get back at once what they have lent.
+    fn return_to_leavers(&mut self, now: Instant) {
+        let leavers: Vec<Replica> = self.linked().filter(|replica| self.is_leaving(&replica.node)).collect();
+        for lender in leavers {
+            for place in 0..self.meters.len() {
+                if self.meters[place].give_back_to(&lender, now)
+                    && let Some(peer) = self.peers.get_mut(&lender.node)
+                {
+                    peer.owes(place);
+                }
+            }
+        }
+    }
+
+    /// Looks around: at the clock, at peers that fell silent, at what should be said again.
+    pub(super) fn round(&mut self, now: Instant) {
+        let slow = now >= self.next_slow;
+        if slow {
+            self.next_slow = now + SLOW_ROUND;
+            self.look_after_members(now);
+            self.publish_profile(now);
+        }
+        self.stale = false;
+        self.move_shares(if slow { FINE_GRAIN } else { GRAIN }, now);
+        for place in 0..self.meters.len() {
+            let row = self.row(place, now);
+            self.publish_row(place, row, true, now);
+        }
+        let busy = self.is_busy();
+        self.look_after_peers(if busy { BUSY_SILENCE } else { IDLE_SILENCE }, now);
+        self.idle_rounds = if busy { 0 } else { (self.idle_rounds + 1).min(6) };
+        let interval = (ROUND * (1 << self.idle_rounds)).min(IDLE_SILENCE);
+        // Spread by a tenth, so that the rounds of a swarm do not fall on one moment.
+        let spread = self.random(interval.as_nanos() as u64 / 10);
+        self.next_round = now + interval - Duration::from_nanos(spread);
+    }
+
+    /// A request came in while rounds were far apart.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.idle_rounds = 0;
+        self.next_round = self.next_round.min(now + ROUND);
+    }
+
+    fn is_busy(&mut self) -> bool {
+        let moving = |meter: &Meter| {
+            meter.lent() > Share::ZERO || meter.borrowed() > Share::ZERO || meter.demand.largest() > 0
+        };
+        matches!(self.phase, Phase::Joining | Phase::Leaving(_))
+            || self.pools.iter().any(|state| !state.queue.is_empty())
+            || self.meters.iter().any(moving)
+    }
+
+    /// The queue of a pool is about to fill. A node that returns earns no credit for the time it asked for nothing
+    /// (start-time fair queueing): it starts where the least served of those who wait stands.
+    pub(super) fn begin_backlog(&mut self, pool: usize) {
+        let first = self.pools[pool].first;
+        for place in first..first + self.pools[pool].pool.limits().len() {
+            let neighbours = self.neighbours(place);
+            let waiting = neighbours.iter().filter(|peer| peer.row.waiting > 0).map(|peer| peer.row.tag).min();
+            let virtual_time = waiting.or_else(|| neighbours.iter().map(|peer| peer.row.tag).max()).unwrap_or(0);
+            let meter = &mut self.meters[place];
+            meter.tag = meter.tag.max(virtual_time);
+        }
+    }
+
+    /// Whether this node's turn at one of the pool's limits is over and others wait for theirs.
+    pub(super) fn turn_is_over(&self, pool: usize) -> bool {
+        let first = self.pools[pool].first;
+        (first..first + self.pools[pool].pool.limits().len()).any(|place| {
+            let meter = &self.meters[place];
+            let others = || self.neighbours(place).into_iter().any(|peer| peer.row.waiting > 0);
+            meter.turn_end > 0 && meter.tag >= meter.turn_end && others()
+        })
+    }
+
+    /// What this node says of one limit now.
+    pub(super) fn row(&mut self, place: usize, now: Instant) -> Row {
+        let (pool, within) = self.pool_of(place);
+        let state = &self.pools[pool];
+        let meter = &mut self.meters[place];
+        let rate = meter.limit.rate;
+        let head = state.queue.head().map_or(0, |(_, waiter)| waiter.units[within]);
+        let recent = meter.demand.recent(now);
+        let level = meter.bucket().level();
+        let units = level.units(&rate);
+        // A queue that waits for another limit of the pool does not want more of this one.
+        let queued = head > units;
+        let refused = if meter.refused.1 > now && meter.refused.0 > units { meter.refused.0 } else { 0 };
+        let backlog = if queued { state.queue.backlog(within) } else { 0 };
+        let reserve = if recent == 0 { 0 } else { meter.demand.largest().saturating_add(recent / 10) };
+
+        let pressing = backlog.saturating_mul(1_000) / BACKLOG_HORIZON.as_millis() as u64;
+        let demand = meter.as_share(recent.saturating_add(pressing));
+        // A bucket that fills up while it is asked needs a little less than what arrives, one that runs dry a little
+        // more.
+        let lean = demand.scale(1, 16);
+        let demand = if units > reserve && backlog == 0 { demand - lean } else { demand + lean };
+        Row {
+            used: meter.used.of(&self.replica),
+            level: units,
+            base: meter.base(),
+            held: meter.held(),
+            free: meter.free(),
+            demand: if recent == 0 && backlog == 0 { Share::ZERO } else { demand },
+            waiting: if queued { head.max(refused) } else { refused },
+            need: backlog.saturating_sub(units).min(meter.bucket().room().units(&rate)),
+            spare: if state.queue.is_empty() && refused == 0 { units.saturating_sub(reserve) } else { 0 },
+            weight: self.config.weight,
+            tag: meter.tag,
+            turn_end: meter.turn_end,
+        }
+    }
+
+    /// Puts a row on the page if it says something new enough, and tells the peers at once if it is urgent.
+    fn publish_row(&mut self, place: usize, row: Row, round: bool, now: Instant) {
+        let key = Key::Row(self.meters[place].fingerprint);
+        let known = match self.pages.get(&self.config.id).and_then(|page| page.get(&key)) {
+            Some(Value::Row(known)) => *known,
+            _ => Row::default(),
+        };
+        if row == known {
+            return;
+        }
+        let far = |new: Share, old: Share, part: u64| {
+            let (more, less) = (new.max(old), new.min(old));
+            more - less > more.scale(1, part)
+        };
+        let urgent = row.waiting > known.waiting
+            || (row.waiting == 0) != (known.waiting == 0)
+            || (row.need == 0) != (known.need == 0)
+            || row.base != known.base
+            || row.turn_end != known.turn_end
+            || (row.tag >= row.turn_end) != (known.tag >= known.turn_end)
+            || far(row.held, known.held, GRAIN);
+        let stale = round && (far(row.demand, known.demand, 16) || row.held != known.held || now >= self.rows_due);
+        if urgent || stale {
+            self.pages.publish(key, Value::Row(row), now);
+            self.peers_should_hear();
+        }
+        if round && now >= self.rows_due && place + 1 == self.meters.len() {
+            self.rows_due = now + ROUND * 5;
+        }
+    }
+
+    fn claim(&self, place: usize, node: NodeId, row: &Row) -> Claim {
+        let meter = &self.meters[place];
+        let lot = if row.waiting > 0 { meter.bucket().lot(row.waiting) } else { Share::ZERO };
+        let round_trip = self.peers.values().filter_map(|peer| peer.round_trip()).max().unwrap_or_default();
+        let turn = if node == self.config.id { TURN_MIN.max(round_trip * TURN_ROUND_TRIPS) } else { TURN_MIN };
+        let quantum = (meter.limit.rate.per_second() * turn.as_secs_f64()) as u64;
+        let quantum = quantum.max(row.waiting).saturating_mul(TAG_SCALE) / u64::from(row.weight.max(1));
+        Claim {
+            node,
+            weight: row.weight.clamp(1, 16),
+            demand: row.demand,
+            lot,
+            tag: row.tag,
+            turn_end: row.turn_end,
+            quantum: quantum.max(1),
+        }
+    }
+
+    /// The rows of peers that leases can be made with: linked, not leaving, same limit.
+    fn neighbours(&self, place: usize) -> Vec<Neighbour> {
+        let key = Key::Row(self.meters[place].fingerprint);
+        let neighbour = |replica: Replica| {
+            let page = self.pages.get(&replica.node)?;
+            match page.get(&key)? {
+                Value::Row(row) if page.incarnation() == replica.incarnation && !self.is_leaving(&replica.node) => {
+                    Some(Neighbour { replica, row: *row, version: page.version_of(&key) })
+                }
+                _ => None,
+            }
+        };
+        self.linked().filter_map(neighbour).collect()
+    }
+
+    pub(super) fn pool_of(&self, place: usize) -> (usize, usize) {
+        let pool = self.pools.iter().rposition(|state| state.first <= place).expect("BUG! meter without a pool");
+        (pool, place - self.pools[pool].first)
+    }
+
+    pub(super) fn is_leaving(&self, node: &NodeId) -> bool {
+        let profile = self.pages.get(node).and_then(|page| page.get(&Key::Profile));
+        matches!(profile, Some(Value::Profile(profile)) if profile.leaving)
+    }
+
+    pub(super) fn notice(&mut self, text: String) {
+        self.outputs.push_back(Output::Notice(text));
+    }
+}

@@ -1,0 +1,339 @@
+//! What people and tests may see of a node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::exchange::Peer;
+use super::{Node, Phase, Policy};
+use crate::protocol::gossip::Page;
+use crate::protocol::id::{LedgerId, NodeId, Replica};
+use crate::protocol::limit::{Fingerprint, Limit, Pool};
+use crate::protocol::record::{Key, Profile, Row, Value};
+use crate::protocol::share::Share;
+use crate::protocol::time::Instant;
+
+/// A node as a whole.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Which life of which node.
+    pub replica: Replica,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Its ledger; none while joining.
+    pub ledger: Option<LedgerId>,
+    /// Its base share by the ledger.
+    pub base: Share,
+    /// Members of the ledger, itself included, that have not left.
+    pub members: usize,
+    /// For members that vanish.
+    pub policy: Policy,
+    /// By what factor the swarm can exceed the limit at worst as things stand.
+    pub worst_case_factor: f64,
+    /// What people should look at.
+    pub warnings: Vec<String>,
+}
+
+/// One pool of a node.
+#[derive(Clone, Debug)]
+pub struct PoolView {
+    /// Its definition.
+    pub pool: Pool,
+    /// Requests that wait here.
+    pub waiting: usize,
+    /// When a request of one unit of everything could be admitted, behind those who wait; none if not with what is held.
+    pub opens: Option<Instant>,
+    /// Its limits.
+    pub limits: Vec<LimitView>,
+}
+
+/// One limit of a node.
+#[derive(Clone, Debug)]
+pub struct LimitView {
+    /// Its definition.
+    pub limit: Limit,
+    /// Its identity in the swarm.
+    pub fingerprint: Fingerprint,
+    /// Units that this node may spend now.
+    pub held_units: u64,
+    /// Units that the whole swarm may spend now, by the newest rows.
+    pub remaining: u64,
+    /// When the whole limit would be full again if nobody spent.
+    pub reset_in: Duration,
+    /// Share that this node runs on.
+    pub held: Share,
+    /// Its base share out on loan.
+    pub lent: Share,
+    /// Share on loan from others.
+    pub borrowed: Share,
+    /// Share that it should have.
+    pub target: Share,
+    /// Units per second that its callers ask for.
+    pub demand: u64,
+    /// Units admitted here in this life.
+    pub admitted: u64,
+    /// Units admitted by everybody, ever.
+    pub admitted_by_all: u128,
+    /// What each member holds by its newest row.
+    pub held_by: BTreeMap<NodeId, Share>,
+}
+
+/// How a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There is a link to it.
+    Connected,
+    /// There is none, but it was heard of lately through others.
+    Distant,
+    /// There is none.
+    Lost,
+    /// Its base share was reclaimed.
+    Reclaimed,
+    /// It has left.
+    Left,
+}
+
+/// A peer.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// Who.
+    pub node: NodeId,
+    /// What it calls itself.
+    pub name: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// Its base share by the ledger.
+    pub base: Share,
+    /// What it holds of each limit, by `pool/limit`.
+    pub held: BTreeMap<String, Share>,
+    /// How long ago it was last heard, first-hand or through others; none if never in this life.
+    pub lag: Option<Duration>,
+    /// Round trip to it.
+    pub round_trip: Option<Duration>,
+}
+
+impl Node {
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Policy {
+        self.config.policy
+    }
+
+    /// The pool at this place.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn pool_at(&self, pool: usize) -> &Pool {
+        &self.pools[pool].pool
+    }
+
+    /// How many pools there are.
+    pub fn pools(&self) -> usize {
+        self.pools.len()
+    }
+
+    /// By what factor the swarm can exceed a limit at worst as things stand: 1 under `strict`, and under `available`
+    /// while every member is linked; else one for each side that the missing members could form.
+    pub fn worst_case_factor(&self) -> f64 {
+        if self.config.policy == Policy::Strict {
+            return 1.0;
+        }
+        let members = self.bases.keys().filter(|node| **node != self.config.id);
+        let missing = |node: &&NodeId| {
+            matches!(self.standing(node), Standing::Lost | Standing::Distant | Standing::Reclaimed)
+        };
+        1.0 + members.filter(missing).count() as f64
+    }
+
+    /// The whole, at `now`.
+    pub fn view(&self, now: Instant) -> NodeView {
+        let peers = self.peers(now);
+        let left = peers.iter().filter(|peer| peer.standing == Standing::Left).count();
+        let mut warnings = self.mismatches();
+        for peer in &peers {
+            if peer.standing == Standing::Lost && peer.base > Share::ZERO {
+                let lag = peer.lag.unwrap_or(now.since(self.started));
+                warnings.push(format!(
+                    "{} is lost for {} s; its {} of every limit is {}",
+                    peer.name,
+                    lag.as_secs(),
+                    peer.base,
+                    match self.config.policy {
+                        Policy::Strict => "reserved until it returns",
+                        Policy::Available => "reclaimed after forget_after",
+                    }
+                ));
+            }
+        }
+        NodeView {
+            replica: self.replica,
+            phase: self.phase,
+            ledger: self.ledger_id,
+            base: self.base(),
+            members: self.bases.len().saturating_sub(left),
+            policy: self.config.policy,
+            worst_case_factor: self.worst_case_factor(),
+            warnings,
+        }
+    }
+
+    /// Share of the limit at this place, counted through all pools, that the node runs on.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn held(&self, limit: usize) -> Share {
+        self.meters[limit].held()
+    }
+
+    /// All pools, at `now`.
+    pub fn pool_views(&mut self, now: Instant) -> Vec<PoolView> {
+        self.expire(now);
+        (0..self.pools.len()).map(|pool| self.pool_view(pool, now)).collect()
+    }
+
+    /// One pool, at `now`.
+    ///
+    /// # Panics
+    /// If there is no such pool.
+    pub fn pool_view(&mut self, pool: usize, now: Instant) -> PoolView {
+        self.expire(now);
+        let first = self.pools[pool].first;
+        let count = self.pools[pool].pool.limits().len();
+        let limits: Vec<LimitView> = (first..first + count).map(|place| self.limit_view(place, now)).collect();
+        let meters = &self.meters[first..first + count];
+        let state = &self.pools[pool];
+        let ready = meters.iter().enumerate().map(|(place, meter)| {
+            meter.bucket().ready_at(state.queue.backlog(place).saturating_add(1))
+        });
+        PoolView {
+            pool: state.pool.clone(),
+            waiting: state.queue.len(),
+            opens: ready.into_iter().try_fold(now, |latest, at| at.map(|at| latest.max(at))),
+            limits,
+        }
+    }
+
+    fn limit_view(&mut self, place: usize, now: Instant) -> LimitView {
+        self.meters[place].refill(now);
+        let demand = self.meters[place].demand.recent(now);
+        let meter = &self.meters[place];
+        let mut held_by: BTreeMap<NodeId, Share> =
+            self.rows(place).map(|(node, row)| (node, row.held)).collect();
+        held_by.insert(self.config.id, meter.held());
+        let rate = meter.limit.rate;
+        let held_units = meter.bucket().level().units(&rate);
+        let remaining = self.rows(place).map(|(_, row)| row.level).fold(held_units, u64::saturating_add);
+        let remaining = remaining.min(rate.burst());
+        LimitView {
+            limit: meter.limit.clone(),
+            fingerprint: meter.fingerprint,
+            held_units,
+            remaining,
+            reset_in: Duration::from_secs_f64((rate.burst() - remaining) as f64 / rate.per_second()),
+            held: meter.held(),
+            lent: meter.lent(),
+            borrowed: meter.borrowed(),
+            target: meter.target,
+            demand,
+            admitted: meter.used.of(&self.replica),
+            admitted_by_all: meter.used.total(),
+            held_by,
+        }
+    }
+
+    /// All members that were ever heard of, but this node.
+    pub fn peers(&self, now: Instant) -> Vec<PeerView> {
+        let mut nodes: Vec<NodeId> = self.bases.keys().chain(self.pages.iter().map(|(node, _)| node)).copied().collect();
+        nodes.sort();
+        nodes.dedup();
+        nodes.into_iter().filter(|node| *node != self.config.id).map(|node| self.peer_view(node, now)).collect()
+    }
+
+    fn profile(&self, node: &NodeId) -> Option<&Profile> {
+        match self.pages.get(node)?.get(&Key::Profile)? {
+            Value::Profile(profile) => Some(profile),
+            _ => None,
+        }
+    }
+
+    fn standing(&self, node: &NodeId) -> Standing {
+        let base = self.bases.get(node).copied().unwrap_or_default();
+        let reclaimed = || self.bases.keys().any(|by| self.ledger.reclaimed(by, node) > Share::ZERO);
+        match () {
+            () if base == Share::ZERO && self.is_leaving(node) => Standing::Left,
+            () if self.peers.contains_key(node) => Standing::Connected,
+            () if base == Share::ZERO && reclaimed() => Standing::Reclaimed,
+            () if self.is_heard_of(node) => Standing::Distant,
+            () => Standing::Lost,
+        }
+    }
+
+    fn peer_view(&self, node: NodeId, now: Instant) -> PeerView {
+        let page = self.pages.get(&node);
+        let peer = self.peers.get(&node);
+        let heard = peer.map(Peer::heard_at).or_else(|| page.map(Page::news_at));
+        let mut held = BTreeMap::new();
+        for state in &self.pools {
+            for place in state.first..state.first + state.pool.limits().len() {
+                let meter = &self.meters[place];
+                if let Some(Value::Row(row)) = page.and_then(|page| page.get(&Key::Row(meter.fingerprint))) {
+                    held.insert(format!("{}/{}", state.pool.name(), meter.limit.name), row.held);
+                }
+            }
+        }
+        PeerView {
+            node,
+            name: self.profile(&node).map_or_else(|| node.short(), |profile| profile.name.clone()),
+            standing: self.standing(&node),
+            base: self.bases.get(&node).copied().unwrap_or_default(),
+            held,
+            lag: heard.map(|at| now.since(at)),
+            round_trip: peer.and_then(Peer::round_trip),
+        }
+    }
+
+    /// Whether some linked peer still has news of it.
+    fn is_heard_of(&self, node: &NodeId) -> bool {
+        let mut linked = self.linked().peekable();
+        linked.peek().is_some()
+            && linked.any(|peer| self.profile(&peer.node).is_some_and(|profile| profile.linked.contains(node)))
+    }
+
+    /// The newest rows of members with a link.
+    fn rows(&self, place: usize) -> impl Iterator<Item = (NodeId, Row)> + '_ {
+        let key = Key::Row(self.meters[place].fingerprint);
+        self.linked().filter_map(move |peer| match self.pages.get(&peer.node)?.get(&key)? {
+            Value::Row(row) => Some((peer.node, *row)),
+            _ => None,
+        })
+    }
+
+    /// Limits that a peer calls the same but defines otherwise: they are not shared.
+    fn mismatches(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let ours: BTreeMap<String, Fingerprint> = self
+            .pools
+            .iter()
+            .flat_map(|state| {
+                let meters = &self.meters[state.first..state.first + state.pool.limits().len()];
+                meters.iter().map(|meter| (format!("{}/{}", state.pool.name(), meter.limit.name), meter.fingerprint))
+            })
+            .collect();
+        for (node, _) in self.pages.iter().filter(|(node, _)| **node != self.config.id) {
+            let Some(profile) = self.profile(node) else { continue };
+            for (name, theirs) in &profile.limits {
+                if ours.get(name).is_some_and(|ours| ours != theirs) {
+                    warnings.push(format!(
+                        "{} ({}) defines {name} otherwise; the two do not share it. Give both the same numbers",
+                        profile.name,
+                        node.short()
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+}

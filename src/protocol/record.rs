@@ -1,0 +1,84 @@
+//! What a node says of itself: named values, each written by one node alone.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::NodeId;
+use super::ledger::Gift;
+use super::limit::Fingerprint;
+use super::share::Share;
+
+/// Names one value on its author's page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Key {
+    /// Who the author is.
+    Profile,
+    /// What the author founded the ledger with.
+    Founded,
+    /// What the author has given to a node, ever.
+    Given(NodeId),
+    /// What the author has reclaimed from a node, ever.
+    Reclaimed(NodeId),
+    /// How the author stands with one limit.
+    Row(Fingerprint),
+}
+
+/// One value on its author's page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    /// For [`Key::Profile`].
+    Profile(Profile),
+    /// For [`Key::Founded`] and [`Key::Reclaimed`].
+    Share(Share),
+    /// For [`Key::Given`].
+    Gift(Gift),
+    /// For [`Key::Row`].
+    Row(Row),
+}
+
+/// Who a node is, for people and for dialling.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// What its configuration calls it.
+    pub name: String,
+    /// Where it is reached, as multiaddresses.
+    pub addresses: Vec<String>,
+    /// Its limits as `pool/limit`, with fingerprints, so that a mismatch of configurations can be shown.
+    pub limits: Vec<(String, Fingerprint)>,
+    /// It leaves: it wants its share back and asks for nothing.
+    pub leaving: bool,
+    /// Peers that it has a link to.
+    pub linked: BTreeSet<NodeId>,
+    /// Members that it has not heard of for `forget_after`.
+    pub lost: BTreeSet<NodeId>,
+}
+
+/// How a node stands with one limit: the input of everybody's [`targets`](super::target::targets).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Units admitted in this life: the author's own cell of the G-counter.
+    pub used: u64,
+    /// Units in the author's bucket.
+    pub level: u64,
+    /// Its base share, if it may use it; zero while it settles after a restart.
+    pub base: Share,
+    /// Share that it runs on.
+    pub held: Share,
+    /// Its base share that is not out on loan.
+    pub free: Share,
+    /// Share that its arrivals and backlog would use.
+    pub demand: Share,
+    /// Units of its largest waiting request; zero if none waits.
+    pub waiting: u64,
+    /// Units of level that it lacks for what waits, and has room for.
+    pub need: u64,
+    /// Units of level that it can spare while others wait.
+    pub spare: u64,
+    /// Fairness weight.
+    pub weight: u32,
+    /// Service received, per weight.
+    pub tag: u64,
+    /// The tag up to which its present turn lasts.
+    pub turn_end: u64,
+}

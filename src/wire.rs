@@ -1,0 +1,167 @@
+//! How it is spelled: values to bytes and back, bounded.
+//!
+//! An envelope is one version byte and a body in bincode (its standard configuration: varints, little endian). The
+//! format belongs to this module: bincode is no longer developed, and nothing else depends on it.
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::protocol::message::Message;
+use crate::protocol::node::Saved;
+
+/// The most bytes of one message.
+pub const MESSAGE_MAX: usize = 64 * 1024;
+/// The most bytes of a saved state: 1,024 members that all gave to one another a few times.
+pub const SAVED_MAX: usize = 16 * 1024 * 1024;
+
+/// The version of messages and of saved states that this program speaks.
+pub const VERSION: u8 = 1;
+
+/// Bytes that are not what they should be. Nothing was taken from them.
+#[derive(Debug, Error)]
+pub enum WireError {
+    /// More bytes than allowed.
+    #[error("{0} bytes are more than the allowed {1}")]
+    TooLong(usize, usize),
+    /// No bytes at all.
+    #[error("it is empty")]
+    Empty,
+    /// Another version, perhaps of a newer program.
+    #[error("it has version {0}, this program speaks version {VERSION}")]
+    Version(u8),
+    /// The body is not what the version says.
+    #[error("it is malformed: {0}")]
+    Malformed(String),
+    /// Something follows the body.
+    #[error("{0} bytes too many follow it")]
+    Trailing(usize),
+}
+
+/// A message as bytes.
+///
+/// # Errors
+/// If it would be longer than [`MESSAGE_MAX`].
+pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
+    encode::<_, MESSAGE_MAX>(message)
+}
+
+/// A message from bytes; allocates no more than a small multiple of them.
+///
+/// # Errors
+/// Bytes that are not exactly one message of this version.
+pub fn decode_message(bytes: &[u8]) -> Result<Message, WireError> {
+    decode::<_, MESSAGE_MAX>(bytes)
+}
+
+/// A saved state as bytes.
+///
+/// # Errors
+/// If it would be longer than [`SAVED_MAX`].
+pub fn encode_saved(saved: &Saved) -> Result<Vec<u8>, WireError> {
+    encode::<_, SAVED_MAX>(saved)
+}
+
+/// A saved state from bytes.
+///
+/// # Errors
+/// Bytes that are not exactly one saved state of this version.
+pub fn decode_saved(bytes: &[u8]) -> Result<Saved, WireError> {
+    decode::<_, SAVED_MAX>(bytes)
+}
+
+const fn config<const MAX: usize>() -> Configuration<LittleEndian, Varint, Limit<MAX>> {
+    bincode::config::standard().with_limit::<MAX>()
+}
+
+fn encode<T: Serialize, const MAX: usize>(value: &T) -> Result<Vec<u8>, WireError> {
+    let mut bytes = vec![VERSION];
+    bincode::serde::encode_into_std_write(value, &mut bytes, config::<MAX>())
+        .map_err(|error| WireError::Malformed(error.to_string()))?;
+    if bytes.len() > MAX {
+        return Err(WireError::TooLong(bytes.len(), MAX));
+    }
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned, const MAX: usize>(bytes: &[u8]) -> Result<T, WireError> {
+    if bytes.len() > MAX {
+        return Err(WireError::TooLong(bytes.len(), MAX));
+    }
+    let (version, body) = bytes.split_first().ok_or(WireError::Empty)?;
+    if *version != VERSION {
+        return Err(WireError::Version(*version));
+    }
+    let (value, used) = bincode::serde::decode_from_slice(body, config::<MAX>())
+        .map_err(|error| WireError::Malformed(error.to_string()))?;
+    if used < body.len() {
+        return Err(WireError::Trailing(body.len() - used));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::id::{Incarnation, LedgerId, NodeId};
+    use crate::protocol::ledger::Ledger;
+    use crate::protocol::message::Digest;
+    use crate::protocol::time::Instant;
+
+    fn message() -> Message {
+        Message {
+            incarnation: Incarnation(7),
+            ledger: Some(LedgerId(NodeId([3; 32]))),
+            join: true,
+            clock: Instant::from_nanos(1 << 40),
+            echo: None,
+            silence_ms: 1_000,
+            digest: Digest::Hash(9),
+            deltas: Vec::new(),
+            grants: Vec::new(),
+            returns: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn messages_and_states_come_back_as_they_were() {
+        let bytes = encode_message(&message()).unwrap();
+        assert_eq!(decode_message(&bytes).unwrap(), message());
+        let node = NodeId([3; 32]);
+        let saved = Saved { id: LedgerId(node), ledger: Ledger::found(node), clean: false };
+        assert_eq!(decode_saved(&encode_saved(&saved).unwrap()).unwrap(), saved);
+    }
+
+    #[test]
+    fn golden_bytes_pin_the_format() {
+        let bytes = encode_message(&message()).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let author = "03".repeat(32);
+        assert_eq!(hex, format!("010701{author}01fd000000000001000000fbe8030109000000"));
+    }
+
+    #[test]
+    fn each_kind_of_bad_bytes_is_named() {
+        let good = encode_message(&message()).unwrap();
+        assert!(matches!(decode_message(&[]), Err(WireError::Empty)));
+        assert!(matches!(decode_message(&[9, 0]), Err(WireError::Version(9))));
+        assert!(matches!(decode_message(&good[..good.len() - 1]), Err(WireError::Malformed(_))));
+        assert!(matches!(decode_message(&[&good[..], &[0]].concat()), Err(WireError::Trailing(1))));
+        assert!(matches!(decode_message(&vec![1; MESSAGE_MAX + 1]), Err(WireError::TooLong(..))));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in any::<usize>()) {
+            let _ = decode_message(&bytes);
+            let _ = decode_saved(&bytes);
+            let mut good = encode_message(&message()).unwrap();
+            let place = cut % good.len();
+            good[place] ^= bytes.first().copied().unwrap_or(1);
+            let _ = decode_message(&good);
+        }
+    }
+}
