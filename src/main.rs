@@ -1,1 +1,7 @@
-fn main(){}
+//! The `aquifer` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aquifer::cli::run()
+}

@@ -1,0 +1,104 @@
+//! `aquifer peers` and `aquifer limits`: who holds what.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::Listing;
+use super::output::{
+    Column::{Number, State, Text},
+    Style, Table, json, millis, percent, print,
+};
+use crate::client::{Client, ClientError};
+use crate::daemon::api::{LimitListing, PeerStatus};
+use crate::daemon::config::show_duration;
+
+pub async fn peers(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
+    let answer = client.peers().await?;
+    if args.json {
+        return Ok(print(&json(&answer)));
+    }
+    let table = peer_table(&answer.peers);
+    if table.is_empty() {
+        return Ok(print("No peers yet; `aquifer token` prints how another machine joins.\n"));
+    }
+    Ok(print(&table.show(Style::of_stdout())))
+}
+
+pub async fn limits(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
+    let answer = client.limits().await?;
+    Ok(print(&if args.json { json(&answer) } else { limit_table(&answer.limits).show(Style::of_stdout()) }))
+}
+
+fn peer_table(peers: &[PeerStatus]) -> Table {
+    let mut table = Table::new(&[
+        Text("PEER"),
+        Text("ID"),
+        State("STATE"),
+        Number("BASE"),
+        Number("HELD"),
+        Number("LAG"),
+        Number("RTT"),
+        Text("ADDRESS"),
+    ]);
+    for peer in peers {
+        let rtt = peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms"));
+        table.row(&[
+            peer.name.clone(),
+            peer.id.chars().take(8).collect(),
+            peer.state.clone(),
+            percent(peer.base_share),
+            range(&peer.held_shares),
+            millis(peer.lag_ms),
+            rtt.unwrap_or_else(|| "-".to_owned()),
+            peer.address.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table
+}
+
+/// What a peer holds of its limits, from the least to the most.
+fn range(shares: &BTreeMap<String, f64>) -> String {
+    let least = shares.values().copied().reduce(f64::min).map(percent);
+    let most = shares.values().copied().reduce(f64::max).map(percent);
+    match (least, most) {
+        (Some(least), Some(most)) if least == most => least,
+        (Some(least), Some(most)) => format!("{least} to {most}"),
+        _ => "-".to_owned(),
+    }
+}
+
+fn limit_table(limits: &[LimitListing]) -> Table {
+    let mut table = Table::new(&[
+        Text("POOL"),
+        Text("LIMIT"),
+        Text("RATE"),
+        Number("BURST"),
+        Number("USED"),
+        Number("LEFT"),
+        Number("HELD"),
+        Number("TARGET"),
+        Number("DEMAND"),
+        Number("ADMITTED"),
+        Text("HELD BY"),
+    ]);
+    for limit in limits {
+        let status = &limit.status;
+        let per = show_duration(Duration::from_millis(status.per_ms));
+        let by = limit.held_by.iter().map(|(node, share)| format!("{node} {}", percent(*share)));
+        table.row(&[
+            limit.pool.clone(),
+            status.now.name.clone(),
+            format!("{} {} per {per}", status.amount, status.unit),
+            status.now.limit.to_string(),
+            status.now.used.to_string(),
+            status.now.remaining.to_string(),
+            percent(status.held_share),
+            percent(status.target_share),
+            format!("{:.1}/s", status.demand_per_second),
+            status.admitted_by_all.to_string(),
+            by.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    table
+}
