@@ -1,6 +1,358 @@
-//! The daemon.
+//! How it happens: the core on a real machine. Reads the clock, keeps files, serves the Unix socket, talks to peers.
+//!
+//! Everything runs in one thread. [`run`] starts at the top of this file and reads downwards; a request takes the path
+//! of [`sidecar`], a message from a peer that of [`Daemon::serve`].
+
+pub mod admission_log;
 pub mod api;
-pub mod transport;
+pub mod clock;
 pub mod config;
+pub mod engine;
+pub mod facts;
 pub mod identity;
+pub mod sidecar;
+pub mod socket;
+pub mod state;
+pub mod timer;
 pub mod token;
+pub mod transport;
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{JoinHandle, LocalSet};
+
+use self::admission_log::AdmissionLog;
+use self::clock::Clock;
+use self::config::{Config, PoolConfig};
+use self::engine::{Engine, Errand};
+use self::facts::Facts;
+use self::identity::{DataDir, Identity, IdentityError, SwarmKey};
+use self::sidecar::Sidecar;
+use self::socket::{Socket, SocketError};
+use self::state::{StateError, StateFile};
+use self::timer::Timer;
+use self::token::Token;
+use self::transport::{Event, Transport, TransportConfig, TransportError, peer_id};
+use crate::protocol::id::{NodeId, Replica};
+use crate::protocol::node::{Input, Node, NodeConfig, Start};
+
+/// Peers that may be linked at once: a full mesh of a few dozen nodes with room to spare.
+const PEERS_MAX: usize = 64;
+/// Addresses that travel in the token and in gossip.
+const ADDRESSES_MAX: usize = 8;
+/// How long callers have to take their last answers when the node leaves.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// How often the transport's counters are read.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the daemon did not start. Nothing that another daemon uses was touched.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The data directory or a key in it.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The Unix socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The saved ledger.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The gossip address, or a seed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The admission log.
+    #[error("{} names a file that cannot be written: {error}", admission_log::VARIABLE)]
+    Log {
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system lacks something that every system has.
+    #[error("the system refused {0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+impl DaemonError {
+    /// Whether no other configuration would help.
+    pub fn is_bug(&self) -> bool {
+        matches!(self, Self::System(..))
+    }
+}
+
+/// Runs a node until it is told to stop (SIGTERM or SIGINT) and has left the swarm; a second signal stops it at once.
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(config: Config, join: Option<Token>) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| DaemonError::System("a runtime", error))?;
+    let ended = LocalSet::new().block_on(&runtime, async { Daemon::start(config, join).await?.serve().await });
+    // A lookup of a name that hangs must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+struct Daemon {
+    engine: Engine,
+    transport: Transport,
+    sidecar: Sidecar,
+    facts: Facts,
+    /// Accepts callers; ends with the daemon.
+    callers: AbortOnDrop,
+    stop: Stop,
+    _data: DataDir,
+}
+
+impl Daemon {
+    async fn start(config: Config, join: Option<Token>) -> Result<Self, DaemonError> {
+        let stop = Stop::new().map_err(|error| DaemonError::System("signals", error))?;
+        let data = DataDir::open(&config.data_dir)?;
+        let state = StateFile::of(data.path());
+        let saved = state.load()?;
+        let Identity { id, keypair } = data.identity()?;
+        // Whoever names no peer, and never was a member, founds.
+        let founds = saved.is_none() && join.is_none() && config.seeds.is_empty();
+        let swarm_key = swarm_key(&config, &data, join.as_ref(), founds)?;
+        let socket = Socket::bind(&config.socket)?;
+        let log = AdmissionLog::from_environment().map_err(|error| DaemonError::Log { error })?;
+        let incarnation = data.next_incarnation()?;
+        let mut seeds = config.seeds.clone();
+        if let Some(token) = &join {
+            seeds.extend(token.addresses.iter().cloned());
+        }
+        let transport = Transport::start(TransportConfig {
+            keypair,
+            swarm_key: swarm_key.0,
+            listen: config.gossip.clone(),
+            seeds,
+            mdns: config.mdns,
+            max_peers: PEERS_MAX,
+        });
+        let transport = transport.await?;
+
+        let clock = Clock::new();
+        let now = clock.now();
+        let seed = clock::seed().map_err(|error| DaemonError::System("entropy", error.into()))?;
+        let timer = Timer::new().map_err(|error| DaemonError::System("a timer", error))?;
+        let pools: Vec<PoolConfig> = config.pools.clone();
+        let node = NodeConfig {
+            id,
+            incarnation,
+            name: config.name.clone(),
+            pools: pools.iter().map(|pool| pool.pool.clone()).collect(),
+            policy: config.policy,
+            forget_after: config.forget_after,
+            weight: 1,
+        };
+        let start = match saved {
+            Some(saved) => Start::Resume(saved),
+            None if founds => Start::Found,
+            None => Start::Join,
+        };
+        greet(&config, id, &start);
+        let engine = Engine::new(Node::new(node, start, seed, now), state, log, clock, timer);
+        let facts = Facts::new(&config.name, Replica { node: id, incarnation }, swarm_key, now);
+        let sidecar = Sidecar::new(engine.clone(), pools, facts.clone());
+        let accepting = sidecar.clone();
+        let callers = AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }));
+        let mut daemon = Self { engine, transport, sidecar, facts, callers, stop, _data: data };
+        daemon.note_addresses(id);
+        Ok(daemon)
+    }
+
+    /// One loop over everything that can happen.
+    async fn serve(mut self) -> Result<(), DaemonError> {
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        let mut said = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.asked() => break,
+                () = self.engine.tick() => {}
+                errands = self.engine.errands() => self.run_errands(errands),
+                event = self.transport.next() => self.on_event(event),
+                _ = count.tick() => self.facts.set_counters(self.transport.counters()),
+            }
+            if !said {
+                said = self.say_how_to_join();
+            }
+        }
+        tracing::info!("leaving the swarm");
+        self.engine.leave();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.asked() => {
+                    tracing::warn!("stopped before everything was given back");
+                    break;
+                }
+                errands = self.engine.errands() => self.run_errands(errands),
+                () = self.engine.left() => break,
+                () = self.engine.tick() => {}
+                event = self.transport.next() => self.on_event(event),
+            }
+        }
+        self.say_farewell().await;
+        Ok(())
+    }
+
+    /// Lets callers take their answers, and peers the last word.
+    async fn say_farewell(&mut self) {
+        let end = tokio::time::sleep(LAST_ANSWERS);
+        tokio::pin!(end);
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        // The first tick comes at once; after the second one what was to be sent is sent.
+        let mut looks = 0;
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                errands = self.engine.errands() => self.run_errands(errands),
+                _ = self.transport.next() => {}
+                _ = look.tick() => looks += 1,
+            }
+            if looks > 2 && self.sidecar.connections() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Listening(address) => {
+                tracing::info!("listening on {address}");
+                self.note_addresses(self.facts.replica.node);
+            }
+            Event::Up { peer, address } => {
+                tracing::info!("linked to {} at {address}", peer.short());
+                self.facts.set_link(peer, Some(address));
+                self.engine.handle(Input::Up(peer));
+            }
+            Event::Down { peer } => {
+                tracing::info!("link to {} is down", peer.short());
+                self.facts.set_link(peer, None);
+                self.engine.handle(Input::Down(peer));
+            }
+            Event::Frame { from, bytes } => {
+                if let Err(error) = self.engine.hear(from, &bytes) {
+                    self.facts.count_misunderstood();
+                    tracing::debug!("a message from {} was dropped: {error}", from.short());
+                }
+            }
+            Event::Refused { address: Some(address), why } => tracing::warn!("{address}: {why}"),
+            Event::Refused { address: None, why } => tracing::warn!("{why}"),
+        }
+    }
+
+    fn run_errands(&mut self, errands: Vec<Errand>) {
+        for errand in errands {
+            match errand {
+                Errand::Send(to, bytes) => self.transport.send(to, bytes),
+                Errand::Close(peer) => self.transport.close(peer),
+                Errand::Forget(peer) => self.transport.forget(peer),
+                Errand::Reach(peer, addresses) => {
+                    let addresses = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+                    self.transport.learn(peer, addresses);
+                }
+            }
+        }
+    }
+
+    fn note_addresses(&mut self, own: NodeId) {
+        let mut addresses = self.transport.addresses();
+        // Loopback reaches nobody else, unless it is all there is.
+        let outside = addresses.iter().filter(|address| !is_loopback(address)).cloned().collect::<Vec<_>>();
+        if !outside.is_empty() {
+            addresses = outside;
+        }
+        addresses.truncate(ADDRESSES_MAX);
+        self.engine.set_addresses(addresses.iter().map(ToString::to_string).collect());
+        let with_id = |address: Multiaddr| address.with(Protocol::P2p(peer_id(own)));
+        self.facts.set_addresses(addresses.into_iter().map(with_id).collect());
+    }
+
+    /// Prints what others need, once: on a terminal only, because the token is a secret and logs are not.
+    fn say_how_to_join(&self) -> bool {
+        let Some(ledger) = self.engine.look(|node, now| node.view(now).ledger) else { return false };
+        let mut out = io::stdout();
+        let join = if out.is_terminal() {
+            let token =
+                Token { swarm_key: self.facts.swarm_key, founder: ledger.0, addresses: self.facts.addresses() };
+            format!("aquifer up --join {token}")
+        } else {
+            "aquifer token prints the command (it holds the swarm's key)".to_owned()
+        };
+        let _ = writeln!(out, "join     {join}");
+        true
+    }
+}
+
+fn swarm_key(
+    config: &Config,
+    data: &DataDir,
+    join: Option<&Token>,
+    founds: bool,
+) -> Result<SwarmKey, IdentityError> {
+    if let Some(token) = join {
+        data.keep_swarm_key(&token.swarm_key)?;
+        return Ok(token.swarm_key);
+    }
+    match &config.key_file {
+        Some(path) => SwarmKey::read_or_make(path, founds),
+        None => data.swarm_key(founds),
+    }
+}
+
+fn greet(config: &Config, id: NodeId, start: &Start) {
+    let socket = config.socket.display();
+    let pool = config.pools[0].pool.name();
+    let mut out = io::stdout();
+    let doing = match start {
+        Start::Found => "founds a swarm",
+        Start::Join => "joins a swarm",
+        Start::Resume(_) => "returns to its swarm",
+    };
+    // A reader that closed its end does not stop the daemon.
+    let _ = writeln!(out, "aquifer {} {} ({}) {doing}", env!("CARGO_PKG_VERSION"), config.name, id.short());
+    let _ = writeln!(out, "socket   {socket}");
+    let _ = writeln!(out, "acquire  aquifer --socket {socket} acquire {pool}");
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    address.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_loopback(),
+        Protocol::Ip6(ip) => ip.is_loopback(),
+        _ => false,
+    })
+}
+
+/// A task that ends when this is dropped.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The wish that the daemon stops.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -143,6 +143,7 @@ mod tests {
             pool: "api".to_owned(),
             waited_ms: 840,
             expires_in_ms: None,
+            worst_case_factor: 1.0,
             guarantee: "strict".to_owned(),
             limits: vec![limit("rpm", 50, 13), limit("tpm", 80_000, 31_000)],
             retry_after_ms: (!allowed).then_some(3_200),

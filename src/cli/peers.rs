@@ -49,7 +49,7 @@ fn peer_table(peers: &[PeerStatus]) -> Table {
             peer.state.clone(),
             percent(peer.base_share),
             range(&peer.held_shares),
-            millis(peer.lag_ms),
+            peer.lag_ms.map_or_else(|| "-".to_owned(), millis),
             rtt.unwrap_or_else(|| "-".to_owned()),
             peer.address.clone().unwrap_or_else(|| "-".to_owned()),
         ]);

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 use super::exit::{BAD_CONFIG, BUG, USAGE, fail};
+use crate::daemon;
 use crate::daemon::config::{Config, Overrides};
 use crate::daemon::token::{TOKEN_MAX, Token};
 
@@ -91,8 +92,10 @@ pub fn run(args: Args, socket: Option<PathBuf>) -> ExitCode {
 
 /// Runs the node until it is told to stop.
 fn run_daemon(config: Config, join: Option<Token>) -> ExitCode {
-    drop((config, join));
-    fail("this build has no daemon", BUG)
+    match daemon::run(config, join) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), if error.is_bug() { BUG } else { BAD_CONFIG }),
+    }
 }
 
 fn token(join: &str) -> Result<Token, String> {

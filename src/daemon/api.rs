@@ -55,7 +55,7 @@ pub enum Priority {
 }
 
 /// Answer to `POST /v1/acquire`: 200 when `allowed`, 429 when not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AcquireAnswer {
     /// Whether the call may be made.
     pub allowed: bool,
@@ -69,6 +69,8 @@ pub struct AcquireAnswer {
     pub expires_in_ms: Option<u64>,
     /// The promise that the answer was given under: `strict` or `available`.
     pub guarantee: String,
+    /// By what factor the swarm can exceed the limit at worst as things stand: 1 is never.
+    pub worst_case_factor: f64,
     /// The pool's limits after the decision.
     pub limits: Vec<LimitState>,
     /// When to ask again, jittered; absent when admitted, and when `reason` is `never`.
@@ -249,14 +251,14 @@ pub struct PeerStatus {
     pub id: String,
     /// What its configuration calls it.
     pub name: String,
-    /// `connected`, `lost` (no link, share reserved or to be reclaimed), `reclaimed` or `left`.
+    /// `connected`, `distant` (no link, but others have one), `lost`, `reclaimed` or `left`.
     pub state: String,
     /// Its own part of every limit.
     pub base_share: f64,
     /// What it holds of each limit, by `pool/limit`.
     pub held_shares: BTreeMap<String, f64>,
-    /// Milliseconds since it was last heard, first-hand or through others.
-    pub lag_ms: u64,
+    /// Milliseconds since it was last heard, first-hand or through others; absent if never in this life.
+    pub lag_ms: Option<u64>,
     /// Round trip; absent while unknown.
     pub rtt_ms: Option<f64>,
     /// Where it is reached; absent without a link.

@@ -3,7 +3,6 @@
 //! Every mistake is reported, each with its place, its key, the reason and what to write instead.
 
 use std::env;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use libp2p::Multiaddr;
 
 use crate::client::default_socket;
 use crate::protocol::limit::{NAME_MAX, Pool};
+pub use crate::protocol::node::Policy;
 
 mod address;
 mod file;
@@ -65,25 +65,8 @@ pub struct PoolConfig {
     pub queue_timeout: Duration,
 }
 
-/// What becomes of the share of a peer that is not heard of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// It stays reserved, so the limit is never exceeded.
-    Strict,
-    /// It is taken over after [`Config::forget_after`], so nothing of the limit is lost.
-    #[default]
-    Available,
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Strict => "strict",
-            Self::Available => "available",
-        })
-    }
-}
-
+/// What becomes of a lost peer's share unless said.
+pub const POLICY_DEFAULT: Policy = Policy::Available;
 /// Where a node listens for peers unless said.
 pub const GOSSIP_DEFAULT: &str = "/ip4/0.0.0.0/tcp/4160";
 /// How long a lost peer's share stays reserved unless said.
@@ -135,7 +118,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
     let ConfigFile { node, swarm, pools } = file;
     let mut keep = |error: ConfigError| errors.push(error);
     let name = node.name.map_or_else(|| Ok(host_name()), node_name);
-    let policy = swarm.policy.as_ref().map_or(Ok(Policy::default()), policy);
+    let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
     let forget_after = swarm.forget_after.as_ref().map_or(Ok(FORGET_AFTER_DEFAULT), forget_after);
     let mdns = swarm.discover.as_ref().map_or(Ok(true), discover);
     let gossip = swarm.gossip.as_ref().map_or_else(default_gossip, address::listening);
@@ -148,7 +131,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         gossip: gossip.map_err(&mut keep).unwrap_or_else(|()| Multiaddr::empty()),
         seeds,
         key_file: swarm.key_file,
-        policy: policy.map_err(&mut keep).unwrap_or_default(),
+        policy: policy.map_err(&mut keep).unwrap_or(POLICY_DEFAULT),
         forget_after: forget_after.map_err(&mut keep).unwrap_or_default(),
         mdns: mdns.map_err(&mut keep).unwrap_or_default(),
         pools: pool::validate(pools, errors),

@@ -120,12 +120,7 @@ impl DataDir {
     /// # Errors
     /// There is none and none is made, or the file is readable by others or damaged.
     pub fn swarm_key(&self, make: bool) -> Result<SwarmKey, IdentityError> {
-        let path = self.path.join("swarm.key");
-        match read_secret(&path, SWARM_KEY_ADVICE)? {
-            Some(key) => Ok(SwarmKey(key)),
-            None if make => read_or_make_secret(&path, SWARM_KEY_ADVICE).map(SwarmKey),
-            None => Err(IdentityError::NoSwarmKey(path)),
-        }
+        SwarmKey::read_or_make(&self.path.join("swarm.key"), make)
     }
 
     /// Keeps the key of a swarm that the node joins.
@@ -173,13 +168,16 @@ impl DataDir {
 }
 
 impl SwarmKey {
-    /// Reads a key file: 32 bytes in hexadecimal.
+    /// Reads a key file, 32 bytes in hexadecimal; where there is none, makes it if `make` says so.
     ///
     /// # Errors
-    /// It is not there, readable by others, or damaged.
-    pub fn read(path: &Path) -> Result<Self, IdentityError> {
-        let key = read_secret(path, SWARM_KEY_ADVICE)?;
-        key.map(Self).ok_or_else(|| IdentityError::NoSwarmKey(path.to_owned()))
+    /// It is not there and none is made, readable by others, or damaged.
+    pub fn read_or_make(path: &Path, make: bool) -> Result<Self, IdentityError> {
+        match read_secret(path, SWARM_KEY_ADVICE)? {
+            Some(key) => Ok(Self(key)),
+            None if make => read_or_make_secret(path, SWARM_KEY_ADVICE).map(Self),
+            None => Err(IdentityError::NoSwarmKey(path.to_owned())),
+        }
     }
 }
 
@@ -339,7 +337,7 @@ mod tests {
         assert!(matches!(dir.swarm_key(false), Err(IdentityError::NoSwarmKey(_))));
         let key = dir.swarm_key(true).unwrap();
         assert_eq!(dir.swarm_key(false).unwrap(), key);
-        assert_eq!(SwarmKey::read(&dir.path().join("swarm.key")).unwrap(), key);
+        assert_eq!(SwarmKey::read_or_make(&dir.path().join("swarm.key"), false).unwrap(), key);
         dir.keep_swarm_key(&key).unwrap();
         let other = dir.keep_swarm_key(&SwarmKey([7; 32])).unwrap_err();
         assert!(matches!(other, IdentityError::OtherSwarm(_)));

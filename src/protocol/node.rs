@@ -22,13 +22,14 @@ mod sharing;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-pub use admission::{Acquired, Outcome, Reason, Refusal};
+pub use admission::{Acquired, Outcome, Reason, Refusal, WAIT_MAX};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::bucket::Level;
@@ -63,6 +64,15 @@ pub enum Policy {
     Strict,
     /// Any side takes it after `forget_after`. Separated sides can then exceed the limit together.
     Available,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Available => "available",
+        })
+    }
 }
 
 /// What a node is told once.

@@ -134,7 +134,9 @@ impl Node {
 
     pub(super) fn link_up(&mut self, peer: NodeId, now: Instant) {
         if peer != self.config.id {
-            self.peers.insert(peer, Peer::new(now));
+            let mut link = Peer::new(now);
+            link.digest = Digest::Hash(self.pages.digest_hash());
+            self.peers.insert(peer, link);
             self.wake(now);
         }
     }
@@ -221,12 +223,14 @@ impl Node {
 
     fn merge(&mut self, deltas: &[Delta], from: NodeId, now: Instant) {
         let mut ledger_changed = false;
+        let mut membership = false;
         let mut gap = false;
         for delta in deltas {
             let absorbed = self.pages.absorb(delta, now);
             gap |= absorbed.gap;
             let replica = Replica { node: delta.author, incarnation: delta.incarnation };
             for key in absorbed.changed {
+                membership |= !matches!(key, Key::Row(_));
                 let Some(value) = self.pages.get(&delta.author).and_then(|page| page.get(&key)).cloned() else {
                     continue;
                 };
@@ -238,6 +242,20 @@ impl Node {
         }
         if ledger_changed {
             self.ledger_changed(now);
+        }
+        if membership {
+            self.compare_with_others(from);
+        }
+    }
+
+    /// Who is a member and where it is reached should be known to everybody soon, not only at the next heartbeat:
+    /// asks all peers but the one that told us whether they know it.
+    fn compare_with_others(&mut self, except: NodeId) {
+        let hash = self.pages.digest_hash();
+        for (_, peer) in self.peers.iter_mut().filter(|(node, _)| **node != except) {
+            if peer.digest == Digest::None {
+                peer.digest = Digest::Hash(hash);
+            }
         }
     }
 

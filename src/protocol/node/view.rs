@@ -112,6 +112,16 @@ pub struct PeerView {
 }
 
 impl Node {
+    /// Who it is.
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// What its configuration calls it.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
     /// What it is doing.
     pub fn phase(&self) -> Phase {
         self.phase

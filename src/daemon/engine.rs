@@ -1,0 +1,271 @@
+//! The core and what it needs of the world, in one thread: the clock, the timer, the disk and the waiting callers.
+//!
+//! Whoever handles a request calls straight into the core; no channel and no lock lies between. Messages to peers are
+//! left in a queue for the task that owns the transport.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::admission_log::AdmissionLog;
+use super::clock::Clock;
+use super::state::StateFile;
+use super::timer::Timer;
+use crate::protocol::id::NodeId;
+use crate::protocol::limit::Cost;
+use crate::protocol::node::{Acquired, Input, Node, Outcome, Output};
+use crate::protocol::queue::Ticket;
+use crate::protocol::time::Instant;
+use crate::wire;
+
+/// What the transport should do.
+#[derive(Debug)]
+pub enum Errand {
+    /// Send these bytes.
+    Send(NodeId, Vec<u8>),
+    /// Close the links and dial again.
+    Close(NodeId),
+    /// Peers can be reached there.
+    Reach(NodeId, Vec<String>),
+    /// Stop dialling.
+    Forget(NodeId),
+}
+
+/// The most errands that wait for the transport; beyond it messages are lost, as the protocol allows.
+const ERRANDS_MAX: usize = 4_096;
+
+struct Waiting {
+    answer: oneshot::Sender<Outcome>,
+    pool: usize,
+    cost: Cost,
+}
+
+/// A handle on the core; clones share it. Not for other threads.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    node: RefCell<Node>,
+    waiting: RefCell<BTreeMap<Ticket, Waiting>>,
+    errands: RefCell<VecDeque<Errand>>,
+    errand: Notify,
+    log: RefCell<Option<AdmissionLog>>,
+    state: StateFile,
+    clock: Clock,
+    timer: Timer,
+    armed: Cell<Option<Instant>>,
+    left: Cell<bool>,
+    gone: Notify,
+}
+
+/// What became of a request, and until it is answered the right to its answer: dropping it means that the caller hung
+/// up, and takes nothing.
+pub enum Reply {
+    /// It has its answer.
+    Now(Outcome),
+    /// It waits.
+    Later(Pending),
+}
+
+/// A request that waits.
+pub struct Pending {
+    engine: Engine,
+    ticket: Ticket,
+    answer: oneshot::Receiver<Outcome>,
+}
+
+impl Engine {
+    /// An engine for this node.
+    pub fn new(node: Node, state: StateFile, log: Option<AdmissionLog>, clock: Clock, timer: Timer) -> Self {
+        let shared = Shared {
+            node: RefCell::new(node),
+            waiting: RefCell::default(),
+            errands: RefCell::default(),
+            errand: Notify::new(),
+            log: RefCell::new(log),
+            state,
+            clock,
+            timer,
+            armed: Cell::new(None),
+            left: Cell::new(false),
+            gone: Notify::new(),
+        };
+        let engine = Self { shared: Rc::new(shared) };
+        engine.carry_out(engine.now());
+        engine
+    }
+
+    /// Now, on the node's clock.
+    pub fn now(&self) -> Instant {
+        self.shared.clock.now()
+    }
+
+    /// Asks the core for `cost` of the pool at this place.
+    pub fn acquire(&self, pool: usize, cost: Cost, wait: Duration) -> Reply {
+        let now = self.now();
+        let acquired = self.shared.node.borrow_mut().acquire(pool, &cost, wait, now);
+        let reply = match acquired {
+            Acquired::Now(outcome) => {
+                self.record(pool, &cost, outcome, now);
+                Reply::Now(outcome)
+            }
+            Acquired::Waiting(ticket) => {
+                let (answer, receiver) = oneshot::channel();
+                self.shared.waiting.borrow_mut().insert(ticket, Waiting { answer, pool, cost });
+                Reply::Later(Pending { engine: self.clone(), ticket, answer: receiver })
+            }
+        };
+        self.carry_out(now);
+        reply
+    }
+
+    /// Something happened in the world.
+    pub fn handle(&self, input: Input) {
+        let now = self.now();
+        self.shared.node.borrow_mut().handle(input, now);
+        self.carry_out(now);
+    }
+
+    /// A peer's bytes. An error says why they were not understood.
+    ///
+    /// # Errors
+    /// Malformed bytes; the core never saw them.
+    pub fn hear(&self, from: NodeId, bytes: &[u8]) -> Result<(), wire::WireError> {
+        let message = wire::decode_message(bytes)?;
+        self.handle(Input::Message(from, Box::new(message)));
+        Ok(())
+    }
+
+    /// Tells the core where it is reached.
+    pub fn set_addresses(&self, addresses: Vec<String>) {
+        let now = self.now();
+        self.shared.node.borrow_mut().set_addresses(addresses, now);
+        self.carry_out(now);
+    }
+
+    /// Starts to leave.
+    pub fn leave(&self) {
+        let now = self.now();
+        self.shared.node.borrow_mut().leave(now);
+        self.carry_out(now);
+    }
+
+    /// Looks at the core.
+    pub fn look<T>(&self, look: impl FnOnce(&mut Node, Instant) -> T) -> T {
+        look(&mut self.shared.node.borrow_mut(), self.now())
+    }
+
+    /// Waits for the core's deadline and tells it. Cancel-safe.
+    pub async fn tick(&self) {
+        self.shared.timer.fired().await;
+        self.shared.armed.set(None);
+        self.handle(Input::Timeout);
+    }
+
+    /// Waits until there is something for the transport to do. Cancel-safe.
+    pub async fn errands(&self) -> Vec<Errand> {
+        loop {
+            let errands: Vec<Errand> = self.shared.errands.borrow_mut().drain(..).collect();
+            if !errands.is_empty() {
+                return errands;
+            }
+            self.shared.errand.notified().await;
+        }
+    }
+
+    /// Waits until the node has left.
+    pub async fn left(&self) {
+        while !self.shared.left.get() {
+            self.shared.gone.notified().await;
+        }
+    }
+
+    /// Whether the node has left or is about to.
+    pub fn is_leaving(&self) -> bool {
+        use crate::protocol::node::Phase;
+        matches!(self.shared.node.borrow().phase(), Phase::Leaving(_) | Phase::Left)
+    }
+
+    fn carry_out(&self, now: Instant) {
+        let shared = &self.shared;
+        loop {
+            let output = shared.node.borrow_mut().poll_output();
+            let Some(output) = output else { break };
+            match output {
+                Output::Save(saved) => {
+                    if let Err(error) = shared.state.save(&saved) {
+                        tracing::error!("the ledger could not be saved, a crash now would lose its last change: {error}");
+                    }
+                }
+                Output::Send(to, message) => match wire::encode_message(&message) {
+                    Ok(bytes) => self.errand(Errand::Send(to, bytes)),
+                    Err(error) => tracing::error!("BUG! a message to {} cannot be sent: {error}", to.short()),
+                },
+                Output::Answer(ticket, outcome) => {
+                    let waiting = shared.waiting.borrow_mut().remove(&ticket);
+                    if let Some(Waiting { answer, pool, cost }) = waiting {
+                        self.record(pool, &cost, outcome, now);
+                        // A caller that hung up between the admission and now has spent what it asked for.
+                        let _ = answer.send(outcome);
+                    }
+                }
+                Output::Close(peer) => self.errand(Errand::Close(peer)),
+                Output::Reach(peer, addresses) => self.errand(Errand::Reach(peer, addresses)),
+                Output::Forget(peer) => self.errand(Errand::Forget(peer)),
+                Output::Left => {
+                    shared.left.set(true);
+                    shared.gone.notify_one();
+                }
+                Output::Notice(text) => tracing::info!("{text}"),
+            }
+        }
+        let deadline = shared.node.borrow().next_deadline();
+        if shared.armed.get() != Some(deadline) {
+            shared.armed.set(Some(deadline));
+            if let Err(error) = shared.timer.arm(deadline) {
+                tracing::error!("BUG! the timer cannot be set: {error}");
+            }
+        }
+    }
+
+    fn errand(&self, errand: Errand) {
+        let mut errands = self.shared.errands.borrow_mut();
+        if errands.len() < ERRANDS_MAX {
+            errands.push_back(errand);
+        }
+        self.shared.errand.notify_one();
+    }
+
+    fn record(&self, pool: usize, cost: &Cost, outcome: Outcome, now: Instant) {
+        let Outcome::Admitted { .. } = outcome else { return };
+        if let Some(log) = self.shared.log.borrow_mut().as_mut() {
+            let node = self.shared.node.borrow();
+            let taken = node.pool_at(pool).limits().iter().map(|limit| (limit.name.as_str(), cost.of(limit)));
+            log.write(self.shared.clock.monotonic(now), taken.filter(|(_, units)| *units > 0));
+        }
+    }
+}
+
+impl Pending {
+    /// The answer.
+    pub async fn answer(mut self) -> Outcome {
+        let answer = (&mut self.answer).await;
+        answer.expect("BUG! a waiting request lost its answer")
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let waited = self.engine.shared.waiting.borrow_mut().remove(&self.ticket);
+        if waited.is_some() {
+            let now = self.engine.now();
+            self.engine.shared.node.borrow_mut().cancel(self.ticket, now);
+            self.engine.carry_out(now);
+        }
+    }
+}
