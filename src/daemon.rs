@@ -90,7 +90,8 @@ impl DaemonError {
 pub fn run(config: Config, join: Option<Token>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| DaemonError::System("a runtime", error))?;
-    let ended = LocalSet::new().block_on(&runtime, async { Daemon::start(config, join).await?.serve().await });
+    let ended =
+        LocalSet::new().block_on(&runtime, async { Daemon::start(config, join).await?.serve().await });
     // A lookup of a name that hangs must not hold up the end.
     runtime.shutdown_background();
     ended
@@ -102,7 +103,7 @@ struct Daemon {
     sidecar: Sidecar,
     facts: Facts,
     /// Accepts callers; ends with the daemon.
-    callers: AbortOnDrop,
+    _callers: AbortOnDrop,
     stop: Stop,
     _data: DataDir,
 }
@@ -159,7 +160,7 @@ impl Daemon {
         let sidecar = Sidecar::new(engine.clone(), pools, facts.clone());
         let accepting = sidecar.clone();
         let callers = AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }));
-        let mut daemon = Self { engine, transport, sidecar, facts, callers, stop, _data: data };
+        let mut daemon = Self { engine, transport, sidecar, facts, _callers: callers, stop, _data: data };
         daemon.note_addresses(id);
         Ok(daemon)
     }
@@ -279,8 +280,11 @@ impl Daemon {
         let Some(ledger) = self.engine.look(|node, now| node.view(now).ledger) else { return false };
         let mut out = io::stdout();
         let join = if out.is_terminal() {
-            let token =
-                Token { swarm_key: self.facts.swarm_key, founder: ledger.0, addresses: self.facts.addresses() };
+            let token = Token {
+                swarm_key: self.facts.swarm_key,
+                founder: ledger.0,
+                addresses: self.facts.addresses(),
+            };
             format!("aquifer up --join {token}")
         } else {
             "aquifer token prints the command (it holds the swarm's key)".to_owned()

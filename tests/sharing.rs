@@ -14,7 +14,12 @@ fn setup(nodes: usize, amount: u64, burst: u64) -> Setup {
 
 /// Runs an open-loop load for `seconds`; `demand(node, millis)` is in requests a second. Gives back what was admitted
 /// and what one central limiter would have admitted of a load that always exceeds the limit.
-fn run(cluster: &mut Cluster, limit: Setup, seconds: u64, demand: impl Fn(usize, u64) -> f64) -> (Vec<u64>, f64) {
+fn run(
+    cluster: &mut Cluster,
+    limit: Setup,
+    seconds: u64,
+    demand: impl Fn(usize, u64) -> f64,
+) -> (Vec<u64>, f64) {
     let start = cluster.now;
     let mut owed = vec![0.0; limit.nodes];
     let before: Vec<u64> = (0..limit.nodes).map(|place| cluster.admitted(place)).collect();
@@ -62,7 +67,13 @@ fn saturated_swarms_admit_nearly_what_a_central_limiter_would() {
                 if (ms / 2_000) as usize % 5 == place { rate * 2.0 } else { 0.0 }
             }),
             utilisation("flash crowd", limit, 20, |place, ms| {
-                if place == 0 { rate * 1.2 } else if ms > 8_000 { rate * 0.5 } else { 0.0 }
+                if place == 0 {
+                    rate * 1.2
+                } else if ms > 8_000 {
+                    rate * 0.5
+                } else {
+                    0.0
+                }
             }),
         ];
         results.sort_by(f64::total_cmp);

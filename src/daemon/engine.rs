@@ -199,7 +199,9 @@ impl Engine {
             match output {
                 Output::Save(saved) => {
                     if let Err(error) = shared.state.save(&saved) {
-                        tracing::error!("the ledger could not be saved, a crash now would lose its last change: {error}");
+                        tracing::error!(
+                            "the ledger could not be saved, a crash now would lose its last change: {error}"
+                        );
                     }
                 }
                 Output::Send(to, message) => match wire::encode_message(&message) {

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
@@ -91,7 +91,10 @@ impl Sidecar {
         count.set(count.get() + 1);
         let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BODY_MAX).pipeline_flush(true);
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(BODY_MAX)
+            .pipeline_flush(true);
         if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
             tracing::debug!("a caller's connection ended: {error}");
         }
@@ -121,13 +124,24 @@ impl Sidecar {
 
     async fn acquire(&self, request: Request<Incoming>) -> Reader {
         let engine = &self.inner.engine;
-        let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), BODY_MAX).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) => {
-                return problem(400, "unreadable body", format!("{error}; at most {BODY_MAX} bytes are read"), None);
-            }
-            Err(_) => return problem(408, "body too slow", format!("the body did not come within {BODY_TIMEOUT:?}"), None),
-        };
+        let body =
+            match tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), BODY_MAX).collect())
+                .await
+            {
+                Ok(Ok(body)) => body.to_bytes(),
+                Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                    return problem(413, "body too long", format!("at most {BODY_MAX} bytes are read"), None);
+                }
+                Ok(Err(error)) => return problem(400, "unreadable body", error.to_string(), None),
+                Err(_) => {
+                    return problem(
+                        408,
+                        "body too slow",
+                        format!("the body did not come within {BODY_TIMEOUT:?}"),
+                        None,
+                    );
+                }
+            };
         let ask = match Ask::parse(&body, &self.inner.pools) {
             Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
@@ -147,7 +161,12 @@ impl Sidecar {
         let addresses = self.inner.facts.addresses();
         let founder = self.inner.engine.look(|node, now| node.view(now).ledger);
         let Some(founder) = founder else {
-            return problem(503, "not joined", "this node has not joined a swarm yet; ask again when it has".to_owned(), None);
+            return problem(
+                503,
+                "not joined",
+                "this node has not joined a swarm yet; ask again when it has".to_owned(),
+                None,
+            );
         };
         let token = Token { swarm_key: self.inner.facts.swarm_key, founder: founder.0, addresses };
         let token = token.to_string();

@@ -69,7 +69,9 @@ impl Socket {
             Err(TryLockError::Error(source)) => return Err(failed("lock", &lock_path, source)),
         }
         match fs::symlink_metadata(path) {
-            Ok(there) if !there.file_type().is_socket() => return Err(SocketError::NoSocket(path.to_owned())),
+            Ok(there) if !there.file_type().is_socket() => {
+                return Err(SocketError::NoSocket(path.to_owned()));
+            }
             Ok(_) => fs::remove_file(path).map_err(|source| failed("replace", path, source))?,
             Err(_) => {}
         }

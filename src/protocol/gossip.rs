@@ -3,6 +3,9 @@
 //! A page is all that one author says of itself; each of its values carries the version of the page at which it last
 //! changed (van Renesse et al. 2008, "scuttlebutt"). A digest says how far one knows each page; a delta brings
 //! the values of a page that changed since then, oldest first, so that a cut delta is still a prefix.
+//!
+//! When an author begins another life, its page begins anew. Of its former lives the rows are kept and gossiped on,
+//! because what a life has admitted counts for ever: the counters are of replicas, not of nodes.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,8 @@ use super::time::Instant;
 
 /// The most authors that are remembered.
 pub const PAGES_MAX: usize = 1_024;
+/// The most former lives of which the rows are remembered: the latest of all authors.
+pub const FORMER_MAX: usize = 256;
 /// The most values on one page.
 pub const ENTRIES_MAX: usize = 4_096;
 /// The most values in one message; the rest goes with the next.
@@ -49,7 +54,7 @@ pub struct Delta {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absorbed {
     /// The values that are news.
-    pub changed: Vec<Key>,
+    pub changed: Vec<(Key, Value)>,
     /// Something before the delta is missing: ask for it with a digest.
     pub gap: bool,
 }
@@ -98,6 +103,12 @@ impl Page {
         self.entries.iter().map(|(key, (_, value))| (key, value))
     }
 
+    /// What outlives its author's life.
+    fn into_former(mut self) -> Self {
+        self.entries.retain(|key, _| matches!(key, Key::Row(_)));
+        self
+    }
+
     fn delta(&self, author: NodeId, since: u64) -> Delta {
         let mut entries: Vec<_> = self
             .entries
@@ -118,19 +129,48 @@ impl Page {
 pub struct Pages {
     me: NodeId,
     pages: BTreeMap<NodeId, Page>,
+    /// Rows of former lives, the latest first to be kept.
+    former: BTreeMap<(Incarnation, NodeId), Page>,
 }
 
 impl Pages {
     /// Only an empty page of one's own.
     pub fn new(me: NodeId, incarnation: Incarnation, now: Instant) -> Self {
-        Self { me, pages: BTreeMap::from([(me, Page::new(incarnation, now))]) }
+        Self { me, pages: BTreeMap::from([(me, Page::new(incarnation, now))]), former: BTreeMap::new() }
     }
 
-    /// Only an empty page of one's own, whose versions go on after `version`: everything on it is void now.
-    pub fn continued(me: NodeId, incarnation: Incarnation, version: u64, now: Instant) -> Self {
-        let mut pages = Self::new(me, incarnation, now);
-        pages.pages.values_mut().for_each(|page| page.version = version);
-        pages
+    /// Voids everything but what was admitted: one's own page is empty and its versions go on.
+    pub fn start_over(&mut self, now: Instant) {
+        let own = self.pages.remove(&self.me).expect("BUG! no own page");
+        for (author, page) in std::mem::take(&mut self.pages) {
+            self.keep_former(author, page);
+        }
+        self.pages.insert(self.me, Page { version: own.version, ..Page::new(own.incarnation, now) });
+    }
+
+    fn keep_former(&mut self, author: NodeId, page: Page) {
+        self.former.insert((page.incarnation, author), page.into_former());
+        if self.former.len() > FORMER_MAX {
+            self.former.pop_first();
+        }
+    }
+
+    /// Whether the rows of a life that is not an author's latest are kept: all nodes decide alike.
+    fn keeps_former(&self, life: (Incarnation, NodeId)) -> bool {
+        let first = self.former.first_key_value().map(|(first, _)| *first);
+        self.former.len() < FORMER_MAX
+            || self.former.contains_key(&life)
+            || first.is_some_and(|first| first < life)
+    }
+
+    fn lives(&self) -> impl Iterator<Item = (NodeId, &Page)> {
+        let latest = self.pages.iter().map(|(author, page)| (*author, page));
+        latest.chain(self.former.iter().map(|((_, author), page)| (*author, page)))
+    }
+
+    fn life(&self, author: NodeId, incarnation: Incarnation) -> Option<&Page> {
+        let latest = self.pages.get(&author).filter(|page| page.incarnation == incarnation);
+        latest.or_else(|| self.former.get(&(incarnation, author)))
     }
 
     /// The page of one author.
@@ -162,12 +202,14 @@ impl Pages {
 
     /// How far every page is known.
     pub fn digest(&self) -> Vec<Summary> {
-        let summary = |(author, page): (&NodeId, &Page)| Summary {
-            author: *author,
+        let summary = |(author, page): (NodeId, &Page)| Summary {
+            author,
             incarnation: page.incarnation,
             version: page.version,
         };
-        self.pages.iter().map(summary).collect()
+        let mut digest: Vec<_> = self.lives().map(summary).collect();
+        digest.sort_by_key(|summary| (summary.author, summary.incarnation));
+        digest
     }
 
     /// A short form of the digest: two nodes that know the same have the same (FNV-1a; a collision delays repair
@@ -192,52 +234,67 @@ impl Pages {
     /// What a peer with this digest lacks, at most [`DELTA_ENTRIES_MAX`] values of it, and whether the peer knows
     /// something that is lacking here.
     pub fn lacking(&self, digest: &[Summary]) -> (Vec<Delta>, bool) {
-        let theirs: BTreeMap<_, _> = digest.iter().map(|summary| (summary.author, summary)).collect();
+        let known = |summary: &Summary| ((summary.author, summary.incarnation), summary.version);
+        let theirs: BTreeMap<_, _> = digest.iter().map(known).collect();
         let mut deltas = Vec::new();
         let mut room = DELTA_ENTRIES_MAX;
-        for (author, page) in &self.pages {
-            let since = match theirs.get(author) {
-                Some(known) if known.incarnation > page.incarnation => continue,
-                Some(known) if known.incarnation == page.incarnation => known.version,
-                _ => 0,
-            };
+        for (author, page) in self.lives() {
+            let since = theirs.get(&(author, page.incarnation)).copied().unwrap_or(0);
             if page.version > since && room > 0 {
-                let delta = page.delta(*author, since);
+                let delta = page.delta(author, since);
                 room = room.saturating_sub(delta.entries.len());
                 deltas.push(delta);
             }
         }
-        let behind = theirs.values().any(|known| {
-            self.pages.get(&known.author).is_none_or(|page| {
-                (known.incarnation, known.version) > (page.incarnation, page.version)
-            })
+        let behind = theirs.iter().any(|(&(author, incarnation), version)| {
+            let is_latest = self.pages.get(&author).is_none_or(|page| page.incarnation < incarnation);
+            match self.life(author, incarnation) {
+                Some(page) => *version > page.version,
+                None => is_latest || self.keeps_former((incarnation, author)),
+            }
         });
         (deltas, behind)
     }
 
-    /// Merges a delta. Nobody else's word moves one's own page, older lives and older versions change nothing, and
-    /// pages or values beyond the bounds are left out.
+    /// Merges a delta. Nobody else's word moves one's own page, older lives tell only what they admitted, older versions
+    /// change nothing, and pages or values beyond the bounds are left out.
     pub fn absorb(&mut self, delta: &Delta, now: Instant) -> Absorbed {
         let mut absorbed = Absorbed::default();
-        let is_known = self.pages.contains_key(&delta.author);
-        if delta.author == self.me || (!is_known && self.pages.len() >= PAGES_MAX) {
-            return absorbed;
-        }
-        let page = self.pages.entry(delta.author).or_insert_with(|| Page::new(delta.incarnation, now));
-        if delta.incarnation < page.incarnation {
-            return absorbed;
-        }
-        if delta.incarnation > page.incarnation {
-            // Another life: what the former life said of its limits is void. Ledger records are kept by the ledger.
-            *page = Page::new(delta.incarnation, now);
-        }
+        let latest = self.pages.get(&delta.author).map(|page| page.incarnation);
+        let is_former = latest.is_some_and(|latest| delta.incarnation < latest);
+        let life = (delta.incarnation, delta.author);
+        let page = if is_former {
+            if !self.keeps_former(life) {
+                return absorbed;
+            }
+            if !self.former.contains_key(&life) {
+                self.keep_former(delta.author, Page::new(delta.incarnation, now));
+            }
+            self.former.get_mut(&life).expect("BUG! just kept")
+        } else {
+            if delta.author == self.me || (latest.is_none() && self.pages.len() >= PAGES_MAX) {
+                return absorbed;
+            }
+            if latest != Some(delta.incarnation) {
+                // Another life: what the former life said is void, except what it admitted. Ledger records are kept by
+                // the ledger.
+                self.former.remove(&life);
+                if let Some(page) = self.pages.insert(delta.author, Page::new(delta.incarnation, now)) {
+                    self.keep_former(delta.author, page);
+                }
+            }
+            self.pages.get_mut(&delta.author).expect("BUG! just inserted")
+        };
         for (key, version, value) in &delta.entries {
+            if is_former && !matches!(key, Key::Row(_)) {
+                continue;
+            }
             let known = page.entries.get(key).map_or(0, |(version, _)| *version);
             let fits = known > 0 || page.entries.len() < ENTRIES_MAX;
             if *version > known && *version <= delta.upto && fits {
                 page.entries.insert(*key, (*version, value.clone()));
                 page.news_at = now;
-                absorbed.changed.push(*key);
+                absorbed.changed.push((*key, value.clone()));
             }
         }
         absorbed.gap = delta.since > page.version;

@@ -139,7 +139,8 @@ impl Lent {
     pub fn is_due(&self, echo: Instant, now: Instant) -> bool {
         let age = now.since(self.sent);
         let renew = self.out() > Share::ZERO && age >= TTL / 4 && echo > self.grant.echo;
-        !self.is_closed() && (renew || (self.heard < self.grant.version && age >= TTL / 16 && now < self.until))
+        !self.is_closed()
+            && (renew || (self.heard < self.grant.version && age >= TTL / 16 && now < self.until))
     }
 
     /// Hears the borrower: gives back what came home. Word of another sequence, or older word, changes nothing; word
@@ -152,7 +153,10 @@ impl Lent {
         if self.heard == self.grant.version {
             self.unheard = Share::ZERO;
         }
-        if word.version <= self.returned_version || word.share > self.grant.share || word.share < self.returned {
+        if word.version <= self.returned_version
+            || word.share > self.grant.share
+            || word.share < self.returned
+        {
             return Moved::default();
         }
         let moved = Moved {
@@ -228,7 +232,8 @@ impl Borrowed {
     ///
     /// Must be called only after [`expire`](Self::expire) at the same `now`.
     pub fn hear(&mut self, grant: &Grant, now: Instant) -> Moved {
-        if grant.sequence < self.sequence || (grant.sequence == self.sequence && grant.version <= self.heard) {
+        if grant.sequence < self.sequence || (grant.sequence == self.sequence && grant.version <= self.heard)
+        {
             return Moved::default();
         }
         if grant.sequence > self.sequence {

@@ -76,22 +76,47 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
             .filter(|(place, _)| *place != me)
             .map(|(_, position)| position.held.saturating_sub(position.target).min(position.free))
             .sum();
-    let mut left = lendable;
+    let mut left = Offer { own: lendable, all: surplus };
     let mut lend = Vec::new();
-    for (place, lack) in deficits.into_iter().enumerate() {
-        // Rounded up, so that lots are completed to the part; bounded by what there is.
-        let part = if surplus <= deficit {
-            ceil_scale(lendable, lack.0, deficit.0)
-        } else {
-            ceil_scale(lack, lendable.0, surplus.0)
-        };
-        let part = part.min(left).min(lack);
-        if part > Share::ZERO {
-            left -= part;
-            lend.push((place, part));
-        }
+    // Whole-request lots first, and one after the other, the one that lacks least first: two halves of a lot serve
+    // nobody.
+    let mut lots: Vec<usize> = (0..positions.len())
+        .filter(|place| deficits[*place] > Share::ZERO && positions[*place].exact)
+        .collect();
+    lots.sort_by_key(|place| deficits[*place]);
+    for place in lots {
+        lend.push((place, left.take_part_of(deficits[place])));
     }
+    let fractions = |place: &usize| !positions[*place].exact;
+    let lack: Share = (0..positions.len()).filter(fractions).map(|place| deficits[place]).sum();
+    let rest = left;
+    for place in (0..positions.len()).filter(fractions) {
+        let wanted =
+            if rest.all < lack { ceil_scale(rest.all, deficits[place].0, lack.0) } else { deficits[place] };
+        let part = ceil_scale(wanted, rest.own.0, rest.all.0).min(left.own).min(deficits[place]);
+        left.own -= part;
+        lend.push((place, part));
+    }
+    lend.retain(|(_, part)| *part > Share::ZERO);
     Plan { give_back, lend, wanted }
+}
+
+/// What is left to lend: here, and by all who could lend.
+#[derive(Clone, Copy)]
+struct Offer {
+    own: Share,
+    all: Share,
+}
+
+impl Offer {
+    /// Takes this node's part of a deficit that all lenders cover together. Rounded up, so that lots are completed.
+    fn take_part_of(&mut self, deficit: Share) -> Share {
+        let covered = deficit.min(self.all);
+        let part = ceil_scale(covered, self.own.0, self.all.0).min(self.own).min(deficit);
+        self.all -= covered;
+        self.own -= part;
+        part
+    }
 }
 
 fn ceil_scale(share: Share, numerator: u64, denominator: u64) -> Share {
@@ -131,6 +156,14 @@ mod tests {
         assert_eq!(plan(0, &positions, Share::ZERO, FINE_GRAIN).lend, [(1, Share(10))]);
         positions[1].exact = true;
         assert_eq!(plan(0, &positions, Share::ZERO, GRAIN).lend, [(1, Share(10))]);
+    }
+
+    #[test]
+    fn one_lot_is_completed_before_the_next_is_begun() {
+        let mut positions = [position(100, 0), position(100, 0), position(50, 200), position(100, 200)];
+        (positions[2].exact, positions[3].exact) = (true, true);
+        assert_eq!(plan(0, &positions, Share::ZERO, GRAIN).lend, [(3, Share(50)), (2, Share(50))]);
+        assert_eq!(plan(1, &positions, Share::ZERO, GRAIN).lend, [(3, Share(50)), (2, Share(50))]);
     }
 
     #[test]

@@ -223,7 +223,13 @@ impl Meter {
     }
 
     /// The grant to send to a borrower whose clock was last heard at `echo`, if one is due or `even_if_not`.
-    pub fn grant_for(&mut self, borrower: &Replica, echo: Instant, even_if_not: bool, now: Instant) -> Option<Grant> {
+    pub fn grant_for(
+        &mut self,
+        borrower: &Replica,
+        echo: Instant,
+        even_if_not: bool,
+        now: Instant,
+    ) -> Option<Grant> {
         let lent = self.lent.get_mut(borrower)?;
         let due = lent.is_due(echo, now) || (even_if_not && !lent.is_closed());
         due.then(|| lent.send(echo, now))
@@ -248,7 +254,8 @@ impl Meter {
 
     /// Forgets leases with former lives of `node`, once nothing is out.
     pub fn forget_former(&mut self, current: Replica) {
-        let former = |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
+        let former =
+            |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
         self.lent.retain(|replica, lent| !former(replica) || lent.out() > Share::ZERO);
         self.borrowed.retain(|replica, lease| !former(replica) || lease.held() > Share::ZERO);
     }
@@ -271,7 +278,9 @@ impl Meter {
     pub fn as_share(&self, units_per_second: u64) -> Share {
         let rate = self.bucket.rate();
         let whole = u128::from(rate.amount()) * 1_000_000_000;
-        let parts = u128::from(units_per_second).saturating_mul(u128::from(rate.per_nanos()) << 32) / whole;
+        let parts = u128::from(units_per_second)
+            .saturating_mul(u128::from(rate.per_nanos()) * u128::from(ONE.0))
+            / whole;
         Share(u64::try_from(parts).unwrap_or(u64::MAX)).min(Share(ONE.0 << 4))
     }
 

@@ -35,8 +35,8 @@ pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 use super::bucket::Level;
 use super::gossip::Pages;
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
-use super::ledger::Ledger;
 use super::lease::SETTLE;
+use super::ledger::Ledger;
 use super::limit::Pool;
 use super::message::Message;
 use super::meter::Meter;
@@ -187,6 +187,8 @@ pub struct Node {
     gifts_taken: BTreeMap<Replica, Vec<u128>>,
     pages: Pages,
     peers: BTreeMap<NodeId, Peer>,
+    /// When links went down that have not come back.
+    down_at: BTreeMap<NodeId, Instant>,
     addresses: Vec<String>,
     pools: Vec<PoolState>,
     meters: Vec<Meter>,
@@ -230,6 +232,7 @@ impl Node {
             gifts_taken: BTreeMap::new(),
             pages: Pages::new(config.id, config.incarnation, now),
             peers: BTreeMap::new(),
+            down_at: BTreeMap::new(),
             addresses: Vec::new(),
             pools,
             meters,
@@ -297,7 +300,7 @@ impl Node {
         self.expire(now);
         match input {
             Input::Up(peer) => self.link_up(peer, now),
-            Input::Down(peer) => self.link_down(peer),
+            Input::Down(peer) => self.link_down(peer, now),
             Input::Message(from, message) => self.hear(from, *message, now),
             Input::Timeout => {}
         }
@@ -408,7 +411,9 @@ impl Node {
         let lost = self.lost_members(now);
         let limits = self.pools.iter().flat_map(|pool| {
             let meters = &self.meters[pool.first..pool.first + pool.pool.limits().len()];
-            meters.iter().map(|meter| (format!("{}/{}", pool.pool.name(), meter.limit.name), meter.fingerprint))
+            meters
+                .iter()
+                .map(|meter| (format!("{}/{}", pool.pool.name(), meter.limit.name), meter.fingerprint))
         });
         let profile = Profile {
             name: self.config.name.chars().take(64).collect(),

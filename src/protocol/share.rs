@@ -7,15 +7,14 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 use serde::{Deserialize, Serialize};
 
 /// A part of a limit, in parts of [`ONE`]. Integers, so that cutting and lending neither mints nor loses.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Share(pub u64);
 
-/// The whole of every limit: 2³² parts. 10,000 nodes have 429,496 parts each, so that the coarsest rounding of a
-/// fair share is 0.0003 %; and `amount × ONE × per` of the largest limit still fits 128 bits (see
+/// The whole of every limit: 720,720 × 2¹² parts, a little less than 2³². It divides by every number up to 16, so that a
+/// small limit splits into as many whole-request lots as its burst has; 10,000 nodes have 295,206 parts each, so that
+/// the coarsest rounding of a fair share is 0.0004 %; and `amount × ONE × per` of the largest limit fits 128 bits (see
 /// [`Rate`](super::limit::Rate)).
-pub const ONE: Share = Share(1 << 32);
+pub const ONE: Share = Share(720_720 << 12);
 
 impl Share {
     /// Nothing.

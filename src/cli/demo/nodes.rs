@@ -66,6 +66,9 @@ fn make_dir(path: &Path) -> Result<(), String> {
     made.map_err(|error| format!("cannot make the directory {}: {error}", path.display()))
 }
 
+/// A dead node's part of the limit goes to the others soon, so that the demo can show it.
+const CONFIG: &str = "[swarm]\npolicy = \"available\"\nforget_after = \"3s\"\n";
+
 /// A node process. It is killed with the value.
 pub struct Node {
     name: String,
@@ -87,6 +90,8 @@ impl Node {
         let socket = dir.join(format!("{name}.sock"));
         let log = dir.join(format!("{name}.log"));
         let output = File::create(&log).map_err(failed)?;
+        let config = dir.join("demo.toml");
+        fs::write(&config, CONFIG).map_err(failed)?;
         let mut command = Command::new(env::current_exe().map_err(failed)?);
         // What the user set up for a daemon of their own is not for these.
         for (variable, _) in env::vars_os() {
@@ -100,6 +105,8 @@ impl Node {
         }
         let child = command
             .arg("up")
+            .arg("--config")
+            .arg(&config)
             .args(["--name", name, "--gossip", "/ip4/127.0.0.1/tcp/0", "--no-mdns"])
             .arg("--data-dir")
             .arg(dir.join(name))

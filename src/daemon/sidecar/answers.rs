@@ -7,8 +7,8 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::daemon::api::{
-    API_VERSION, AcquireAnswer, Guarantee, LimitListing, LimitState, LimitStatus, Limits, NodeStatus, PeerStatus, Peers,
-    PoolStatus, Reason, Status,
+    API_VERSION, AcquireAnswer, Guarantee, LimitListing, LimitState, LimitStatus, Limits, NodeStatus,
+    PeerStatus, Peers, PoolStatus, Reason, Status,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::facts::Facts;
@@ -19,7 +19,13 @@ use crate::protocol::node::{
 use crate::protocol::time::Instant;
 
 /// Answer to `POST /v1/acquire`.
-pub fn acquired(engine: &Engine, pool: usize, outcome: Outcome, ttl: Duration, facts: &Facts) -> AcquireAnswer {
+pub fn acquired(
+    engine: &Engine,
+    pool: usize,
+    outcome: Outcome,
+    ttl: Duration,
+    facts: &Facts,
+) -> AcquireAnswer {
     let (view, factor, policy) =
         engine.look(|node, now| (node.pool_view(pool, now), node.worst_case_factor(), node.policy()));
     let mut answer = AcquireAnswer {
@@ -54,15 +60,25 @@ fn refused(answer: &mut AcquireAnswer, view: &PoolView, refusal: Refusal) {
     let limit = refusal.limit.map(|place| &view.pool.limits()[place]);
     let name = limit.map_or("the pool", |limit| limit.name.as_str());
     let (reason, detail) = match refusal.reason {
-        node::Reason::Limit => (Reason::Limit, format!("{name} has no room now, and the caller would not wait")),
-        node::Reason::Deadline => (Reason::Deadline, format!("{name} had no room until the caller's deadline")),
-        node::Reason::QueueFull => {
-            (Reason::QueueFull, format!("{} requests wait already, as many as may; {name} is short", view.waiting))
+        node::Reason::Limit => {
+            (Reason::Limit, format!("{name} has no room now, and the caller would not wait"))
         }
-        node::Reason::Leaving => (Reason::Paused, "this node is leaving the swarm; ask another one".to_owned()),
+        node::Reason::Deadline => {
+            (Reason::Deadline, format!("{name} had no room until the caller's deadline"))
+        }
+        node::Reason::QueueFull => (
+            Reason::QueueFull,
+            format!("{} requests wait already, as many as may; {name} is short", view.waiting),
+        ),
+        node::Reason::Leaving => {
+            (Reason::Paused, "this node is leaving the swarm; ask another one".to_owned())
+        }
         node::Reason::Never => {
             let burst = limit.map_or(0, |limit| limit.rate.burst());
-            (Reason::Never, format!("{name} can never hold that much at once: its burst is {burst}; split the request"))
+            (
+                Reason::Never,
+                format!("{name} can never hold that much at once: its burst is {burst}; split the request"),
+            )
         }
     };
     answer.waited_ms = millis(refusal.waited);
@@ -83,7 +99,12 @@ pub fn headers(engine: &Engine, pool: usize, answer: &AcquireAnswer, headers: &m
     }
     let policies = engine.look(|node, _| {
         let policies = node.pool_at(pool).limits().iter().map(|limit| {
-            format!("{};q={};w={}", quoted(&limit.name), limit.rate.amount(), limit.rate.per().as_secs().max(1))
+            format!(
+                "{};q={};w={}",
+                quoted(&limit.name),
+                limit.rate.amount(),
+                limit.rate.per().as_secs().max(1)
+            )
         });
         policies.collect::<Vec<_>>().join(", ")
     });
@@ -141,7 +162,9 @@ pub fn status(engine: &Engine, facts: &Facts) -> Status {
 
 fn guarantee(view: &NodeView) -> Guarantee {
     let detail = match view.policy {
-        Policy::Strict => "never more than the limit, in any partition; the share of a lost member stays reserved",
+        Policy::Strict => {
+            "never more than the limit, in any partition; the share of a lost member stays reserved"
+        }
         Policy::Available if view.worst_case_factor > 1.0 => {
             "members are lost: if they run on separated from each other, each side may come to use the whole limit"
         }

@@ -35,7 +35,13 @@ impl Ask {
     /// The answer to give: 400, or 404 for a pool that is not there.
     pub fn parse(body: &[u8], pools: &[PoolConfig]) -> Result<Self, Problem> {
         let value: Value = serde_json::from_slice(body).map_err(|error| {
-            bad(None, format!("the body is no JSON: {error}; send for example {{\"pool\":\"{}\"}}", pools[0].pool.name()))
+            bad(
+                None,
+                format!(
+                    "the body is no JSON: {error}; send for example {{\"pool\":\"{}\"}}",
+                    pools[0].pool.name()
+                ),
+            )
         })?;
         let Value::Object(members) = value else {
             return Err(bad(None, "the body must be a JSON object".to_owned()));
@@ -96,7 +102,12 @@ fn cost(members: &Map<String, Value>, pool: &PoolConfig) -> Result<Cost, Problem
                     cost.units.insert(name.clone(), units);
                 } else {
                     let known = limits.iter().flat_map(|limit| [limit.name.as_str(), limit.unit.as_str()]);
-                    let detail = format!("pool {} has no limit {:?}{}", pool.pool.name(), cut(name), nearest(name, known));
+                    let detail = format!(
+                        "pool {} has no limit {:?}{}",
+                        pool.pool.name(),
+                        cut(name),
+                        nearest(name, known)
+                    );
                     return Err(bad(Some(&format!("cost.{}", cut(name))), detail));
                 }
             }
@@ -109,7 +120,8 @@ fn cost(members: &Map<String, Value>, pool: &PoolConfig) -> Result<Cost, Problem
         // A forgotten cost would pass every limit of such a pool.
         let mut units: Vec<&str> = pool.pool.limits().iter().map(|limit| limit.unit.as_str()).collect();
         units.dedup();
-        let detail = format!("pool {} counts {}; say how many this call takes", pool.pool.name(), units.join(" and "));
+        let detail =
+            format!("pool {} counts {}; say how many this call takes", pool.pool.name(), units.join(" and "));
         return Err(bad(Some("cost"), detail));
     }
     Ok(cost)
@@ -120,7 +132,9 @@ fn words(members: &Map<String, Value>) -> Result<(), Problem> {
     match members.get("agent") {
         None | Some(Value::Null) => {}
         Some(Value::String(agent)) if agent.len() <= AGENT_MAX => {}
-        Some(_) => return Err(bad(Some("agent"), format!("agent must be a string of at most {AGENT_MAX} bytes"))),
+        Some(_) => {
+            return Err(bad(Some("agent"), format!("agent must be a string of at most {AGENT_MAX} bytes")));
+        }
     }
     match members.get("priority") {
         None | Some(Value::Null) => Ok(()),
@@ -138,7 +152,10 @@ fn number(members: &Map<String, Value>, member: &str, most: u64) -> Result<Optio
             _ => {
                 let value = cut(&value.to_string());
                 let member = cut(member);
-                Err(bad(Some(&member), format!("{member} must be a whole number from 0 to {most}, not {value}")))
+                Err(bad(
+                    Some(&member),
+                    format!("{member} must be a whole number from 0 to {most}, not {value}"),
+                ))
             }
         },
     }
@@ -155,7 +172,9 @@ fn cut(text: &str) -> String {
 
 fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
     let wanted = cut(wanted);
-    let best = known.map(|name| (strsim::jaro_winkler(&wanted, name), name)).max_by(|one, other| one.0.total_cmp(&other.0));
+    let best = known
+        .map(|name| (strsim::jaro_winkler(&wanted, name), name))
+        .max_by(|one, other| one.0.total_cmp(&other.0));
     best.map_or_else(String::new, |(_, name)| format!("; did you mean {name:?}?"))
 }
 

@@ -227,8 +227,13 @@ impl Node {
     fn head_ready(&self, pool: usize) -> Option<Instant> {
         let state = &self.pools[pool];
         let (_, head) = state.queue.head()?;
-        let ready = |(place, units): (usize, &u64)| self.meters[state.first + place].bucket().ready_at(*units);
-        head.units.iter().enumerate().map(ready).try_fold(Instant::ZERO, |latest, at| at.map(|at| latest.max(at)))
+        let ready =
+            |(place, units): (usize, &u64)| self.meters[state.first + place].bucket().ready_at(*units);
+        head.units
+            .iter()
+            .enumerate()
+            .map(ready)
+            .try_fold(Instant::ZERO, |latest, at| at.map(|at| latest.max(at)))
     }
 
     fn retry_after(&mut self, pool: usize, units: &[u64], now: Instant) -> Duration {

@@ -137,13 +137,18 @@ impl Node {
             let mut link = Peer::new(now);
             link.digest = Digest::Hash(self.pages.digest_hash());
             self.peers.insert(peer, link);
+            self.down_at.remove(&peer);
             self.wake(now);
         }
     }
 
-    pub(super) fn link_down(&mut self, peer: NodeId) {
+    pub(super) fn link_down(&mut self, peer: NodeId, now: Instant) {
         if self.peers.remove(&peer).is_some() && self.is_leaving(&peer) {
             self.outputs.push_back(Output::Forget(peer));
+        }
+        // Only of members, so that strangers cannot fill it.
+        if self.bases.contains_key(&peer) {
+            self.down_at.insert(peer, now);
         }
         self.stale = true;
     }
@@ -229,11 +234,8 @@ impl Node {
             let absorbed = self.pages.absorb(delta, now);
             gap |= absorbed.gap;
             let replica = Replica { node: delta.author, incarnation: delta.incarnation };
-            for key in absorbed.changed {
+            for (key, value) in absorbed.changed {
                 membership |= !matches!(key, Key::Row(_));
-                let Some(value) = self.pages.get(&delta.author).and_then(|page| page.get(&key)).cloned() else {
-                    continue;
-                };
                 ledger_changed |= self.learn(replica, key, &value, now);
             }
         }
@@ -372,7 +374,11 @@ impl Node {
             incarnation,
             clock: peer.clock,
             age: nanos(now.since(peer.clock_at)),
-            version: self.pages.get(&node).filter(|page| page.incarnation() == incarnation).map_or(0, |page| page.version()),
+            version: self
+                .pages
+                .get(&node)
+                .filter(|page| page.incarnation() == incarnation)
+                .map_or(0, |page| page.version()),
         });
         let mut grants = Vec::new();
         let mut returns = Vec::new();

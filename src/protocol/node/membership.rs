@@ -6,7 +6,7 @@ use super::exchange::Peer;
 use super::sharing::SLOW_ROUND;
 use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
-use crate::protocol::gossip::{PAGES_MAX, Pages};
+use crate::protocol::gossip::PAGES_MAX;
 use crate::protocol::id::{LedgerId, NodeId, Replica};
 use crate::protocol::ledger::{Gift, GiftLevels, Ledger};
 use crate::protocol::lending::{Position, plan};
@@ -40,9 +40,9 @@ impl Node {
         if !lent && !borrowed && self.base() > Share::ZERO {
             // Whoever has least: then the others need not even it out.
             let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
-            let heirs = self.linked().filter(|replica| {
-                self.ledger.is_member(&replica.node) && !self.is_leaving(&replica.node)
-            });
+            let heirs = self
+                .linked()
+                .filter(|replica| self.ledger.is_member(&replica.node) && !self.is_leaving(&replica.node));
             if let Some(heir) = heirs.min_by_key(|replica| (base(replica), replica.node)) {
                 self.give(heir, self.base(), now);
             }
@@ -84,8 +84,7 @@ impl Node {
         self.ledger = Ledger::default();
         self.gifts_taken.clear();
         self.meters.iter_mut().for_each(|meter| meter.forget_everything(now));
-        let version = self.pages.own_version();
-        self.pages = Pages::continued(self.config.id, self.config.incarnation, version, now);
+        self.pages.start_over(now);
         self.peers.values_mut().for_each(Peer::start_over);
         if !matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
             self.phase = Phase::Joining;
@@ -149,13 +148,16 @@ impl Node {
 
     /// Takes the level that came with base share given to this life.
     pub(super) fn receive_gift(&mut self, voucher: NodeId, gift: &Gift, now: Instant) {
-        let Some(levels) = gift.levels.as_ref().filter(|levels| levels.to == self.config.incarnation) else { return };
+        let Some(levels) = gift.levels.as_ref().filter(|levels| levels.to == self.config.incarnation) else {
+            return;
+        };
         self.rebase(now);
         let voucher = Replica { node: voucher, incarnation: levels.from };
         let meters = self.meters.len();
         let taken = self.gifts_taken.entry(voucher).or_insert_with(|| vec![0; meters]);
         for (meter, taken) in self.meters.iter_mut().zip(taken) {
-            let atoms = levels.atoms.iter().find(|(limit, _)| *limit == meter.fingerprint).map(|(_, atoms)| *atoms);
+            let atoms =
+                levels.atoms.iter().find(|(limit, _)| *limit == meter.fingerprint).map(|(_, atoms)| *atoms);
             if let Some(atoms) = atoms {
                 let level = Level(atoms.wrapping_sub(*taken));
                 *taken = atoms;
@@ -166,7 +168,8 @@ impl Node {
 
     /// Base share that is free at every limit.
     fn free(&self) -> Share {
-        let usable = if matches!(self.phase, Phase::Ready | Phase::Leaving(_)) { self.base() } else { Share::ZERO };
+        let usable =
+            if matches!(self.phase, Phase::Ready | Phase::Leaving(_)) { self.base() } else { Share::ZERO };
         self.meters.iter().map(crate::protocol::meter::Meter::free).fold(usable, Share::min)
     }
 
@@ -218,7 +221,8 @@ impl Node {
     /// Members that nothing was heard of for `forget_after`, first-hand or through others.
     pub(super) fn lost_members(&self, now: Instant) -> BTreeSet<NodeId> {
         let silent = |node: &NodeId| {
-            let heard = self.pages.get(node).map_or(self.started, |page| page.news_at());
+            let news = self.pages.get(node).map_or(self.started, |page| page.news_at());
+            let heard = self.down_at.get(node).map_or(news, |down| news.max(*down));
             *node != self.config.id
                 && !self.peers.contains_key(node)
                 && now.since(heard.max(self.started)) >= self.config.forget_after
@@ -233,7 +237,8 @@ impl Node {
         if self.config.policy != Policy::Available {
             return;
         }
-        let side: Vec<NodeId> = self.linked().map(|peer| peer.node).filter(|peer| self.ledger.is_member(peer)).collect();
+        let side: Vec<NodeId> =
+            self.linked().map(|peer| peer.node).filter(|peer| self.ledger.is_member(peer)).collect();
         if side.iter().any(|peer| *peer < self.config.id && !self.is_leaving(peer)) {
             return;
         }
@@ -252,7 +257,11 @@ impl Node {
             self.pages.publish(Key::Reclaimed(lost), Value::Share(total), now);
             self.peers_should_hear();
             self.rebase(now);
-            self.notice(format!("reclaimed {base} of {}, silent for {:?}", lost.short(), self.config.forget_after));
+            self.notice(format!(
+                "reclaimed {base} of {}, silent for {:?}",
+                lost.short(),
+                self.config.forget_after
+            ));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::exchange::Peer;
 use super::{BUSY_SILENCE, IDLE_SILENCE, Node, Output, Phase, ROUND};
 use crate::protocol::bucket::Level;
 use crate::protocol::id::{NodeId, Replica};
@@ -49,34 +50,56 @@ impl Node {
         let total = row.base + neighbours.iter().map(|neighbour| neighbour.row.base).sum();
         let mut claims = vec![self.claim(place, self.config.id, &row)];
         claims.extend(neighbours.iter().map(|peer| self.claim(place, peer.replica.node, &peer.row)));
-        if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
+        let leaves = matches!(self.phase, Phase::Leaving(_) | Phase::Left);
+        if leaves {
             claims[0] = Claim { demand: Share::ZERO, lot: Share::ZERO, ..claims[0] };
         }
         let targets = targets(total, &claims);
+        let round_trip = self.peers.values().filter_map(Peer::round_trip).max().unwrap_or_default();
+        let turn = self.quantum(place, &row, TURN_MIN.max(round_trip * TURN_ROUND_TRIPS));
         let meter = &mut self.meters[place];
         meter.target = targets[0];
 
         // A turn begins when the lot is held and the last turn is over.
         let lot = claims[0].lot;
         if lot > Share::ZERO && targets[0] >= lot && row.held >= lot && meter.tag >= meter.turn_end {
-            meter.turn_end = meter.tag.saturating_add(claims[0].quantum);
+            meter.turn_end = meter.tag.saturating_add(turn);
+        } else if lot == Share::ZERO {
+            // Nobody waits here any more: the rest of the turn is forfeit, or the next request would cut into another's.
+            meter.turn_end = meter.turn_end.min(meter.tag);
         }
 
-        let mut positions =
-            vec![Position { held: row.held, target: targets[0], free: row.free, exact: targets[0] == Share::ZERO }];
+        let mut positions = vec![Position {
+            held: row.held,
+            target: targets[0],
+            free: row.free,
+            exact: targets[0] == Share::ZERO,
+        }];
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
             let exact = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
             positions.push(Position { held, target: *target, free: neighbour.row.free, exact });
         }
-        let plan = plan(0, &positions, meter.borrowed(), grain);
+        let mut plan = plan(0, &positions, meter.borrowed(), grain);
+        if leaves {
+            // A loan would keep the base here until it ends; it goes to an heir as a whole.
+            plan.lend.clear();
+        }
         self.carry_out(place, &plan, &row, &neighbours, grain, now);
         self.spare_level(place, &row, &neighbours, now);
         row = self.row(place, now);
         self.publish_row(place, row, false, now);
     }
 
-    fn carry_out(&mut self, place: usize, plan: &Plan, row: &Row, neighbours: &[Neighbour], grain: u64, now: Instant) {
+    fn carry_out(
+        &mut self,
+        place: usize,
+        plan: &Plan,
+        row: &Row,
+        neighbours: &[Neighbour],
+        grain: u64,
+        now: Instant,
+    ) {
         let meter = &mut self.meters[place];
         let mut owed = Vec::new();
         // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
@@ -113,7 +136,8 @@ impl Node {
             return;
         }
         let spare = neighbours.iter().map(|peer| peer.row.spare).fold(row.spare, u64::saturating_add);
-        let mut left = Level::of(row.spare, &self.meters[place].limit.rate).min(self.meters[place].bucket().level());
+        let mut left =
+            Level::of(row.spare, &self.meters[place].limit.rate).min(self.meters[place].bucket().level());
         for neighbour in neighbours.iter().filter(|peer| peer.row.need > 0) {
             let Some(peer) = self.peers.get_mut(&neighbour.replica.node) else { continue };
             // Once per row: the next row tells whether it still lacks something.
@@ -191,8 +215,10 @@ impl Node {
         let first = self.pools[pool].first;
         for place in first..first + self.pools[pool].pool.limits().len() {
             let neighbours = self.neighbours(place);
-            let waiting = neighbours.iter().filter(|peer| peer.row.waiting > 0).map(|peer| peer.row.tag).min();
-            let virtual_time = waiting.or_else(|| neighbours.iter().map(|peer| peer.row.tag).max()).unwrap_or(0);
+            let waiting =
+                neighbours.iter().filter(|peer| peer.row.waiting > 0).map(|peer| peer.row.tag).min();
+            let virtual_time =
+                waiting.or_else(|| neighbours.iter().map(|peer| peer.row.tag).max()).unwrap_or(0);
             let meter = &mut self.meters[place];
             meter.tag = meter.tag.max(virtual_time);
         }
@@ -267,7 +293,8 @@ impl Node {
             || row.turn_end != known.turn_end
             || (row.tag >= row.turn_end) != (known.tag >= known.turn_end)
             || far(row.held, known.held, GRAIN);
-        let stale = round && (far(row.demand, known.demand, 16) || row.held != known.held || now >= self.rows_due);
+        let stale =
+            round && (far(row.demand, known.demand, 16) || row.held != known.held || now >= self.rows_due);
         if urgent || stale {
             self.pages.publish(key, Value::Row(row), now);
             self.peers_should_hear();
@@ -280,10 +307,6 @@ impl Node {
     fn claim(&self, place: usize, node: NodeId, row: &Row) -> Claim {
         let meter = &self.meters[place];
         let lot = if row.waiting > 0 { meter.bucket().lot(row.waiting) } else { Share::ZERO };
-        let round_trip = self.peers.values().filter_map(|peer| peer.round_trip()).max().unwrap_or_default();
-        let turn = if node == self.config.id { TURN_MIN.max(round_trip * TURN_ROUND_TRIPS) } else { TURN_MIN };
-        let quantum = (meter.limit.rate.per_second() * turn.as_secs_f64()) as u64;
-        let quantum = quantum.max(row.waiting).saturating_mul(TAG_SCALE) / u64::from(row.weight.max(1));
         Claim {
             node,
             weight: row.weight.clamp(1, 16),
@@ -291,8 +314,15 @@ impl Node {
             lot,
             tag: row.tag,
             turn_end: row.turn_end,
-            quantum: quantum.max(1),
+            quantum: self.quantum(place, row, TURN_MIN),
         }
+    }
+
+    /// The service that a turn of this length gives at the full rate, at least one waiting request.
+    fn quantum(&self, place: usize, row: &Row, turn: Duration) -> u64 {
+        let units = self.meters[place].limit.rate.per_second() * turn.as_secs_f64();
+        let units = (units as u64).max(row.waiting).max(1);
+        (units.saturating_mul(TAG_SCALE) / u64::from(row.weight.clamp(1, 16))).max(1)
     }
 
     /// The rows of peers that leases can be made with: linked, not leaving, same limit.
@@ -301,7 +331,9 @@ impl Node {
         let neighbour = |replica: Replica| {
             let page = self.pages.get(&replica.node)?;
             match page.get(&key)? {
-                Value::Row(row) if page.incarnation() == replica.incarnation && !self.is_leaving(&replica.node) => {
+                Value::Row(row)
+                    if page.incarnation() == replica.incarnation && !self.is_leaving(&replica.node) =>
+                {
                     Some(Neighbour { replica, row: *row, version: page.version_of(&key) })
                 }
                 _ => None,
@@ -311,7 +343,8 @@ impl Node {
     }
 
     pub(super) fn pool_of(&self, place: usize) -> (usize, usize) {
-        let pool = self.pools.iter().rposition(|state| state.first <= place).expect("BUG! meter without a pool");
+        let pool =
+            self.pools.iter().rposition(|state| state.first <= place).expect("BUG! meter without a pool");
         (pool, place - self.pools[pool].first)
     }
 

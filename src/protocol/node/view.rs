@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::exchange::Peer;
 use super::{Node, Phase, Policy};
-use crate::protocol::gossip::Page;
+use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
 use crate::protocol::limit::{Fingerprint, Limit, Pool};
 use crate::protocol::record::{Key, Profile, Row, Value};
@@ -198,6 +198,16 @@ impl Node {
         self.meters[limit].held()
     }
 
+    /// Every member with its base share, by what is known of the ledger here.
+    pub fn bases(&self) -> &BTreeMap<NodeId, Share> {
+        &self.bases
+    }
+
+    /// How far everybody's pages are known.
+    pub fn knowledge(&self) -> Vec<Summary> {
+        self.pages.digest()
+    }
+
     /// All pools, at `now`.
     pub fn pool_views(&mut self, now: Instant) -> Vec<PoolView> {
         self.expire(now);
@@ -212,12 +222,14 @@ impl Node {
         self.expire(now);
         let first = self.pools[pool].first;
         let count = self.pools[pool].pool.limits().len();
-        let limits: Vec<LimitView> = (first..first + count).map(|place| self.limit_view(place, now)).collect();
+        let limits: Vec<LimitView> =
+            (first..first + count).map(|place| self.limit_view(place, now)).collect();
         let meters = &self.meters[first..first + count];
         let state = &self.pools[pool];
-        let ready = meters.iter().enumerate().map(|(place, meter)| {
-            meter.bucket().ready_at(state.queue.backlog(place).saturating_add(1))
-        });
+        let ready = meters
+            .iter()
+            .enumerate()
+            .map(|(place, meter)| meter.bucket().ready_at(state.queue.backlog(place).saturating_add(1)));
         PoolView {
             pool: state.pool.clone(),
             waiting: state.queue.len(),
@@ -256,10 +268,15 @@ impl Node {
 
     /// All members that were ever heard of, but this node.
     pub fn peers(&self, now: Instant) -> Vec<PeerView> {
-        let mut nodes: Vec<NodeId> = self.bases.keys().chain(self.pages.iter().map(|(node, _)| node)).copied().collect();
+        let mut nodes: Vec<NodeId> =
+            self.bases.keys().chain(self.pages.iter().map(|(node, _)| node)).copied().collect();
         nodes.sort();
         nodes.dedup();
-        nodes.into_iter().filter(|node| *node != self.config.id).map(|node| self.peer_view(node, now)).collect()
+        nodes
+            .into_iter()
+            .filter(|node| *node != self.config.id)
+            .map(|node| self.peer_view(node, now))
+            .collect()
     }
 
     fn profile(&self, node: &NodeId) -> Option<&Profile> {
@@ -309,7 +326,8 @@ impl Node {
     fn is_heard_of(&self, node: &NodeId) -> bool {
         let mut linked = self.linked().peekable();
         linked.peek().is_some()
-            && linked.any(|peer| self.profile(&peer.node).is_some_and(|profile| profile.linked.contains(node)))
+            && linked
+                .any(|peer| self.profile(&peer.node).is_some_and(|profile| profile.linked.contains(node)))
     }
 
     /// The newest rows of members with a link.
@@ -329,7 +347,9 @@ impl Node {
             .iter()
             .flat_map(|state| {
                 let meters = &self.meters[state.first..state.first + state.pool.limits().len()];
-                meters.iter().map(|meter| (format!("{}/{}", state.pool.name(), meter.limit.name), meter.fingerprint))
+                meters
+                    .iter()
+                    .map(|meter| (format!("{}/{}", state.pool.name(), meter.limit.name), meter.fingerprint))
             })
             .collect();
         for (node, _) in self.pages.iter().filter(|(node, _)| **node != self.config.id) {

@@ -1,0 +1,488 @@
+//! The theorems of the design, as properties of whole swarms under random schedules of faults.
+//!
+//! Every case is a list of steps with pauses between them, played on the simulated cluster: the same [`Node`] that the
+//! daemon drives, no sockets, no real clock. T1 (never over the limit), T2 (shares are conserved) and T4 (exactly one
+//! answer, in time) are checked by the cluster at every event. `PROPTEST_CASES=5000` hunts.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use aquifer::protocol::lease::{DRIFT_ALLOWANCE, TTL};
+use aquifer::protocol::node::{LEAVE_MAX, Phase, Policy};
+use aquifer::protocol::share::{ONE, Share};
+use cluster::{Cluster, Faults, LOOPBACK, MS, Nanos, SEC, Setup, node_id};
+use proptest::prelude::*;
+
+/// One thing that happens. Nodes are counted modulo the size of the swarm.
+#[derive(Clone, Debug)]
+enum Step {
+    /// One request of so many per cent of the burst.
+    Ask {
+        node: usize,
+        percent: u64,
+        wait_ms: u64,
+    },
+    /// From now on requests arrive at so many per cent of the whole limit; zero ends it.
+    Load {
+        node: usize,
+        percent: u64,
+        wait_ms: u64,
+    },
+    /// For so long everybody spends at once whatever it has: a swarm that has too much shows it here.
+    Drain(u64),
+    Cancel(usize),
+    Cut(usize, usize),
+    CutOneWay(usize, usize),
+    Isolate(usize),
+    Halves(usize),
+    Heal,
+    Crash(usize),
+    CrashAfter(usize, usize),
+    Start(usize),
+    Restart(usize),
+    Leave(usize),
+    Pause(usize, u64),
+    Move(usize),
+    Net {
+        delay_ms: u64,
+        loss_percent: u64,
+        duplicate_percent: u64,
+    },
+}
+
+use Step::{
+    Ask, Cancel, Crash, CrashAfter, Cut, CutOneWay, Drain, Halves, Heal, Isolate, Leave, Load, Move, Net,
+    Pause, Restart, Start,
+};
+
+/// A swarm and what happens to it: pauses in milliseconds, each followed by a step.
+#[derive(Clone)]
+struct Schedule {
+    nodes: usize,
+    amount: u64,
+    burst: u64,
+    drift_ppm: i64,
+    seed: u64,
+    /// Whether all have joined before it begins; else only the founder is there.
+    formed: bool,
+    steps: Vec<(u64, Step)>,
+}
+
+impl Schedule {
+    fn setup(&self, policy: Policy) -> Setup {
+        let faults = Faults { drift_ppm: self.drift_ppm, ..LOOPBACK };
+        Setup { amount: self.amount, burst: self.burst, nodes: self.nodes, policy, faults, seed: self.seed }
+    }
+
+    fn cluster(&self, policy: Policy) -> Cluster {
+        if self.formed { Cluster::formed(self.setup(policy)) } else { Cluster::new(self.setup(policy)) }
+    }
+}
+
+/// As it is written in a regression test.
+impl fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nodes, amount, burst, drift_ppm, seed, formed, steps } = self;
+        write!(f, "Schedule {{ nodes: {nodes}, amount: {amount}, burst: {burst}, drift_ppm: {drift_ppm}, ")?;
+        write!(f, "seed: {seed}, formed: {formed}, steps: vec!{steps:?} }}")
+    }
+}
+
+fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(u64, Step)>> {
+    let node = 0..7_usize;
+    let wait_ms = prop_oneof![Just(0), 1..5_000_u64];
+    let step = prop_oneof![
+        4 => (node.clone(), 0..=100_u64, wait_ms.clone()).prop_map(|(node, percent, wait_ms)| Ask { node, percent, wait_ms }),
+        8 => (node.clone(), prop_oneof![Just(0), 1..250_u64], wait_ms)
+            .prop_map(|(node, percent, wait_ms)| Load { node, percent, wait_ms }),
+        4 => prop_oneof![Just(0), 1..1_500_u64].prop_map(Drain),
+        1 => node.clone().prop_map(Cancel),
+        1 => (node.clone(), node.clone()).prop_map(|(one, other)| Cut(one, other)),
+        1 => (node.clone(), node.clone()).prop_map(|(from, to)| CutOneWay(from, to)),
+        1 => node.clone().prop_map(Isolate),
+        1 => (1..6_usize).prop_map(Halves),
+        3 => Just(Heal),
+        2 => node.clone().prop_map(Crash),
+        1 => (node.clone(), 0..12_usize).prop_map(|(node, outputs)| CrashAfter(node, outputs)),
+        6 => node.clone().prop_map(Start),
+        2 => node.clone().prop_map(Restart),
+        2 => node.clone().prop_map(Leave),
+        2 => (node.clone(), 1..6_000_u64).prop_map(|(node, ms)| Pause(node, ms)),
+        1 => node.prop_map(Move),
+        3 => (prop_oneof![Just(0), 1..1_500_u64], 0..30_u64, 0..30_u64).prop_map(
+            |(delay_ms, loss_percent, duplicate_percent)| Net { delay_ms, loss_percent, duplicate_percent }
+        ),
+    ];
+    proptest::collection::vec((prop_oneof![Just(0), 1..300_u64, 1..2_500_u64], step), count)
+}
+
+fn schedules(count: std::ops::Range<usize>) -> impl Strategy<Value = Schedule> {
+    let amount = prop_oneof![1..20_u64, 20..5_000_u64];
+    // The burst is what the limit earns in at most five seconds: a test should not wait for it.
+    let burst = prop_oneof![1..8_u64, 1..300_u64];
+    (2..=7_usize, amount, burst, 0..=200_i64, any::<u16>(), any::<bool>(), steps(count)).prop_map(
+        |(nodes, amount, burst, drift_ppm, seed, formed, steps)| Schedule {
+            nodes,
+            amount,
+            burst: burst.min(amount * 5),
+            drift_ppm,
+            seed: u64::from(seed),
+            formed,
+            steps,
+        },
+    )
+}
+
+/// `default` cases, or as many as `PROPTEST_CASES` says.
+fn cases(default: u32) -> ProptestConfig {
+    let config =
+        ProptestConfig { failure_persistence: None, max_shrink_time: 120_000, ..ProptestConfig::default() };
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig { cases: if asked { config.cases } else { default }, ..config }
+}
+
+const TICK: Nanos = 10 * MS;
+
+/// Plays the steps; loads go on between them.
+fn play(cluster: &mut Cluster, schedule: &Schedule) {
+    let mut loads = vec![(0_u64, 0_u64); schedule.nodes];
+    let mut owed = vec![0_u64; schedule.nodes];
+    for (pause_ms, step) in &schedule.steps {
+        let end = cluster.now + pause_ms * MS;
+        while loads.iter().any(|(percent, _)| *percent > 0) && cluster.now + TICK <= end {
+            cluster.run_for(TICK);
+            for (node, (percent, wait_ms)) in loads.iter().enumerate() {
+                // In 10⁻⁴ units: so many per cent of the limit for ten milliseconds.
+                owed[node] += schedule.amount * percent;
+                let units = (owed[node] / 10_000 / 4).clamp(1, schedule.burst);
+                while owed[node] >= units * 10_000 {
+                    owed[node] -= units * 10_000;
+                    if cluster.waiting(node) < 50 {
+                        cluster.ask(node, units, Duration::from_millis(*wait_ms));
+                    }
+                }
+            }
+            cluster.check_answers();
+        }
+        cluster.run_until(end);
+        cluster.check_answers();
+        take(cluster, schedule, step, &mut loads);
+    }
+}
+
+fn take(cluster: &mut Cluster, schedule: &Schedule, step: &Step, loads: &mut [(u64, u64)]) {
+    let at = |node: &usize| node % schedule.nodes;
+    match step {
+        Ask { node, percent, wait_ms } => {
+            let units = (schedule.burst * percent / 100).max(1);
+            cluster.ask(at(node), units, Duration::from_millis(*wait_ms));
+        }
+        Load { node, percent, wait_ms } => loads[at(node)] = (*percent, *wait_ms),
+        Drain(ms) => {
+            drain(cluster);
+            for _ in 0..ms / 5 {
+                cluster.run_for(5 * MS);
+                drain(cluster);
+            }
+        }
+        Cancel(node) => cluster.cancel(at(node)),
+        Cut(one, other) => cluster.cut(at(one), at(other)),
+        CutOneWay(from, to) => cluster.cut_one_way(at(from), at(to)),
+        Isolate(node) => cluster.cut_off(|other| other == at(node)),
+        Halves(count) => cluster.cut_off(|other| other < *count),
+        Heal => cluster.heal(),
+        Crash(node) => cluster.crash(at(node)),
+        CrashAfter(node, outputs) => cluster.crash_after(at(node), *outputs),
+        Start(node) => cluster.start(at(node)),
+        Restart(node) => {
+            cluster.crash(at(node));
+            cluster.start(at(node));
+        }
+        Leave(node) => cluster.leave(at(node)),
+        Pause(node, ms) => cluster.pause(at(node), ms * MS),
+        Move(node) => cluster.move_to(at(node), &format!("/ip4/127.0.0.1/tcp/{}", cluster.now % 65_536)),
+        Net { delay_ms, loss_percent, duplicate_percent } => cluster.set_faults(Faults {
+            delay: (100_000, delay_ms * MS + 400_000),
+            loss_percent: *loss_percent,
+            duplicate_percent: *duplicate_percent,
+            timers_late: 5 * MS,
+            ..LOOPBACK
+        }),
+    }
+}
+
+/// Everybody spends all it has at this moment.
+fn drain(cluster: &mut Cluster) {
+    for node in cluster.live() {
+        let level = cluster.level(node);
+        if level > 0 {
+            cluster.ask(node, level, Duration::ZERO);
+        }
+    }
+}
+
+/// Faults stop, links heal, everybody is started, and there is time to settle.
+fn recover(cluster: &mut Cluster, schedule: &Schedule) {
+    cluster.set_faults(LOOPBACK);
+    // The longest pause, the longest wait, and messages that are still on their way.
+    cluster.run_for(7 * SEC);
+    for node in 0..schedule.nodes {
+        cluster.crash_after(node, usize::MAX);
+        cluster.start(node);
+    }
+    cluster.heal();
+    cluster.run_for(15 * SEC);
+    cluster.check_answers();
+}
+
+/// T6 and T7: a request of any cost up to the burst is served on every node.
+fn everybody_is_served(cluster: &mut Cluster, schedule: &Schedule) {
+    let costs: Vec<u64> = (0..schedule.nodes).map(|_| 1 + cluster.random(schedule.burst)).collect();
+    let before: Vec<u64> = (0..schedule.nodes).map(|node| cluster.admitted(node)).collect();
+    // Each may need the whole burst for itself, and share moves in a round trip.
+    let fill = schedule.burst * SEC / schedule.amount;
+    let wait = 3 * SEC + 2 * schedule.nodes as u64 * fill;
+    for (node, cost) in costs.iter().enumerate() {
+        cluster.ask(node, *cost, Duration::from_nanos(wait));
+    }
+    cluster.run_for(wait + MS);
+    for (node, cost) in costs.iter().enumerate() {
+        let served = cluster.admitted(node) - before[node];
+        assert_eq!(served, *cost, "T6: node {node} starves; costs are {costs:?}, wait is {} ms", wait / MS);
+    }
+}
+
+/// T3, T6 and conservation, some time after the last request: all know the same, and all share is back at home.
+fn everybody_agrees(cluster: &mut Cluster) {
+    cluster.run_for(15 * SEC);
+    cluster.check_answers();
+    let live = cluster.live();
+    for node in &live {
+        assert_eq!(cluster.node(*node).phase(), Phase::Ready, "node {node}");
+    }
+    let mut held = Share::ZERO;
+    let mut totals = BTreeSet::new();
+    for node in &live {
+        let limit = cluster.limit(*node);
+        assert_eq!((limit.lent, limit.borrowed), (Share::ZERO, Share::ZERO), "node {node} still has leases");
+        held += limit.held;
+        totals.insert(limit.admitted_by_all);
+    }
+    for node in &live {
+        assert_eq!(cluster.node(live[0]).knowledge(), cluster.node(*node).knowledge(), "T6: what is known");
+    }
+    assert_eq!(totals.len(), 1, "T3: nodes count different totals: {totals:?}");
+    let views: BTreeSet<_> = live.iter().map(|node| cluster.node(*node).bases().clone()).collect();
+    assert_eq!(views.len(), 1, "nodes see different ledgers: {views:?}");
+    let bases = views.first().unwrap();
+    assert_eq!(bases.values().copied().sum::<Share>(), ONE, "conservation: {bases:?}");
+    let bases: Share = live.iter().filter_map(|node| bases.get(&node_id(*node))).copied().sum();
+    assert_eq!(held, bases, "conservation: nodes hold {held}, their base shares are {bases}");
+}
+
+fn all_is_well(cluster: &mut Cluster, schedule: &Schedule) {
+    everybody_is_served(cluster, schedule);
+    everybody_agrees(cluster);
+    let bases = cluster.node(0).bases();
+    let bases: Share = (0..schedule.nodes).filter_map(|node| bases.get(&node_id(node))).copied().sum();
+    assert_eq!(bases, ONE, "conservation: everybody is there, but not every share");
+}
+
+fn survive(schedule: &Schedule) {
+    let mut cluster = schedule.cluster(Policy::Strict);
+    play(&mut cluster, schedule);
+    recover(&mut cluster, schedule);
+    all_is_well(&mut cluster, schedule);
+}
+
+proptest! {
+    #![proptest_config(cases(100))]
+
+    #[test]
+    fn no_schedule_of_faults_breaks_the_limit_and_the_swarm_recovers(schedule in schedules(1..40)) {
+        survive(&schedule);
+    }
+}
+
+/// A swarm of the kind that the named cases below need: 100 a second, burst 100.
+fn swarm(nodes: usize) -> Schedule {
+    Schedule { nodes, amount: 100, burst: 100, drift_ppm: 0, seed: 1, formed: true, steps: Vec::new() }
+}
+
+const BUSY: Step = Load { node: 0, percent: 250, wait_ms: 500 };
+
+#[test]
+fn level_on_its_way_is_not_earned_again_by_its_giver() {
+    let slow = Net { delay_ms: 700, loss_percent: 0, duplicate_percent: 0 };
+    let ask = |wait_ms| Ask { node: 0, percent: 45, wait_ms };
+    for wait in (0..1_400).step_by(100) {
+        let steps = vec![(0, slow.clone()), (0, ask(0)), (0, ask(5_000)), (wait, Drain(1_000))];
+        survive(&Schedule { steps, amount: 1_000, ..swarm(2) });
+    }
+}
+
+#[test]
+fn a_member_that_dies_young_remembers_that_it_may_have_lent() {
+    for life in [50, 100, 200, 400, 800] {
+        let steps = vec![(0, BUSY), (200, Start(1)), (life, Restart(1)), (50, Drain(500)), (2_500, Drain(0))];
+        survive(&Schedule { steps, formed: false, ..swarm(2) });
+    }
+}
+
+#[test]
+fn whoever_leaves_while_it_settles_gives_nothing_away_too_early() {
+    for pause in [0, 1, 5, 100, 500] {
+        let steps = vec![
+            (0, BUSY),
+            (800, Restart(1)),
+            (pause, Leave(1)),
+            (10, Drain(2_000)),
+            (50, Restart(1)),
+            (9, Drain(99)),
+        ];
+        survive(&Schedule { steps, ..swarm(3) });
+    }
+}
+
+#[test]
+fn whoever_listens_elsewhere_after_a_long_sleep_does_not_run_on_ended_leases() {
+    for late in 0..10 {
+        let steps = vec![
+            (0, BUSY),
+            (800, Net { delay_ms: 0, loss_percent: 0, duplicate_percent: 0 }),
+            (0, Pause(0, 3_000)),
+            (3_000 + late, Move(0)),
+            (0, Drain(10)),
+        ];
+        survive(&Schedule { steps, ..swarm(3) });
+    }
+}
+
+/// After a time in peace one leaves; gives back how long it took.
+fn leaves_in_peace(schedule: &Schedule, quiet: Nanos) -> Nanos {
+    let mut cluster = schedule.cluster(Policy::Strict);
+    cluster.run_for(quiet);
+    let last = schedule.nodes - 1;
+    cluster.ask(last, 90, Duration::ZERO);
+    for _ in 0..10 {
+        cluster.ask(last, 90, Duration::from_secs(60));
+    }
+    let start = cluster.now;
+    cluster.leave(last);
+    while !cluster.has_left(last) {
+        cluster.run_for(MS);
+        assert!(cluster.now - start <= LEAVE_MAX.as_nanos() as Nanos + 100 * MS, "it does not leave");
+    }
+    let took = cluster.now - start;
+    cluster.run_for(4 * SEC);
+    for node in cluster.live() {
+        let bases = cluster.node(node).bases();
+        assert_eq!(
+            bases.get(&node_id(last)),
+            Some(&Share::ZERO),
+            "node {node} thinks that it still has something"
+        );
+        assert_eq!(bases.values().copied().sum::<Share>(), ONE, "as node {node} sees it");
+    }
+    everybody_agrees(&mut cluster);
+    took
+}
+
+#[test]
+fn whoever_leaves_gives_everything_back_answers_its_waiters_and_is_not_held_up() {
+    for nodes in 2..=5 {
+        for quiet in [0, SEC, 30 * SEC] {
+            let took = leaves_in_peace(&swarm(nodes), quiet);
+            assert!(took <= 100 * MS, "{nodes} nodes, {} s of peace: {} ms", quiet / SEC, took / MS);
+        }
+    }
+}
+
+#[test]
+fn whoever_leaves_while_base_shares_drift_takes_nothing_with_it() {
+    for nodes in 2..=5 {
+        for pause in (0..3_000).step_by(71) {
+            let mut cluster = Schedule { formed: false, seed: pause, ..swarm(nodes) }.cluster(Policy::Strict);
+            cluster.run_for(SEC);
+            (1..nodes).for_each(|node| cluster.start(node));
+            cluster.run_for(pause * MS);
+            cluster.leave(nodes - 1);
+            cluster.run_for(8 * SEC);
+            assert!(cluster.has_left(nodes - 1));
+            let base: Share =
+                cluster.live().iter().map(|node| cluster.node(*node).bases()[&node_id(*node)]).sum();
+            assert_eq!(base, ONE, "{nodes} nodes, left after {pause} ms");
+        }
+    }
+}
+
+/// Node 1 borrows all there is and vanishes after `wait`: how long until node 0 has its own back.
+fn back_after(wait: Nanos, vanish: impl Fn(&mut Cluster)) -> Nanos {
+    let mut cluster = swarm(2).cluster(Policy::Strict);
+    for _ in 0..100 {
+        cluster.run_for(TICK);
+        cluster.ask(1, 3, Duration::from_millis(500));
+    }
+    assert!(cluster.limit(0).lent > Share::ZERO, "nothing is lent");
+    cluster.set_faults(Faults { delay: (20 * MS, 40 * MS), ..LOOPBACK });
+    for _ in 0..wait / MS {
+        cluster.run_for(MS);
+        cluster.ask(1, 1, Duration::from_millis(500));
+    }
+    vanish(&mut cluster);
+    let start = cluster.now;
+    while cluster.limit(0).lent > Share::ZERO {
+        cluster.run_for(MS);
+        assert!(cluster.now - start <= 60 * SEC, "the lease never ends");
+    }
+    cluster.now - start
+}
+
+#[test]
+fn leases_of_a_node_that_vanished_are_back_within_their_time_to_live() {
+    // Something that it said before may still be on its way.
+    let most = (TTL + DRIFT_ALLOWANCE).as_nanos() as Nanos + 42 * MS;
+    let ways: [(&str, fn(&mut Cluster)); 4] = [
+        ("killed", |cluster| cluster.crash(1)),
+        ("cut off", |cluster| cluster.cut(0, 1)),
+        ("unheard", |cluster| cluster.cut_one_way(1, 0)),
+        ("stopped", |cluster| cluster.pause(1, 60 * SEC)),
+    ];
+    for wait in (0..1_000).step_by(37) {
+        for (how, vanish) in ways {
+            let took = back_after(wait * MS, vanish);
+            println!("{how} {wait} {}", took / MS);
+            assert!(took <= most, "{how} after {wait} ms: {} ms", took / MS);
+        }
+    }
+}
+#[test]
+fn dbg() {
+    let mut cluster = swarm(2).cluster(Policy::Strict);
+    for _ in 0..100 {
+        cluster.run_for(TICK);
+        cluster.ask(1, 3, Duration::from_millis(500));
+    }
+    cluster.set_faults(Faults { delay: (20 * MS, 40 * MS), ..LOOPBACK });
+    for i in 0..1500 {
+        cluster.run_for(MS);
+        cluster.ask(1, 1, Duration::from_millis(500));
+        if i % 50 == 0 {
+            let l = cluster.limit(0);
+            let m = cluster.limit(1);
+            println!(
+                "{i} lent {} target {} | borrowed {} target {} msgs {} waiting {}",
+                l.lent,
+                l.target,
+                m.borrowed,
+                m.target,
+                cluster.messages,
+                cluster.waiting(1)
+            );
+        }
+    }
+}
