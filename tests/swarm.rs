@@ -290,7 +290,7 @@ fn available_gives_the_share_of_a_killed_node_to_the_others() {
     let config = files.path().join("config.toml");
     fs::write(&config, "[swarm]\npolicy = \"available\"\nforget_after = \"3s\"\n").unwrap();
     let mut swarm = Swarm::new(3, &[&pool("l", &limit)], &["--config", config.to_str().unwrap()]);
-    assert_eq!(swarm.nodes[0].status().guarantee.worst_case_factor, 1.0);
+    assert!(is_one(swarm.nodes[0].status().guarantee.worst_case_factor));
     let load = swarm.load("l", 10, |_, _| true);
     swarm.nodes[2].kill();
     wait_until("its share is reclaimed", || is_one(sum_of_bases(&swarm.nodes[..2])));
@@ -307,7 +307,7 @@ fn available_gives_the_share_of_a_killed_node_to_the_others() {
     swarm.nodes[2] = setup.join(&swarm.nodes[0].token()).start();
     swarm.is_whole();
     wait_until("the guarantee is whole again", || {
-        swarm.nodes.iter().all(|node| node.status().guarantee.worst_case_factor == 1.0)
+        swarm.nodes.iter().all(|node| is_one(node.status().guarantee.worst_case_factor))
     });
     assert!(swarm.nodes[2].acquire(r#"{"pool":"l","wait_ms":20000}"#).acquired().allowed);
     let tally = load.run(Duration::from_secs(1)).finish();

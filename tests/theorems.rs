@@ -455,34 +455,7 @@ fn leases_of_a_node_that_vanished_are_back_within_their_time_to_live() {
     for wait in (0..1_000).step_by(37) {
         for (how, vanish) in ways {
             let took = back_after(wait * MS, vanish);
-            println!("{how} {wait} {}", took / MS);
             assert!(took <= most, "{how} after {wait} ms: {} ms", took / MS);
-        }
-    }
-}
-#[test]
-fn dbg() {
-    let mut cluster = swarm(2).cluster(Policy::Strict);
-    for _ in 0..100 {
-        cluster.run_for(TICK);
-        cluster.ask(1, 3, Duration::from_millis(500));
-    }
-    cluster.set_faults(Faults { delay: (20 * MS, 40 * MS), ..LOOPBACK });
-    for i in 0..1500 {
-        cluster.run_for(MS);
-        cluster.ask(1, 1, Duration::from_millis(500));
-        if i % 50 == 0 {
-            let l = cluster.limit(0);
-            let m = cluster.limit(1);
-            println!(
-                "{i} lent {} target {} | borrowed {} target {} msgs {} waiting {}",
-                l.lent,
-                l.target,
-                m.borrowed,
-                m.target,
-                cluster.messages,
-                cluster.waiting(1)
-            );
         }
     }
 }

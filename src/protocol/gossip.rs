@@ -15,14 +15,18 @@ use super::id::{Incarnation, NodeId};
 use super::record::{Key, Value};
 use super::time::Instant;
 
-/// The most authors that are remembered.
-pub const PAGES_MAX: usize = 1_024;
+/// The most authors that are remembered. With former lives a full digest is then at most 18 KiB.
+pub const PAGES_MAX: usize = 256;
 /// The most former lives of which the rows are remembered: the latest of all authors.
-pub const FORMER_MAX: usize = 256;
+pub const FORMER_MAX: usize = 128;
 /// The most values on one page.
 pub const ENTRIES_MAX: usize = 4_096;
-/// The most values in one message; the rest goes with the next.
-pub const DELTA_ENTRIES_MAX: usize = 256;
+/// The most bytes, by [`Value::weight`], of one's own news in a message, and again of news passed on; the rest goes with
+/// the next. One value more may go over it.
+pub const DELTA_BYTES_MAX: usize = 12 * 1_024;
+
+/// Bytes of a key and a version, and of a page's head.
+const ENTRY_WEIGHT: usize = 48;
 
 /// How far one knows a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +113,8 @@ impl Page {
         self
     }
 
-    fn delta(&self, author: NodeId, since: u64) -> Delta {
+    /// What changed after `since`, cut to about `room` bytes but to no less than one value.
+    fn delta(&self, author: NodeId, since: u64, room: usize) -> Delta {
         let mut entries: Vec<_> = self
             .entries
             .iter()
@@ -117,8 +122,15 @@ impl Page {
             .map(|(key, (version, value))| (*key, *version, value.clone()))
             .collect();
         entries.sort_by_key(|(_, version, _)| *version);
-        let cut = entries.len() > DELTA_ENTRIES_MAX;
-        entries.truncate(DELTA_ENTRIES_MAX);
+        let mut weight = 0;
+        let fits = |(_, _, value): &(Key, u64, Value)| {
+            let before = weight;
+            weight += ENTRY_WEIGHT + value.weight();
+            before == 0 || weight <= room
+        };
+        let count = entries.iter().map(fits).take_while(|fits| *fits).count();
+        let cut = entries.len() > count;
+        entries.truncate(count);
         let upto = if cut { entries.last().map_or(since, |(_, version, _)| *version) } else { self.version };
         Delta { author, incarnation: self.incarnation, since, upto, entries }
     }
@@ -228,21 +240,22 @@ impl Pages {
     /// What changed on one's own page since `since`; none if nothing did.
     pub fn own_delta(&self, since: u64) -> Option<Delta> {
         let page = &self.pages[&self.me];
-        (page.version > since).then(|| page.delta(self.me, since))
+        (page.version > since).then(|| page.delta(self.me, since, DELTA_BYTES_MAX))
     }
 
-    /// What a peer with this digest lacks, at most [`DELTA_ENTRIES_MAX`] values of it, and whether the peer knows
+    /// What a peer with this digest lacks, at most about [`DELTA_BYTES_MAX`] of it, and whether the peer knows
     /// something that is lacking here.
     pub fn lacking(&self, digest: &[Summary]) -> (Vec<Delta>, bool) {
         let known = |summary: &Summary| ((summary.author, summary.incarnation), summary.version);
         let theirs: BTreeMap<_, _> = digest.iter().map(known).collect();
         let mut deltas = Vec::new();
-        let mut room = DELTA_ENTRIES_MAX;
+        let mut room = DELTA_BYTES_MAX;
         for (author, page) in self.lives() {
             let since = theirs.get(&(author, page.incarnation)).copied().unwrap_or(0);
             if page.version > since && room > 0 {
-                let delta = page.delta(author, since);
-                room = room.saturating_sub(delta.entries.len());
+                let delta = page.delta(author, since, room);
+                let weight = |(_, _, value): &(Key, u64, Value)| ENTRY_WEIGHT + value.weight();
+                room = room.saturating_sub(ENTRY_WEIGHT + delta.entries.iter().map(weight).sum::<usize>());
                 deltas.push(delta);
             }
         }
@@ -355,6 +368,26 @@ mod tests {
         assert_eq!(deltas[0].since, 0);
         assert!(!other.absorb(&deltas[0], Instant::ZERO).gap);
         assert_eq!(one.lacking(&other.digest()).0, []);
+    }
+
+    #[test]
+    fn a_long_page_comes_in_pieces_that_are_prefixes() {
+        let (mut one, mut other) = (pages(1), pages(2));
+        write(&mut other, 1, 1);
+        (0..1_000).for_each(|key| write(&mut one, key, key));
+        let mut pieces = 0;
+        while one.digest_hash() != other.digest_hash() && pieces < 100 {
+            let (deltas, _) = one.lacking(&other.digest());
+            assert!(deltas.iter().map(|delta| delta.entries.len()).sum::<usize>() < 400);
+            for delta in &deltas {
+                assert!(!other.absorb(delta, Instant::ZERO).gap);
+            }
+            for delta in other.lacking(&one.digest()).0 {
+                one.absorb(&delta, Instant::ZERO);
+            }
+            pieces += 1;
+        }
+        assert!((3..100).contains(&pieces), "{pieces}");
     }
 
     #[test]

@@ -37,11 +37,11 @@ use super::gossip::Pages;
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
 use super::lease::SETTLE;
 use super::ledger::Ledger;
-use super::limit::Pool;
+use super::limit::{Fingerprint, Pool};
 use super::message::Message;
 use super::meter::Meter;
 use super::queue::{Queue, Ticket};
-use super::record::{Key, Profile, Value};
+use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::time::Instant;
 use exchange::Peer;
@@ -55,6 +55,9 @@ pub const BUSY_SILENCE: Duration = Duration::from_secs(1);
 pub const IDLE_SILENCE: Duration = Duration::from_secs(5);
 /// How long leaving may take: borrowers give back within a round trip, or their leases end.
 pub const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+/// The most limits of all pools of a node together: what it says of them to one peer must fit a message.
+pub const METERS_MAX: usize = 128;
 
 /// What happens to the base share of a member that vanished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +87,7 @@ pub struct NodeConfig {
     pub incarnation: Incarnation,
     /// Shown to people; at most 128 bytes travel.
     pub name: String,
-    /// Its pools, the same on all nodes of the swarm; at most 64.
+    /// Its pools, the same on all nodes of the swarm; with at most [`METERS_MAX`] limits in all.
     pub pools: Vec<Pool>,
     /// For members that vanish; the same on all nodes.
     pub policy: Policy,
@@ -301,7 +304,7 @@ impl Node {
         match input {
             Input::Up(peer) => self.link_up(peer, now),
             Input::Down(peer) => self.link_down(peer, now),
-            Input::Message(from, message) => self.hear(from, *message, now),
+            Input::Message(from, message) => self.hear(from, &message, now),
             Input::Timeout => {}
         }
         self.serve_all(now);
@@ -409,16 +412,12 @@ impl Node {
 
     fn publish_profile(&mut self, now: Instant) {
         let lost = self.lost_members(now);
-        let limits = self.pools.iter().flat_map(|pool| {
-            let meters = &self.meters[pool.first..pool.first + pool.pool.limits().len()];
-            meters
-                .iter()
-                .map(|meter| (format!("{}/{}", pool.pool.name(), meter.limit.name), meter.fingerprint))
-        });
+        let mut limits = self.limit_names();
+        limits.truncate(PROFILE_LIMITS_MAX);
         let profile = Profile {
             name: self.config.name.chars().take(64).collect(),
             addresses: self.addresses.clone(),
-            limits: limits.collect(),
+            limits,
             leaving: matches!(self.phase, Phase::Leaving(_) | Phase::Left),
             linked: self.peers.keys().copied().collect(),
             lost,
@@ -426,6 +425,16 @@ impl Node {
         if self.pages.publish(Key::Profile, Value::Profile(profile), now) {
             self.peers_should_hear();
         }
+    }
+
+    /// What peers call each limit, `pool/limit` cut to [`PROFILE_NAME_MAX`] characters, with its fingerprint.
+    fn limit_names(&self) -> Vec<(String, Fingerprint)> {
+        let name = |(place, meter): (usize, &Meter)| {
+            let pool = self.pools[self.pool_of(place).0].pool.name();
+            let name = format!("{pool}/{}", meter.limit.name).chars().take(PROFILE_NAME_MAX).collect();
+            (name, meter.fingerprint)
+        };
+        self.meters.iter().enumerate().map(name).collect()
     }
 
     /// A random number below `bound`.

@@ -37,6 +37,27 @@ pub enum Value {
     Row(Row),
 }
 
+impl Value {
+    /// About how many bytes it takes in a message; never too few by more than a half.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Profile(profile) => {
+                let texts = profile.addresses.iter().map(String::len).sum::<usize>()
+                    + profile.limits.iter().map(|(name, _)| name.len() + 10).sum::<usize>();
+                32 + profile.name.len() + texts + 33 * (profile.linked.len() + profile.lost.len())
+            }
+            Self::Share(_) => 8,
+            Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
+            Self::Row(_) => 80,
+        }
+    }
+}
+
+/// The most limits that a profile names, and the most characters of each name.
+pub const PROFILE_LIMITS_MAX: usize = 48;
+/// See [`PROFILE_LIMITS_MAX`].
+pub const PROFILE_NAME_MAX: usize = 64;
+
 /// Who a node is, for people and for dialling.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {

@@ -229,6 +229,7 @@ impl Daemon {
         self.http().post("/v1/acquire", body)
     }
 
+    /// How many requests wait here.
     pub fn waiting(&self) -> usize {
         self.status().pools.iter().map(|pool| pool.waiting).sum()
     }
@@ -485,12 +486,15 @@ async fn caller(
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         }
-        match tokio::time::timeout(PATIENCE, client.acquire(&ask)).await {
-            Ok(Ok(answer)) => counts[usize::from(!answer.allowed)] += 1,
-            Ok(Err(_)) | Err(_) => {
-                counts[2] += 1;
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, client.acquire(&ask)).await {
+            counts[usize::from(!answer.allowed)] += 1;
+            // A node that leaves refuses at once.
+            if !answer.allowed {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
+        } else {
+            counts[2] += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     counts

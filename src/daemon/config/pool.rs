@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::limit::{Limit, LimitError, Pool, QUEUE_DEFAULT, Rate};
+use crate::protocol::node::METERS_MAX;
 
 use super::file::{LimitSection, PoolSection};
 use super::problem::{ConfigError, Set};
@@ -41,6 +42,13 @@ pub(super) fn validate(mut sections: Vec<PoolSection>, errors: &mut Vec<ConfigEr
                 }
             };
         let queue_timeout = queue_timeout(section.queue_timeout, errors);
+        let so_far: usize = pools.iter().map(|pool: &PoolConfig| pool.pool.limits().len()).sum();
+        if so_far + pool.as_ref().map_or(0, |pool| pool.limits().len()) > METERS_MAX {
+            let reason =
+                format!("with this pool there are more than {METERS_MAX} limits, the most for one node");
+            errors.push(name.place.error(format!("{reason}; leave some out")));
+            continue;
+        }
         if let (Some(pool), true) = (pool, errors.len() == before) {
             pools.push(PoolConfig { pool, overflow_wait, queue_timeout });
         }

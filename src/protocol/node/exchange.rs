@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{IDLE_SILENCE, Node, Output, Phase};
-use crate::protocol::gossip::Delta;
+use crate::protocol::gossip::{Delta, Page};
 use crate::protocol::id::{Incarnation, NodeId, Replica};
 use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::record::{Key, Value};
@@ -165,7 +165,7 @@ impl Node {
         }
     }
 
-    pub(super) fn hear(&mut self, from: NodeId, message: Message, now: Instant) {
+    pub(super) fn hear(&mut self, from: NodeId, message: &Message, now: Instant) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         match peer.incarnation {
             Some(known) if known > message.incarnation => return,
@@ -196,7 +196,7 @@ impl Node {
         }
         self.merge(&message.deltas, from, now);
         if to_us.is_some() {
-            self.hear_leases(replica, &message, now);
+            self.hear_leases(replica, message, now);
         }
         self.answer_digest(from, &message.digest, now);
         if message.join {
@@ -378,7 +378,7 @@ impl Node {
                 .pages
                 .get(&node)
                 .filter(|page| page.incarnation() == incarnation)
-                .map_or(0, |page| page.version()),
+                .map_or(0, Page::version),
         });
         let mut grants = Vec::new();
         let mut returns = Vec::new();

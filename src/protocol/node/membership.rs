@@ -6,7 +6,7 @@ use super::exchange::Peer;
 use super::sharing::SLOW_ROUND;
 use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
-use crate::protocol::gossip::PAGES_MAX;
+use crate::protocol::gossip::{PAGES_MAX, Page};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
 use crate::protocol::ledger::{Gift, GiftLevels, Ledger};
 use crate::protocol::lending::{Position, plan};
@@ -221,7 +221,7 @@ impl Node {
     /// Members that nothing was heard of for `forget_after`, first-hand or through others.
     pub(super) fn lost_members(&self, now: Instant) -> BTreeSet<NodeId> {
         let silent = |node: &NodeId| {
-            let news = self.pages.get(node).map_or(self.started, |page| page.news_at());
+            let news = self.pages.get(node).map_or(self.started, Page::news_at);
             let heard = self.down_at.get(node).map_or(news, |down| news.max(*down));
             *node != self.config.id
                 && !self.peers.contains_key(node)

@@ -342,16 +342,7 @@ impl Node {
     /// Limits that a peer calls the same but defines otherwise: they are not shared.
     fn mismatches(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let ours: BTreeMap<String, Fingerprint> = self
-            .pools
-            .iter()
-            .flat_map(|state| {
-                let meters = &self.meters[state.first..state.first + state.pool.limits().len()];
-                meters
-                    .iter()
-                    .map(|meter| (format!("{}/{}", state.pool.name(), meter.limit.name), meter.fingerprint))
-            })
-            .collect();
+        let ours: BTreeMap<String, Fingerprint> = self.limit_names().into_iter().collect();
         for (node, _) in self.pages.iter().filter(|(node, _)| **node != self.config.id) {
             let Some(profile) = self.profile(node) else { continue };
             for (name, theirs) in &profile.limits {
