@@ -126,8 +126,9 @@ impl Node {
         } else {
             if nobody_waits {
                 self.begin_backlog(pool);
-                self.stale = true;
             }
+            // News at the first and whenever the queue has doubled: a growing backlog is told a few times, not each time.
+            self.stale |= (self.pools[pool].queue.len() + 1).is_power_of_two();
             self.tickets += 1;
             let ticket = Ticket(self.tickets);
             let waiter = Waiter { units: units.to_vec(), since: now, deadline: now + wait.min(WAIT_MAX) };

@@ -15,8 +15,9 @@ use crate::protocol::time::Instant;
 
 /// How often small deviations are evened out and base shares drift.
 pub(super) const SLOW_ROUND: Duration = Duration::from_secs(1);
-/// Backlog counts as demand as if it should be gone in this time.
-const BACKLOG_HORIZON: Duration = Duration::from_millis(500);
+/// Backlog counts as demand as if it should be gone in this time: short, so that a node which begins to ask has shown its
+/// whole demand after a few requests.
+const BACKLOG_HORIZON: Duration = Duration::from_millis(200);
 /// A turn lasts at least this long at the full rate, so that handing over (a round trip) costs a few per cent.
 const TURN_MIN: Duration = Duration::from_millis(100);
 /// … or this many round trips, where those are long.
@@ -292,7 +293,8 @@ impl Node {
             || row.base != known.base
             || row.turn_end != known.turn_end
             || (row.tag >= row.turn_end) != (known.tag >= known.turn_end)
-            || far(row.held, known.held, GRAIN);
+            || far(row.held, known.held, GRAIN)
+            || (row.waiting > 0 && row.demand > known.demand && far(row.demand, known.demand, 4));
         let stale =
             round && (far(row.demand, known.demand, 16) || row.held != known.held || now >= self.rows_due);
         if urgent || stale {
