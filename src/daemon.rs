@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, LocalSet};
@@ -47,6 +48,11 @@ const PEERS_MAX: usize = 64;
 const ADDRESSES_MAX: usize = 8;
 /// How long callers have to take their last answers when the node leaves.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// Callers that may be connected at once, if the system lets the process open as many files; more wait in the kernel's
+/// queue.
+const CALLERS_MAX: usize = 8_192;
+/// Files that callers leave to peers and to the disk.
+const FILES_KEPT: usize = 256;
 /// How often the transport's counters are read.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
@@ -111,16 +117,21 @@ struct Daemon {
 impl Daemon {
     async fn start(config: Config, join: Option<Token>) -> Result<Self, DaemonError> {
         let stop = Stop::new().map_err(|error| DaemonError::System("signals", error))?;
+        let files = raise_open_files();
+        let callers_max = files.saturating_sub(FILES_KEPT).max(files / 2).min(CALLERS_MAX);
         let data = DataDir::open(&config.data_dir)?;
         let state = StateFile::of(data.path());
         let saved = state.load()?;
         let Identity { id, keypair } = data.identity()?;
-        // Whoever names no peer, and never was a member, founds.
+        // Whoever names no peer, and never was a member, founds. But not who lost what it knew of its swarm, or once set
+        // out to join one.
         let founds = saved.is_none() && join.is_none() && config.seeds.is_empty();
+        if founds && data.has_lived() {
+            return Err(state.missing().into());
+        }
         let swarm_key = swarm_key(&config, &data, join.as_ref(), founds)?;
         let socket = Socket::bind(&config.socket)?;
         let log = AdmissionLog::from_environment().map_err(|error| DaemonError::Log { error })?;
-        let incarnation = data.next_incarnation()?;
         let mut seeds = config.seeds.clone();
         if let Some(token) = &join {
             seeds.extend(token.addresses.iter().cloned());
@@ -134,6 +145,8 @@ impl Daemon {
             max_peers: PEERS_MAX,
         });
         let transport = transport.await?;
+        // Last of what can fail: from here on the directory is that of a node that ran.
+        let incarnation = data.next_incarnation()?;
 
         let clock = Clock::new();
         let now = clock.now();
@@ -157,7 +170,7 @@ impl Daemon {
         greet(&config, id, &start);
         let engine = Engine::new(Node::new(node, start, seed, now), state, log, clock, timer);
         let facts = Facts::new(&config.name, Replica { node: id, incarnation }, swarm_key, now);
-        let sidecar = Sidecar::new(engine.clone(), pools, facts.clone());
+        let sidecar = Sidecar::new(engine.clone(), pools, facts.clone(), callers_max);
         let accepting = sidecar.clone();
         let callers = AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }));
         let mut daemon = Self { engine, transport, sidecar, facts, _callers: callers, stop, _data: data };
@@ -308,6 +321,19 @@ fn swarm_key(
         Some(path) => SwarmKey::read_or_make(path, founds),
         None => data.swarm_key(founds),
     }
+}
+
+/// Lets the process open as many files as it may ask for, and says how many.
+fn raise_open_files() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let wanted = Rlimit { current: limit.maximum, ..limit };
+        // Fewer will do.
+        if setrlimit(Resource::Nofile, wanted).is_ok() {
+            limit = wanted;
+        }
+    }
+    limit.current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
 fn greet(config: &Config, id: NodeId, start: &Start) {

@@ -466,6 +466,40 @@ fn damaged_files_are_named_and_left_alone() {
 }
 
 #[test]
+fn a_node_that_lost_its_ledger_does_not_found_another() {
+    let dir = dir();
+    let mut node = founder(&dir, &[DRY]);
+    let token = node.token();
+    assert_eq!(node.stop(), 0);
+    let ledger = node.setup.data_dir().join("ledger.state");
+    fs::rename(&ledger, dir.path().join("backup")).unwrap();
+    let refused = |setup: &Setup, ledger: &Path| {
+        let (status, said) = setup.start_in_vain();
+        assert!(status == 78 && said.contains(&ledger.display().to_string()), "{status} {said}");
+        assert!(said.contains("--join") && !ledger.exists(), "{said}");
+    };
+    refused(&node.setup, &ledger);
+
+    // Nor one that set out to join and has not got there.
+    let lonely = Setup::new(dir.path(), "m", &[DRY]);
+    assert_eq!(lonely.clone().join(&token).start().status().node.state, "joining");
+    refused(&lonely, &lonely.data_dir().join("ledger.state"));
+
+    fs::rename(dir.path().join("backup"), &ledger).unwrap();
+    assert!(node.setup.clone().start().acquire(r#"{"pool":"dry","wait_ms":0}"#).status == 429);
+}
+
+#[test]
+fn empty_variables_are_as_good_as_none() {
+    let dir = dir();
+    let names = ["AQUIFER_CONFIG", "AQUIFER_POLICY", "AQUIFER_NAME", "AQUIFER_JOIN", "AQUIFER_ADMISSION_LOG"];
+    let setup = Setup::new(dir.path(), "n", &[DRY]);
+    let node = names.iter().fold(setup, |setup, name| setup.environment(name, "")).start();
+    assert!(node.acquire(r#"{"pool":"dry"}"#).acquired().allowed);
+    assert!(node.admissions().is_empty());
+}
+
+#[test]
 fn a_restart_keeps_the_identity_and_settles_only_after_a_crash() {
     let dir = dir();
     let mut node = founder(&dir, &["api:calls=50/1s,burst=5"]);

@@ -391,6 +391,31 @@ fn strangers_and_garbage_change_nothing() {
 }
 
 #[test]
+fn what_cannot_be_saved_is_told_to_nobody() {
+    let limit = rate(50, 10);
+    let mut swarm = Swarm::new(1, &[&pool("l", &limit)], &["--policy", "strict"]);
+    // The file that the next ledger is written to cannot be made.
+    let draft = swarm.nodes[0].setup.data_dir().join("ledger.state.new");
+    fs::create_dir(&draft).unwrap();
+    swarm.join("n1", &[&pool("l", &limit)], &["--policy", "strict"]);
+    wait_until("it says what is wrong", || {
+        swarm.nodes[0].status().warnings.iter().any(|warning| warning.contains("cannot be saved"))
+    });
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(swarm.nodes[1].status().node.state, "joining");
+    // What it gave away and nobody heard of is its own again after a crash.
+    let address = swarm.nodes[1].status().node.addresses[0].clone();
+    swarm.nodes[0].kill();
+    let setup = swarm.nodes[0].setup.clone().arguments(&["--seed", &address]);
+    swarm.nodes[0] = setup.start();
+    assert!(is_one(swarm.nodes[0].status().node.base_share));
+    wait_until("it tries to give", || !swarm.nodes[0].status().warnings.is_empty());
+    fs::remove_dir(&draft).unwrap();
+    swarm.is_whole();
+    assert_eq!(swarm.nodes[0].status().warnings, [] as [String; 0]);
+}
+
+#[test]
 fn limits_that_differ_are_shown_and_not_shared() {
     let mut swarm = Swarm::new(1, &["l:l=40/1s,burst=8", "same:same=10/1s,burst=4"], &[]);
     swarm.join("n1", &["l:l=50/1s,burst=8", "same:same=10/1s,burst=4"], &[]);

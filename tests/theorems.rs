@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use aquifer::protocol::id::LedgerId;
 use aquifer::protocol::lease::{DRIFT_ALLOWANCE, TTL};
 use aquifer::protocol::node::{LEAVE_MAX, Phase, Policy};
 use aquifer::protocol::share::{ONE, Share};
@@ -227,10 +228,15 @@ fn drain(cluster: &mut Cluster) {
 
 /// Faults stop, links heal, everybody is started, and there is time to settle.
 fn recover(cluster: &mut Cluster, schedule: &Schedule) {
+    recover_but(cluster, schedule, None);
+}
+
+/// As [`recover`], but one node stays down.
+fn recover_but(cluster: &mut Cluster, schedule: &Schedule, lost: Option<usize>) {
     cluster.set_faults(LOOPBACK);
     // The longest pause, the longest wait, and messages that are still on their way.
     cluster.run_for(7 * SEC);
-    for node in 0..schedule.nodes {
+    for node in (0..schedule.nodes).filter(|node| Some(*node) != lost) {
         cluster.crash_after(node, usize::MAX);
         cluster.start(node);
     }
@@ -299,12 +305,70 @@ fn survive(schedule: &Schedule) {
     all_is_well(&mut cluster, schedule);
 }
 
+/// Policy `available`: whoever does not come back is reclaimed, and whoever does finds a place again.
+fn survive_without_waiting_for_the_lost(schedule: &Schedule, lost: usize) {
+    let mut cluster = schedule.cluster(Policy::Available);
+    play(&mut cluster, schedule);
+    let lost = lost % schedule.nodes;
+    cluster.crash(lost);
+    recover_but(&mut cluster, schedule, Some(lost));
+    if cluster.live().iter().all(|node| cluster.node(*node).phase() == Phase::Joining) {
+        // Nobody else was ever a member: the ledger went with the lost one.
+        return;
+    }
+    // The lost one counts as lost after 15 s of silence.
+    cluster.run_for(20 * SEC);
+    for node in cluster.live() {
+        let bases = cluster.node(node).bases();
+        let base = bases.get(&node_id(lost)).copied().unwrap_or_default();
+        assert_eq!(base, Share::ZERO, "node {node} still keeps a share for the lost one: {bases:?}");
+    }
+    everybody_agrees(&mut cluster);
+    cluster.start(lost);
+    cluster.run_for(15 * SEC);
+    all_is_well(&mut cluster, schedule);
+}
+
+/// Two swarms, founded by two nodes apart, meet after a while.
+fn survive_meeting(schedule: &Schedule, border: usize) {
+    let border = 1 + border % (schedule.nodes - 1);
+    let mut cluster = Cluster::unborn(schedule.setup(Policy::Strict));
+    cluster.promise_nothing();
+    cluster.cut_off(|node| node < border);
+    cluster.found(0);
+    cluster.found(border);
+    (0..schedule.nodes).for_each(|node| cluster.start(node));
+    cluster.run_for(3 * SEC);
+    cluster.heal();
+    play(&mut cluster, schedule);
+    recover(&mut cluster, schedule);
+    all_is_well(&mut cluster, schedule);
+    for node in cluster.live() {
+        let view = cluster.node(node).view(cluster.clock(node));
+        assert_eq!(view.ledger, Some(LedgerId(node_id(0))), "the lower ledger wins");
+    }
+}
+
 proptest! {
     #![proptest_config(cases(100))]
 
     #[test]
     fn no_schedule_of_faults_breaks_the_limit_and_the_swarm_recovers(schedule in schedules(1..40)) {
         survive(&schedule);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(30))]
+
+    #[test]
+    fn what_the_lost_had_is_reclaimed_and_they_find_a_place_again(schedule in schedules(0..25), lost in 0..7_usize) {
+        survive_without_waiting_for_the_lost(&schedule, lost);
+    }
+
+    #[test]
+    fn swarms_that_meet_become_one(schedule in schedules(0..20), border in 0..6_usize) {
+        survive_meeting(&schedule, border);
     }
 }
 

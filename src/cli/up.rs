@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use tracing_subscriber::EnvFilter;
 
 use super::exit::{BAD_CONFIG, BUG, USAGE, fail};
@@ -16,9 +17,9 @@ use crate::daemon::token::{TOKEN_MAX, Token};
 #[command(after_help = HELP)]
 pub struct Args {
     /// The configuration file; flags beat the environment, which beats the file
-    #[arg(long, value_name = "FILE", env = "AQUIFER_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "AQUIFER_CONFIG", value_parser = any_path())]
     config: Option<PathBuf>,
-    #[arg(long, value_name = "DIR", env = "AQUIFER_DATA_DIR", help = DATA_DIR)]
+    #[arg(long, value_name = "DIR", env = "AQUIFER_DATA_DIR", help = DATA_DIR, value_parser = any_path())]
     data_dir: Option<PathBuf>,
     /// What people call the node [default: the host's name]
     #[arg(long, env = "AQUIFER_NAME")]
@@ -66,22 +67,30 @@ Examples:
 
 AQUIFER_LOG sets what is logged: error, warn, info, debug, or module=level pairs.";
 
+/// An empty one, too, where clap's own parser takes none.
+fn any_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 pub fn run(args: Args, socket: Option<PathBuf>) -> ExitCode {
+    // As elsewhere, an empty variable is as good as none.
+    let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let path = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
     let overrides = Overrides {
-        name: args.name,
-        data_dir: args.data_dir,
+        name: text(args.name),
+        data_dir: path(args.data_dir),
         socket,
-        gossip: args.gossip,
+        gossip: text(args.gossip),
         seeds: args.seeds,
         pools: args.pools,
-        policy: args.policy,
+        policy: text(args.policy),
         no_mdns: args.no_mdns,
     };
-    let config = match Config::load(args.config.as_deref(), &overrides) {
+    let config = match Config::load(path(args.config).as_deref(), &overrides) {
         Ok(config) => config,
         Err(errors) => return fail(&errors.to_string(), BAD_CONFIG),
     };
-    match args.join.filter(|join| !join.is_empty()).map(|join| token(&join)).transpose() {
+    match text(args.join).map(|join| token(&join)).transpose() {
         Ok(join) => {
             start_log();
             run_daemon(config, join)

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::state::StateFile;
 use super::timer::Timer;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{Acquired, Input, Node, Outcome, Output};
+use crate::protocol::node::{Acquired, Input, Node, Outcome, Output, Saved};
 use crate::protocol::queue::Ticket;
 use crate::protocol::time::Instant;
 use crate::wire;
@@ -36,6 +37,15 @@ pub enum Errand {
 
 /// The most errands that wait for the transport; beyond it messages are lost, as the protocol allows.
 const ERRANDS_MAX: usize = 4_096;
+/// How often saving is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is not on disk.
+struct Unsaved {
+    saved: Box<Saved>,
+    error: io::Error,
+    tried: Instant,
+}
 
 struct Waiting {
     answer: oneshot::Sender<Outcome>,
@@ -56,6 +66,7 @@ struct Shared {
     errand: Notify,
     log: RefCell<Option<AdmissionLog>>,
     state: StateFile,
+    unsaved: RefCell<Option<Unsaved>>,
     clock: Clock,
     timer: Timer,
     armed: Cell<Option<Instant>>,
@@ -89,6 +100,7 @@ impl Engine {
             errand: Notify::new(),
             log: RefCell::new(log),
             state,
+            unsaved: RefCell::default(),
             clock,
             timer,
             armed: Cell::new(None),
@@ -191,19 +203,47 @@ impl Engine {
         matches!(self.shared.node.borrow().phase(), Phase::Leaving(_) | Phase::Left)
     }
 
+    /// Why the ledger is not on disk, if it is not.
+    pub fn unsaved(&self) -> Option<String> {
+        self.shared.unsaved.borrow().as_ref().map(|unsaved| unsaved.error.to_string())
+    }
+
+    /// Saves, and silences the node while it cannot: what it gave away must be on disk before anybody hears of it, or a
+    /// crash would give it back to itself. Lost messages, on the other hand, harm nobody.
+    fn save(&self, saved: Box<Saved>, now: Instant) {
+        let before = self.shared.unsaved.take();
+        match self.shared.state.save(&saved) {
+            Ok(()) if before.is_some() => tracing::info!("the ledger is saved again"),
+            Ok(()) => {}
+            Err(error) => {
+                if before.is_none() {
+                    tracing::error!(
+                        "the ledger cannot be saved; peers are told nothing until it is: {error}"
+                    );
+                }
+                self.shared.unsaved.replace(Some(Unsaved { saved, error, tried: now }));
+            }
+        }
+    }
+
+    /// Tries once more what could not be saved.
+    fn save_again(&self, now: Instant) {
+        let due = |unsaved: &&Unsaved| now.since(unsaved.tried) >= SAVE_AGAIN;
+        let again = self.shared.unsaved.borrow().as_ref().filter(due).map(|unsaved| unsaved.saved.clone());
+        if let Some(saved) = again {
+            self.save(saved, now);
+        }
+    }
+
     fn carry_out(&self, now: Instant) {
         let shared = &self.shared;
+        self.save_again(now);
         loop {
             let output = shared.node.borrow_mut().poll_output();
             let Some(output) = output else { break };
             match output {
-                Output::Save(saved) => {
-                    if let Err(error) = shared.state.save(&saved) {
-                        tracing::error!(
-                            "the ledger could not be saved, a crash now would lose its last change: {error}"
-                        );
-                    }
-                }
+                Output::Save(saved) => self.save(saved, now),
+                Output::Send(..) if shared.unsaved.borrow().is_some() => {}
                 Output::Send(to, message) => match wire::encode_message(&message) {
                     Ok(bytes) => self.errand(Errand::Send(to, bytes)),
                     Err(error) => tracing::error!("BUG! a message to {} cannot be sent: {error}", to.short()),

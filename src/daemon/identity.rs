@@ -75,6 +75,8 @@ pub enum IdentityError {
 
 const PRIVATE: u32 = 0o600;
 const DIR_PRIVATE: u32 = 0o700;
+/// The file that says which life a node is in.
+const INCARNATION: &str = "incarnation";
 
 impl DataDir {
     /// Opens `path`, makes it if it is not there, and locks it.
@@ -136,6 +138,11 @@ impl DataDir {
         }
     }
 
+    /// Whether a node has run with this directory before.
+    pub fn has_lived(&self) -> bool {
+        self.path.join(INCARNATION).exists()
+    }
+
     /// A number greater than that of every life before, on disk before it is returned.
     ///
     /// It is the wall clock's microseconds where they are greater, so that a directory restored from an old
@@ -144,7 +151,7 @@ impl DataDir {
     /// # Errors
     /// The file is damaged, or cannot be written.
     pub fn next_incarnation(&self) -> Result<Incarnation, IdentityError> {
-        let path = self.path.join("incarnation");
+        let path = self.path.join(INCARNATION);
         let last = match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map_err(|_| {
                 damaged(

@@ -32,8 +32,6 @@ use crate::protocol::node::Phase;
 
 /// The longest body of a request.
 const BODY_MAX: usize = 64 * 1024;
-/// How many connections may be open; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 8_192;
 /// A request's head must arrive within this; an idle connection is closed after it, too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// … and its body within this.
@@ -52,20 +50,22 @@ struct Inner {
     pools: Vec<PoolConfig>,
     facts: Facts,
     connections: Cell<usize>,
+    connections_max: usize,
 }
 
 type Reader = Response<Full<Bytes>>;
 
 impl Sidecar {
-    /// A sidecar for this engine.
-    pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts) -> Self {
-        Self { inner: Rc::new(Inner { engine, pools, facts, connections: Cell::new(0) }) }
+    /// A sidecar for this engine, with this many callers at once.
+    pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts, connections_max: usize) -> Self {
+        let connections = Cell::new(0);
+        Self { inner: Rc::new(Inner { engine, pools, facts, connections, connections_max }) }
     }
 
     /// Accepts callers until dropped. Needs a `LocalSet`.
     pub async fn serve(&self, socket: &Socket) {
         loop {
-            if self.inner.connections.get() >= CONNECTIONS_MAX {
+            if self.inner.connections.get() >= self.inner.connections_max {
                 tokio::time::sleep(ACCEPT_REST).await;
                 continue;
             }

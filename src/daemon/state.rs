@@ -39,12 +39,25 @@ pub enum StateError {
         /// What is wrong with it.
         source: WireError,
     },
+    /// A node that ran before has no state, and nobody to join.
+    #[error(
+        "{} is not there, although this node ran before. Restore it from a backup; or start with --join to come back as \
+         a member without a share; or found a new swarm with another --data-dir. To found one here would give out the \
+         whole limit twice",
+        .0.display()
+    )]
+    Missing(PathBuf),
 }
 
 impl StateFile {
     /// The state of the node whose data directory this is.
     pub fn of(data_dir: &Path) -> Self {
         Self { path: data_dir.join("ledger.state") }
+    }
+
+    /// The error that a node must not start without it.
+    pub fn missing(&self) -> StateError {
+        StateError::Missing(self.path.clone())
     }
 
     /// What was saved, if anything was.

@@ -45,13 +45,14 @@ pub struct LeakyBucket {
     rate: Rate,
     share: Share,
     level: Level,
+    withheld: Level,
     at: Instant,
 }
 
 impl LeakyBucket {
     /// A bucket without a share.
     pub fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, share: Share::ZERO, level: Level::ZERO, at: now }
+        Self { rate, share: Share::ZERO, level: Level::ZERO, withheld: Level::ZERO, at: now }
     }
 
     /// The limit that it runs a share of.
@@ -84,7 +85,7 @@ impl LeakyBucket {
     pub fn refill(&mut self, now: Instant) {
         let elapsed = u128::from(now.as_nanos().saturating_sub(self.at.as_nanos()));
         let earned = self.speed().saturating_mul(elapsed);
-        self.level = Level(self.level.0.saturating_add(earned)).min(self.depth_of(self.share));
+        self.level = Level(self.level.0.saturating_add(earned)).min(self.depth());
         self.at = self.at.max(now);
     }
 
@@ -109,7 +110,7 @@ impl LeakyBucket {
         if self.level >= wanted {
             return Some(self.at);
         }
-        if wanted > self.depth_of(self.share) {
+        if wanted > self.depth() {
             return None;
         }
         let wait = (wanted.0 - self.level.0).div_ceil(self.speed());
@@ -119,7 +120,7 @@ impl LeakyBucket {
     /// Gains a share and the level that comes with it. What does not fit overflows.
     pub fn grow(&mut self, share: Share, level: Level) {
         self.share += share;
-        self.level = Level(self.level.0.saturating_add(level.0)).min(self.depth_of(self.share));
+        self.level = Level(self.level.0.saturating_add(level.0)).min(self.depth());
     }
 
     /// Gives up `share` and with it at most `level`, but at least what the remaining share cannot hold. Gives back
@@ -129,7 +130,7 @@ impl LeakyBucket {
     /// If the bucket does not have that share.
     pub fn shrink(&mut self, share: Share, level: Level) -> Level {
         self.share -= share;
-        let forced = self.level.saturating_sub(self.depth_of(self.share));
+        let forced = self.level.saturating_sub(self.depth());
         let left = level.max(forced).min(self.level);
         self.level = Level(self.level.0 - left.0);
         left
@@ -137,7 +138,18 @@ impl LeakyBucket {
 
     /// How much more level the bucket can hold.
     pub fn room(&self) -> Level {
-        self.depth_of(self.share).saturating_sub(self.level)
+        self.depth().saturating_sub(self.level)
+    }
+
+    /// Keeps this much of the depth empty from now on: it belongs to level that left without the share to hold it and
+    /// is still on its way. Were it refilled meanwhile, the same units would be there twice.
+    pub fn withhold(&mut self, level: Level) {
+        self.withheld = level;
+        self.level = self.level.min(self.depth());
+    }
+
+    fn depth(&self) -> Level {
+        self.depth_of(self.share).saturating_sub(self.withheld)
     }
 
     /// Atoms gained per nanosecond.

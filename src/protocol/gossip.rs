@@ -19,6 +19,9 @@ use super::time::Instant;
 pub const PAGES_MAX: usize = 256;
 /// The most former lives of which the rows are remembered: the latest of all authors.
 pub const FORMER_MAX: usize = 128;
+/// No life at all: the page of an author of which only ledger records are remembered, after a restart. Real lives begin
+/// with one.
+pub const REMEMBERED: Incarnation = Incarnation(0);
 /// The most values on one page.
 pub const ENTRIES_MAX: usize = 4_096;
 /// The most bytes, by [`Value::weight`], of one's own news in a message, and again of news passed on; the rest goes with
@@ -107,9 +110,11 @@ impl Page {
         self.entries.iter().map(|(key, (_, value))| (key, value))
     }
 
-    /// What outlives its author's life.
+    /// What outlives its author's life. Nobody can repair a gap in it any more, so its version is no longer "all up to
+    /// here" but the sum of what is there: more for whoever knows more.
     fn into_former(mut self) -> Self {
         self.entries.retain(|key, _| matches!(key, Key::Row(_)));
+        self.version = self.entries.values().map(|(version, _)| *version).fold(0, u64::saturating_add);
         self
     }
 
@@ -151,28 +156,43 @@ impl Pages {
         Self { me, pages: BTreeMap::from([(me, Page::new(incarnation, now))]), former: BTreeMap::new() }
     }
 
-    /// Voids everything but what was admitted: one's own page is empty and its versions go on.
+    /// Voids everything: there is only an empty page of one's own, whose versions go on.
     pub fn start_over(&mut self, now: Instant) {
-        let own = self.pages.remove(&self.me).expect("BUG! no own page");
-        for (author, page) in std::mem::take(&mut self.pages) {
-            self.keep_former(author, page);
-        }
-        self.pages.insert(self.me, Page { version: own.version, ..Page::new(own.incarnation, now) });
+        let own = &self.pages[&self.me];
+        let (version, fresh) = (own.version, Self::new(self.me, own.incarnation, now));
+        *self = fresh;
+        self.pages.values_mut().for_each(|page| page.version = version);
+    }
+
+    /// Puts what is remembered of another author's ledger records on a page again, so that it can be passed on while the
+    /// author is away. Any life of the author replaces it.
+    pub fn restore(&mut self, author: NodeId, entries: Vec<(Key, Value)>, now: Instant) {
+        let parts = |(_, value): &(Key, Value)| match value {
+            Value::Share(share) => share.0,
+            Value::Gift(gift) => gift.share.0,
+            Value::Profile(_) | Value::Row(_) => 0,
+        };
+        // Records only grow, so whoever remembers more of them has the greater version.
+        let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
+        let entries = entries.into_iter().map(|(key, value)| (key, (version, value))).collect();
+        self.pages.insert(author, Page { version, entries, ..Page::new(REMEMBERED, now) });
     }
 
     fn keep_former(&mut self, author: NodeId, page: Page) {
-        self.former.insert((page.incarnation, author), page.into_former());
-        if self.former.len() > FORMER_MAX {
-            self.former.pop_first();
+        let page = page.into_former();
+        if page.version > 0 && self.keeps_former((page.incarnation, author)) {
+            self.former.insert((page.incarnation, author), page);
+            if self.former.len() > FORMER_MAX {
+                self.former.pop_first();
+            }
         }
     }
 
     /// Whether the rows of a life that is not an author's latest are kept: all nodes decide alike.
     fn keeps_former(&self, life: (Incarnation, NodeId)) -> bool {
         let first = self.former.first_key_value().map(|(first, _)| *first);
-        self.former.len() < FORMER_MAX
-            || self.former.contains_key(&life)
-            || first.is_some_and(|first| first < life)
+        let fits = self.former.len() < FORMER_MAX || first.is_some_and(|first| first <= life);
+        life.0 != REMEMBERED && fits
     }
 
     fn lives(&self) -> impl Iterator<Item = (NodeId, &Page)> {
@@ -253,7 +273,12 @@ impl Pages {
         for (author, page) in self.lives() {
             let since = theirs.get(&(author, page.incarnation)).copied().unwrap_or(0);
             if page.version > since && room > 0 {
-                let delta = page.delta(author, since, room);
+                // Versions of a former life or of what is remembered are no prefixes: such a page goes as a whole.
+                let latest =
+                    self.pages.get(&author).is_some_and(|latest| latest.incarnation == page.incarnation);
+                let grows = latest && page.incarnation != REMEMBERED;
+                let (since, most) = if grows { (since, room) } else { (0, usize::MAX) };
+                let delta = page.delta(author, since, most);
                 let weight = |(_, _, value): &(Key, u64, Value)| ENTRY_WEIGHT + value.weight();
                 room = room.saturating_sub(ENTRY_WEIGHT + delta.entries.iter().map(weight).sum::<usize>());
                 deltas.push(delta);
@@ -263,7 +288,7 @@ impl Pages {
             let is_latest = self.pages.get(&author).is_none_or(|page| page.incarnation < incarnation);
             match self.life(author, incarnation) {
                 Some(page) => *version > page.version,
-                None => is_latest || self.keeps_former((incarnation, author)),
+                None => *version > 0 && (is_latest || self.keeps_former((incarnation, author))),
             }
         });
         (deltas, behind)
@@ -276,14 +301,9 @@ impl Pages {
         let latest = self.pages.get(&delta.author).map(|page| page.incarnation);
         let is_former = latest.is_some_and(|latest| delta.incarnation < latest);
         let life = (delta.incarnation, delta.author);
+        let mut former = self.former.remove(&life).unwrap_or_else(|| Page::new(delta.incarnation, now));
         let page = if is_former {
-            if !self.keeps_former(life) {
-                return absorbed;
-            }
-            if !self.former.contains_key(&life) {
-                self.keep_former(delta.author, Page::new(delta.incarnation, now));
-            }
-            self.former.get_mut(&life).expect("BUG! just kept")
+            &mut former
         } else {
             if delta.author == self.me || (latest.is_none() && self.pages.len() >= PAGES_MAX) {
                 return absorbed;
@@ -291,7 +311,6 @@ impl Pages {
             if latest != Some(delta.incarnation) {
                 // Another life: what the former life said is void, except what it admitted. Ledger records are kept by
                 // the ledger.
-                self.former.remove(&life);
                 if let Some(page) = self.pages.insert(delta.author, Page::new(delta.incarnation, now)) {
                     self.keep_former(delta.author, page);
                 }
@@ -309,6 +328,10 @@ impl Pages {
                 page.news_at = now;
                 absorbed.changed.push((*key, value.clone()));
             }
+        }
+        if is_former {
+            self.keep_former(delta.author, former);
+            return absorbed;
         }
         absorbed.gap = delta.since > page.version;
         if !absorbed.gap {

@@ -7,8 +7,9 @@
 //!
 //! **Why the borrower always stops first** (after Gray and Cheriton 1989). A grant names a moment of the borrower's
 //! own clock, the *echo*, that the lender had heard before it sent the grant. The borrower stops at `echo + ttl` on its
-//! clock, the lender takes back at `sending + ttl + drift allowance` on its own. The echo happened before the sending,
-//! and the allowance exceeds what two clocks can drift apart in one `ttl`; no two clocks are ever compared.
+//! clock, the lender takes back at `hearing + ttl + drift allowance` on its own, counted from when it heard the echo. The
+//! echo happened before it was heard, and the allowance exceeds what two clocks can drift apart in one `ttl`; no two
+//! clocks are ever compared. Sending a grant again without a newer echo prolongs nothing on either side.
 
 use std::time::Duration;
 
@@ -81,6 +82,7 @@ pub struct Lent {
     until: Instant,
     sent: Instant,
     unheard: Share,
+    overfull: Level,
 }
 
 impl Lent {
@@ -95,6 +97,7 @@ impl Lent {
             until: Instant::ZERO,
             sent: Instant::ZERO,
             unheard: Share::ZERO,
+            overfull: Level::ZERO,
         }
     }
 
@@ -108,28 +111,39 @@ impl Lent {
         self.unheard.min(self.out())
     }
 
+    /// Level that may still be on its way to the borrower, beyond what the share on its way could hold.
+    pub fn overfull(&self) -> Level {
+        self.overfull
+    }
+
     /// When the share comes back without word; meaningful while something is [`out`](Self::out).
     pub fn until(&self) -> Instant {
         self.until
     }
 
-    /// Lends more. The caller has taken it from its own bucket and will [`send`](Self::send) the grant.
-    pub fn raise(&mut self, moved: Moved, now: Instant) {
-        self.until = self.until.max(now + TTL + DRIFT_ALLOWANCE);
+    /// Lends more, `overfull` of it beyond what the share lent now can hold. The caller has taken it from its own
+    /// bucket and will [`send`](Self::send) the grant.
+    pub fn raise(&mut self, moved: Moved, overfull: Level, now: Instant) {
+        if self.grant.version == 0 {
+            self.until = now + TTL + DRIFT_ALLOWANCE;
+        }
         self.unheard += moved.share;
+        self.overfull = Level(self.overfull.0.saturating_add(overfull.0));
         self.grant.share += moved.share;
         self.grant.level = self.grant.level.wrapping_add(moved.level.0);
         self.grant.version += 1;
     }
 
-    /// The grant to send at `now`, prolonged on the strength of `echo`, the newest moment of the borrower's clock that
-    /// the lender has heard. The lease counts as running from this sending on.
-    pub fn send(&mut self, echo: Instant, now: Instant) -> Grant {
+    /// The grant to send at `now`, prolonged if `echo` is news: the newest moment of the borrower's clock that the lender
+    /// knows, and when it heard it on its own.
+    pub fn send(&mut self, echo: (Instant, Instant), now: Instant) -> Grant {
+        let (echo, heard_at) = echo;
         if echo > self.grant.echo {
+            let end = heard_at + TTL + DRIFT_ALLOWANCE;
+            self.until = if self.grant.echo == Instant::ZERO { end } else { self.until.max(end) };
             self.grant.echo = echo;
             self.grant.version += 1;
         }
-        self.until = self.until.max(now + TTL + DRIFT_ALLOWANCE);
         self.sent = now;
         self.grant
     }
@@ -152,6 +166,7 @@ impl Lent {
         self.heard = self.heard.max(word.heard.min(self.grant.version));
         if self.heard == self.grant.version {
             self.unheard = Share::ZERO;
+            self.overfull = Level::ZERO;
         }
         if word.version <= self.returned_version
             || word.share > self.grant.share
@@ -172,10 +187,15 @@ impl Lent {
     /// Takes back whatever is out once its time is over: the share comes home, its level is gone. The lease is then
     /// closed; lend again under a new sequence.
     pub fn expire(&mut self, now: Instant) -> Option<Share> {
-        if self.out() == Share::ZERO || now < self.until {
+        if now < self.until {
             return None;
         }
+        // What is still on its way comes too late to be taken up.
+        self.overfull = Level::ZERO;
         let out = self.out();
+        if out == Share::ZERO {
+            return None;
+        }
         self.returned = self.grant.share;
         // Nothing that the borrower says of this sequence can come home any more.
         self.returned_version = u64::MAX;
@@ -304,8 +324,8 @@ mod tests {
     #[test]
     fn a_loan_goes_out_and_comes_home_once() {
         let (mut lent, mut borrowed) = (Lent::new(1), Borrowed::new());
-        lent.raise(parts(100), at(0));
-        let grant = lent.send(at(5), at(10));
+        lent.raise(parts(100), Level::ZERO, at(0));
+        let grant = lent.send((at(5), at(10)), at(10));
         assert_eq!(borrowed.hear(&grant, at(12)), parts(100));
         assert_eq!(borrowed.hear(&grant, at(13)), Moved::default(), "heard twice");
 
@@ -319,8 +339,8 @@ mod tests {
     #[test]
     fn the_borrower_stops_first_and_its_late_word_brings_nothing() {
         let (mut lent, mut borrowed) = (Lent::new(1), Borrowed::new());
-        lent.raise(parts(100), at(0));
-        let grant = lent.send(at(0), at(0));
+        lent.raise(parts(100), Level::ZERO, at(0));
+        let grant = lent.send((at(0), at(0)), at(0));
         borrowed.hear(&grant, at(1));
         assert_eq!(borrowed.expired(at(1_999)), None);
         assert_eq!(lent.expire(at(2_001)), None, "the lender waits longer than the borrower");
@@ -336,12 +356,12 @@ mod tests {
     #[test]
     fn a_grant_that_arrives_too_late_is_returned_untouched() {
         let (mut lent, mut borrowed) = (Lent::new(1), Borrowed::new());
-        lent.raise(parts(100), at(0));
-        let grant = lent.send(at(0), at(0));
+        lent.raise(parts(100), Level::ZERO, at(0));
+        let grant = lent.send((at(0), at(0)), at(0));
         assert_eq!(borrowed.hear(&grant, at(2_000)), Moved::default());
         assert_eq!(lent.hear(&borrowed.word()), parts(100));
         // A renewal that was sent before the return was heard must not bring it back.
-        let renewal = lent.send(at(1_999), at(2_000));
+        let renewal = lent.send((at(1_999), at(2_000)), at(2_000));
         assert_eq!(borrowed.hear(&renewal, at(2_001)), Moved::default());
         assert_eq!(borrowed.held(), Share::ZERO);
     }
@@ -349,11 +369,11 @@ mod tests {
     #[test]
     fn an_old_sequence_is_never_taken_up_again() {
         let (mut first, mut borrowed) = (Lent::new(1), Borrowed::new());
-        first.raise(parts(100), at(0));
-        let old = first.send(at(0), at(0));
+        first.raise(parts(100), Level::ZERO, at(0));
+        let old = first.send((at(0), at(0)), at(0));
         let mut second = Lent::new(2);
-        second.raise(parts(30), at(0));
-        let new = second.send(at(0), at(0));
+        second.raise(parts(30), Level::ZERO, at(0));
+        let new = second.send((at(0), at(0)), at(0));
         assert_eq!(borrowed.hear(&new, at(1)), parts(30));
         assert_eq!(borrowed.hear(&old, at(1)), Moved::default());
         assert_eq!(second.hear(&borrowed.word()), Moved::default());
@@ -363,8 +383,8 @@ mod tests {
     #[test]
     fn word_of_more_than_was_lent_is_not_believed() {
         let mut lent = Lent::new(1);
-        lent.raise(parts(10), at(0));
-        lent.send(at(0), at(0));
+        lent.raise(parts(10), Level::ZERO, at(0));
+        lent.send((at(0), at(0)), at(0));
         let word = Return { sequence: 1, heard: 1, version: 1, share: Share(11), level: 0 };
         assert_eq!(lent.hear(&word), Moved::default());
         assert_eq!(lent.out(), Share(10));

@@ -2,11 +2,12 @@
 //!
 //! Every record has one writer, is cumulative and only grows, so that records merge by maximum, in any order. A base
 //! share is computed from them as in the bounded counter of Balegas et al. (2015): what came in less what went out.
-//! Each writer gives only what it knows to have come in, so base shares sum to at most [`ONE`] in every view.
+//! Each writer gives only what it knows to have come in; a view that has not heard of that yet lets the gift wait, so
+//! that base shares sum to at most [`ONE`] in every view.
 //!
 //! Returning a base share is vouching in the other direction, and is written as such.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,12 @@ impl Ledger {
         self.reclaimed.get(&(*by, *subject)).copied().unwrap_or_default()
     }
 
+    /// Everybody who wrote something that is known here.
+    pub fn writers(&self) -> BTreeSet<NodeId> {
+        let pairs = self.given.keys().chain(self.reclaimed.keys()).map(|(writer, _)| writer);
+        self.founded.keys().chain(pairs).copied().collect()
+    }
+
     /// All that `writer` wrote of gifts and reclaims, to publish it again after a restart.
     pub fn written_by(
         &self,
@@ -114,6 +121,9 @@ impl Ledger {
             *balance.entry(*subject).or_default() += i128::from(gift.share.0);
             *balance.entry(*voucher).or_default() -= i128::from(gift.share.0);
         }
+        // What flowed from one to another: gifts in full, reclaims as far as there was something.
+        let mut flows: Vec<(NodeId, NodeId, i128)> =
+            self.given.iter().map(|((from, to), gift)| (*from, *to, i128::from(gift.share.0))).collect();
         let mut open: Vec<_> = self
             .reclaimed
             .iter()
@@ -129,6 +139,7 @@ impl Ledger {
                     *balance.entry(*subject).or_default() -= taken;
                     *balance.entry(*by).or_default() += taken;
                     *left -= taken;
+                    flows.push((*subject, *by, taken));
                     moved = true;
                 }
             }
@@ -136,10 +147,30 @@ impl Ledger {
                 break;
             }
         }
+        let_wait(&mut balance, &mut flows);
         balance
             .into_iter()
             .map(|(node, parts)| (node, Share(u64::try_from(parts.max(0)).unwrap_or(0))))
             .collect()
+    }
+}
+
+/// Undoes what flowed from nodes that are not known to have had it, the latest first, until nobody has less than
+/// nothing. A node's own base share never comes out too great in its own view: it knows all that it gave, and here its
+/// balance grows up to zero at most.
+fn let_wait(balance: &mut BTreeMap<NodeId, i128>, flows: &mut [(NodeId, NodeId, i128)]) {
+    while let Some((poor, lack)) =
+        balance.iter().find(|(_, parts)| **parts < 0).map(|(node, parts)| (*node, -parts))
+    {
+        // More went out of it than came in, so there is one.
+        let Some((_, to, parts)) = flows.iter_mut().rfind(|(from, _, parts)| *from == poor && *parts > 0)
+        else {
+            return;
+        };
+        let waits = lack.min(*parts);
+        *parts -= waits;
+        *balance.entry(*to).or_default() -= waits;
+        *balance.entry(poor).or_default() += waits;
     }
 }
 
@@ -187,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn a_gift_waits_until_it_is_known_where_it_came_from() {
+        let mut ledger = Ledger::found(node(1));
+        ledger.merge_given(node(2), node(3), &gift(1 << 30));
+        ledger.merge_given(node(3), node(4), &gift(1 << 29));
+        let bases = ledger.bases();
+        assert_eq!((bases[&node(1)], bases[&node(3)], bases[&node(4)]), (ONE, Share::ZERO, Share::ZERO));
+        ledger.merge_given(node(1), node(2), &gift(1 << 31));
+        let bases = ledger.bases();
+        assert_eq!(bases[&node(3)], Share(1 << 29));
+        assert_eq!(bases[&node(4)], Share(1 << 29));
+        assert_eq!(bases.values().copied().sum::<Share>(), ONE);
+    }
+
+    #[test]
     fn a_gift_of_nothing_makes_a_member() {
         let mut ledger = Ledger::found(node(1));
         assert!(ledger.merge_given(node(1), node(2), &gift(0)));
@@ -224,6 +269,7 @@ mod tests {
             let turn = turn % records.len().max(1);
             records.rotate_left(turn);
             for (by, subject, total, reclaim) in records.iter().chain(&records) {
+                prop_assert_eq!(other.bases().values().copied().sum::<Share>(), ONE);
                 if *reclaim {
                     other.merge_reclaimed(*by, *subject, *total);
                 } else {

@@ -145,7 +145,8 @@ impl Meter {
             self.lent.insert(borrower, Lent::new(self.sequence));
         }
         let lent = self.lent.get_mut(&borrower).expect("BUG! just inserted");
-        lent.raise(Moved { share, level }, now);
+        lent.raise(Moved { share, level }, level.saturating_sub(self.bucket.depth_of(share)), now);
+        self.withhold();
     }
 
     /// Gives up to `share` of what is borrowed back, with about `level` in all. Tells which lenders have word coming.
@@ -193,7 +194,9 @@ impl Meter {
         self.refill(now);
         let Some(lent) = self.lent.get_mut(&borrower) else { return false };
         let moved = lent.hear(word);
-        self.reshare(moved.level);
+        self.withhold();
+        // Level that comes without the share to hold it was late on its way out: its place was filled meanwhile.
+        self.reshare(moved.level.min(self.bucket.depth_of(moved.share)));
         moved.share > Share::ZERO
     }
 
@@ -217,21 +220,23 @@ impl Meter {
         }
         self.refill(now);
         let home: Share = self.lent.values_mut().filter_map(|lent| lent.expire(now)).sum();
+        self.withhold();
         self.reshare(Level::ZERO);
         let changed = !told.is_empty() || home > Share::ZERO;
         (told, changed)
     }
 
-    /// The grant to send to a borrower whose clock was last heard at `echo`, if one is due or `even_if_not`.
+    /// The grant to send to a borrower whose clock showed `echo.0` when it was last heard, which was at `echo.1` here, if
+    /// one is due or `even_if_not`.
     pub fn grant_for(
         &mut self,
         borrower: &Replica,
-        echo: Instant,
+        echo: (Instant, Instant),
         even_if_not: bool,
         now: Instant,
     ) -> Option<Grant> {
         let lent = self.lent.get_mut(borrower)?;
-        let due = lent.is_due(echo, now) || (even_if_not && !lent.is_closed());
+        let due = lent.is_due(echo.0, now) || (even_if_not && !lent.is_closed());
         due.then(|| lent.send(echo, now))
     }
 
@@ -248,7 +253,8 @@ impl Meter {
     /// The next moment at which [`expire`](Self::expire) has something to do.
     pub fn next_expiry(&self) -> Option<Instant> {
         let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO).map(Borrowed::until);
-        let lent = self.lent.values().filter(|lease| lease.out() > Share::ZERO).map(Lent::until);
+        let runs = |lease: &&Lent| lease.out() > Share::ZERO || lease.overfull() > Level::ZERO;
+        let lent = self.lent.values().filter(runs).map(Lent::until);
         borrowed.chain(lent).min()
     }
 
@@ -256,16 +262,17 @@ impl Meter {
     pub fn forget_former(&mut self, current: Replica) {
         let former =
             |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
-        self.lent.retain(|replica, lent| !former(replica) || lent.out() > Share::ZERO);
+        let runs = |lent: &Lent| lent.out() > Share::ZERO || lent.overfull() > Level::ZERO;
+        self.lent.retain(|replica, lent| !former(replica) || runs(lent));
         self.borrowed.retain(|replica, lease| !former(replica) || lease.held() > Share::ZERO);
     }
 
-    /// Drops base, leases and level: the ledger that they belong to is not ours any more.
-    pub fn forget_everything(&mut self, now: Instant) {
-        let used = std::mem::take(&mut self.used);
-        let sequence = self.sequence;
-        *self = Self { bucket: LeakyBucket::new(self.limit.rate, now), ..self.clone() };
-        (self.used, self.sequence) = (used, sequence);
+    /// Drops base, leases, level, and what others have admitted: the ledger that they belong to is not ours any more.
+    pub fn forget_everything(&mut self, me: Replica, now: Instant) {
+        let own = self.used.of(&me);
+        self.used = GCounter::default();
+        self.used.merge(me, own);
+        self.bucket = LeakyBucket::new(self.limit.rate, now);
         (self.base, self.lent, self.borrowed) = (Share::ZERO, BTreeMap::new(), BTreeMap::new());
     }
 
@@ -282,6 +289,11 @@ impl Meter {
             .saturating_mul(u128::from(rate.per_nanos()) * u128::from(ONE.0))
             / whole;
         Share(u64::try_from(parts).unwrap_or(u64::MAX)).min(Share(ONE.0 << 4))
+    }
+
+    fn withhold(&mut self) {
+        let overfull = self.lent.values().fold(0_u128, |sum, lease| sum.saturating_add(lease.overfull().0));
+        self.bucket.withhold(Level(overfull));
     }
 
     fn reshare(&mut self, level: Level) {
@@ -313,6 +325,8 @@ mod tests {
     use super::super::limit::Rate;
     use super::*;
 
+    const ECHO: (Instant, Instant) = (Instant::from_nanos(1), Instant::ZERO);
+
     fn replica(id: u8) -> Replica {
         Replica { node: NodeId([id; 32]), incarnation: Incarnation(1) }
     }
@@ -331,7 +345,7 @@ mod tests {
         let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
         let half = ONE.scale(1, 2);
         lender.lend(replica(2), half, lender.part_of_level(half), Instant::ZERO);
-        let grant = lender.grant_for(&replica(2), Instant::ZERO, true, Instant::ZERO).unwrap();
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
         borrower.hear_grant(replica(1), &grant, Instant::ZERO);
         assert_eq!((lender.held(), borrower.held()), (half, half));
         assert!(borrower.bucket().has(20) && !borrower.bucket().has(21));
@@ -348,7 +362,7 @@ mod tests {
     fn a_lease_that_ends_without_word_loses_its_level_but_no_share() {
         let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
         lender.lend(replica(2), ONE, Level(u128::MAX), Instant::ZERO);
-        let grant = lender.grant_for(&replica(2), Instant::ZERO, true, Instant::ZERO).unwrap();
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
         borrower.hear_grant(replica(1), &grant, Instant::ZERO);
         let later = Instant::ZERO + Duration::from_secs(3);
         let (told, _) = borrower.expire(later);

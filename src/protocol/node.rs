@@ -182,6 +182,8 @@ pub struct Node {
     config: NodeConfig,
     replica: Replica,
     phase: Phase,
+    /// Leases of the former life may run until then; the base share is not used before.
+    settles_at: Option<Instant>,
     started: Instant,
     ledger_id: Option<LedgerId>,
     ledger: Ledger,
@@ -228,6 +230,7 @@ impl Node {
         let mut node = Self {
             replica,
             phase: Phase::Joining,
+            settles_at: None,
             started: now,
             ledger_id: None,
             ledger: Ledger::default(),
@@ -283,6 +286,7 @@ impl Node {
                     (true, true) => Phase::Ready,
                     (true, false) => Phase::Settling(now + SETTLE),
                 };
+                self.settles_at = matches!(self.phase, Phase::Settling(_)).then(|| now + SETTLE);
                 self.rebase(now);
                 // From now on this life may lend.
                 self.save(false);
@@ -324,18 +328,20 @@ impl Node {
             let times = [pool.head_ready, pool.queue.next_deadline()];
             next = times.into_iter().flatten().fold(next, Instant::min);
         }
-        if let Phase::Settling(until) | Phase::Leaving(until) = self.phase {
+        if let Phase::Leaving(until) = self.phase {
             next = next.min(until);
         }
-        self.peers.values().filter_map(Peer::send_at).chain(self.save_at).fold(next, Instant::min)
+        let times = self.save_at.into_iter().chain(self.settles_at);
+        self.peers.values().filter_map(Peer::send_at).chain(times).fold(next, Instant::min)
     }
 
     /// What is due by the clock.
     fn run_clock(&mut self, now: Instant) {
-        if let Phase::Settling(until) = self.phase
-            && now >= until
-        {
-            self.phase = Phase::Ready;
+        if self.settles_at.is_some_and(|at| now >= at) {
+            self.settles_at = None;
+            if matches!(self.phase, Phase::Settling(_)) {
+                self.phase = Phase::Ready;
+            }
             self.rebase(now);
         }
         if self.save_at.is_some_and(|at| now >= at) {
@@ -376,6 +382,10 @@ impl Node {
         }
         self.serve_all(now);
         self.look_at_expiries();
+        // Leases live for less than idle rounds are apart.
+        if self.idle_rounds > 0 && self.next_expiry < Instant::from_nanos(u64::MAX) {
+            self.wake(now);
+        }
         self.leave_if_done(now);
         self.flush(now);
     }
@@ -383,8 +393,7 @@ impl Node {
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
         self.bases = self.ledger.bases();
-        let usable = matches!(self.phase, Phase::Ready | Phase::Leaving(_));
-        let base = if usable { self.base() } else { Share::ZERO };
+        let base = self.usable_base();
         for meter in &mut self.meters {
             if meter.base() != base {
                 meter.set_base(base, Level::ZERO, now);
@@ -396,6 +405,11 @@ impl Node {
     /// This node's base share by the ledger, usable or not.
     fn base(&self) -> Share {
         self.bases.get(&self.config.id).copied().unwrap_or_default()
+    }
+
+    fn usable_base(&self) -> Share {
+        let usable = self.settles_at.is_none() && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
+        if usable { self.base() } else { Share::ZERO }
     }
 
     fn save(&mut self, clean: bool) {

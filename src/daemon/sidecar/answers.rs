@@ -132,6 +132,9 @@ pub fn status(engine: &Engine, facts: &Facts) -> Status {
         (node.view(now), node.pool_views(now), connected, now)
     });
     let mut warnings = view.warnings.clone();
+    if let Some(error) = engine.unsaved() {
+        warnings.push(format!("the ledger cannot be saved: {error}; peers are told nothing until it is"));
+    }
     let counters = facts.counters();
     if counters.malformed > 0 {
         warnings.push(format!("{} malformed frames came from peers and were dropped", counters.malformed));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{IDLE_SILENCE, Node, Output, Phase};
 use crate::protocol::gossip::{Delta, Page};
 use crate::protocol::id::{Incarnation, NodeId, Replica};
+use crate::protocol::lease::TTL;
 use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::record::{Key, Value};
 use crate::protocol::time::{Instant, nanos};
@@ -27,6 +28,7 @@ pub(super) struct Peer {
     clock: Instant,
     clock_at: Instant,
     heard_at: Instant,
+    has_ledger: bool,
     silence: Duration,
     round_trip: Option<Duration>,
     /// The version of our page that it knows, by its own word.
@@ -59,6 +61,7 @@ impl Peer {
             clock: Instant::ZERO,
             clock_at: now,
             heard_at: now,
+            has_ledger: false,
             silence: IDLE_SILENCE,
             round_trip: None,
             confirmed: 0,
@@ -93,6 +96,15 @@ impl Peer {
 
     pub(super) fn heard_at(&self) -> Instant {
         self.heard_at
+    }
+
+    /// Whether it was heard so lately that a lease made now would last a while.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        now.since(self.clock_at) < TTL / 2
+    }
+
+    pub(super) fn has_ledger(&self) -> bool {
+        self.has_ledger
     }
 
     pub(super) fn incarnation(&self) -> Option<Incarnation> {
@@ -182,6 +194,7 @@ impl Node {
             (peer.clock, peer.clock_at) = (message.clock, now);
         }
         peer.heard_at = now;
+        peer.has_ledger = message.ledger.is_some();
         peer.silence = Duration::from_millis(u64::from(message.silence_ms)).min(IDLE_SILENCE * 2);
         if let Some(echo) = to_us {
             peer.confirmed = peer.confirmed.max(echo.version.min(self.pages.own_version()));
@@ -384,8 +397,9 @@ impl Node {
         let mut returns = Vec::new();
         if let Some(incarnation) = peer.incarnation {
             let replica = Replica { node, incarnation };
+            let echo = (peer.clock, peer.clock_at);
             for (place, meter) in self.meters.iter_mut().enumerate() {
-                if let Some(grant) = meter.grant_for(&replica, peer.clock, peer.owed.contains(&place), now) {
+                if let Some(grant) = meter.grant_for(&replica, echo, peer.owed.contains(&place), now) {
                     grants.push((meter.fingerprint, grant));
                 }
                 if peer.words.contains(&place)
@@ -396,7 +410,7 @@ impl Node {
             }
         }
         let mut deltas = std::mem::take(&mut peer.deltas);
-        deltas.retain(|delta| delta.author != self.config.id);
+        deltas.retain(|delta| (delta.author, delta.incarnation) != (self.config.id, self.config.incarnation));
         if let Some(own) = self.pages.own_delta(peer.sent) {
             peer.sent = own.upto;
             deltas.insert(0, own);

@@ -10,6 +10,7 @@ use crate::protocol::gossip::{PAGES_MAX, Page};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
 use crate::protocol::ledger::{Gift, GiftLevels, Ledger};
 use crate::protocol::lending::{Position, plan};
+use crate::protocol::meter::Meter;
 use crate::protocol::record::{Key, Value};
 use crate::protocol::share::{ONE, Share};
 use crate::protocol::time::Instant;
@@ -24,6 +25,7 @@ impl Node {
             return;
         }
         self.expire(now);
+        // A base share that settles still does until then; there is time enough.
         self.phase = Phase::Leaving(now + LEAVE_MAX);
         self.refuse_all(now);
         self.rebase(now);
@@ -37,7 +39,8 @@ impl Node {
         let Phase::Leaving(deadline) = self.phase else { return };
         let lent = self.meters.iter().any(|meter| meter.lent() > Share::ZERO);
         let borrowed = self.meters.iter().any(|meter| meter.borrowed() > Share::ZERO);
-        if !lent && !borrowed && self.base() > Share::ZERO {
+        let settled = self.settles_at.is_none();
+        if settled && !lent && !borrowed && self.base() > Share::ZERO {
             // Whoever has least: then the others need not even it out.
             let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
             let heirs = self
@@ -51,10 +54,10 @@ impl Node {
         let mut peers = self.peers.values().filter(|peer| peer.incarnation().is_some()).peekable();
         let alone = peers.peek().is_none();
         let known = peers.any(|peer| peer.confirmed() >= version);
-        let done = !lent && !borrowed && (alone || known);
+        let done = settled && !lent && !borrowed && (alone || known);
         if done || now >= deadline {
             self.phase = Phase::Left;
-            self.save(!lent);
+            self.save(settled && !lent);
             self.outputs.push_back(Output::Left);
         }
     }
@@ -83,7 +86,8 @@ impl Node {
         self.ledger_id = Some(ledger);
         self.ledger = Ledger::default();
         self.gifts_taken.clear();
-        self.meters.iter_mut().for_each(|meter| meter.forget_everything(now));
+        let me = self.replica;
+        self.meters.iter_mut().for_each(|meter| meter.forget_everything(me, now));
         self.pages.start_over(now);
         self.peers.values_mut().for_each(Peer::start_over);
         if !matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
@@ -91,6 +95,8 @@ impl Node {
         }
         self.publish_profile(now);
         self.rebase(now);
+        // The former ledger must not come to life again.
+        self.save(false);
     }
 
     /// The ledger has news: base shares may have moved.
@@ -103,6 +109,8 @@ impl Node {
     pub(super) fn become_member(&mut self) {
         if self.phase == Phase::Joining {
             self.phase = Phase::Ready;
+            // On disk before anything is lent: the next life must know that it has to settle.
+            self.save(false);
             self.notice("joined the swarm".to_owned());
         }
     }
@@ -168,9 +176,7 @@ impl Node {
 
     /// Base share that is free at every limit.
     fn free(&self) -> Share {
-        let usable =
-            if matches!(self.phase, Phase::Ready | Phase::Leaving(_)) { self.base() } else { Share::ZERO };
-        self.meters.iter().map(crate::protocol::meter::Meter::free).fold(usable, Share::min)
+        self.meters.iter().map(Meter::free).fold(self.usable_base(), Share::min)
     }
 
     /// Once a second: ask to join, even out base shares, take care of members that vanished.
@@ -187,8 +193,17 @@ impl Node {
 
     /// Asks one peer at a time to vouch for this node, another each second.
     pub(super) fn ask_to_join(&mut self, now: Instant) {
-        let candidates: Vec<NodeId> = self.linked().map(|replica| replica.node).collect();
-        if self.phase != Phase::Joining || now < self.join_at || candidates.is_empty() {
+        if self.phase != Phase::Joining || now < self.join_at {
+            return;
+        }
+        // Whoever is known to have something to give; before anything is known of the ledger, whoever has one.
+        let rich = |node: &NodeId| self.bases.get(node).is_some_and(|base| *base > Share::ZERO);
+        let linked = || self.linked().map(|replica| replica.node);
+        let mut candidates: Vec<NodeId> = linked().filter(rich).collect();
+        if candidates.is_empty() {
+            candidates = linked().filter(|node| self.peers[node].has_ledger()).collect();
+        }
+        if candidates.is_empty() {
             return;
         }
         self.join_at = now + SLOW_ROUND;
@@ -265,17 +280,21 @@ impl Node {
         }
     }
 
-    /// Puts everything that this node wrote in the ledger on its page, once more after a restart.
+    /// Puts everything that is known of the ledger on the pages of those who wrote it, once more after a restart.
     pub(super) fn publish_ledger(&mut self, now: Instant) {
-        let me = self.config.id;
-        if let Some(share) = self.ledger.founded(&me) {
-            self.pages.publish(Key::Founded, Value::Share(share), now);
-        }
-        let (given, reclaimed) = self.ledger.written_by(me);
-        let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
-        let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
-        for (key, value) in given.chain(reclaimed).collect::<Vec<_>>() {
-            self.pages.publish(key, value, now);
+        for writer in self.ledger.writers() {
+            let founded = self.ledger.founded(&writer).map(|share| (Key::Founded, Value::Share(share)));
+            let (given, reclaimed) = self.ledger.written_by(writer);
+            let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
+            let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
+            let records: Vec<_> = founded.into_iter().chain(given).chain(reclaimed).collect();
+            if writer == self.config.id {
+                for (key, value) in records {
+                    self.pages.publish(key, value, now);
+                }
+            } else {
+                self.pages.restore(writer, records, now);
+            }
         }
     }
 }

@@ -113,6 +113,9 @@ impl Node {
         }
         for (peer, share) in &plan.lend {
             let borrower = &neighbours[peer - 1];
+            if !self.peers.get(&borrower.replica.node).is_some_and(|peer| peer.is_fresh(now)) {
+                continue;
+            }
             let level = if row.need > 0 || row.waiting > 0 {
                 Level::ZERO
             } else {
@@ -140,7 +143,8 @@ impl Node {
         let mut left =
             Level::of(row.spare, &self.meters[place].limit.rate).min(self.meters[place].bucket().level());
         for neighbour in neighbours.iter().filter(|peer| peer.row.need > 0) {
-            let Some(peer) = self.peers.get_mut(&neighbour.replica.node) else { continue };
+            let peer = self.peers.get_mut(&neighbour.replica.node).filter(|peer| peer.is_fresh(now));
+            let Some(peer) = peer else { continue };
             // Once per row: the next row tells whether it still lacks something.
             if peer.levelled.insert(place, neighbour.version) == Some(neighbour.version) {
                 continue;
