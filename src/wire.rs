@@ -131,7 +131,8 @@ mod tests {
         let bytes = encode_message(&message()).unwrap();
         assert_eq!(decode_message(&bytes).unwrap(), message());
         let node = NodeId([3; 32]);
-        let saved = Saved { id: LedgerId(node), ledger: Ledger::found(node), clean: false };
+        let reached_at = [(node, vec!["/ip4/10.0.0.1/tcp/4160".to_owned()])].into();
+        let saved = Saved { id: LedgerId(node), ledger: Ledger::found(node), reached_at, clean: false };
         assert_eq!(decode_saved(&encode_saved(&saved).unwrap()).unwrap(), saved);
     }
 

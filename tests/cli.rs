@@ -136,7 +136,7 @@ fn a_permit_is_asked_for_and_printed() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("a.sock");
     let body = r#"{"allowed":true,"permit":"01J","pool":"api","waited_ms":840,"expires_in_ms":120000,
-        "guarantee":"strict","limits":[{"name":"rpm","limit":50,"used":37,"remaining":13,"held":9,
+        "guarantee":"strict","worst_case_factor":1.0,"limits":[{"name":"rpm","limit":50,"used":37,"remaining":13,"held":9,
         "reset_in_ms":9600}],"retry_after_ms":null}"#;
     let asked = daemon(&socket, "200 OK", body);
     let arguments =
@@ -153,7 +153,7 @@ fn a_permit_is_asked_for_and_printed() {
 #[test]
 fn a_refusal_ends_with_75_and_says_why_and_when() {
     let dir = tempfile::tempdir().unwrap();
-    let body = r#"{"allowed":false,"permit":null,"pool":"api","waited_ms":0,"expires_in_ms":null,"guarantee":"strict",
+    let body = r#"{"allowed":false,"permit":null,"pool":"api","waited_ms":0,"expires_in_ms":null,"guarantee":"strict","worst_case_factor":1.0,
         "limits":[],"retry_after_ms":3200,"reason":"limit","limited_by":"rpm","detail":"…","status":429}"#;
     for (name, json) in [("a", &[][..]), ("b", &["--json"])] {
         let socket = dir.path().join(name);

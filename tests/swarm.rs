@@ -240,6 +240,26 @@ fn joins_crashes_pauses_and_leaves_under_load_never_exceed_the_limit() {
     }
 }
 
+/// A borrower that stands still for less than its lease lasts goes on with what it borrowed. Whoever lent it must have
+/// waited, although others began to ask meanwhile.
+#[test]
+fn pauses_shorter_than_a_lease_never_exceed_the_limit() {
+    let limit = rate(200, 40);
+    let swarm = Swarm::new(3, &[&pool("l", &limit)], &["--policy", "strict"]);
+    // Each in its turn has nearly all; what it is asked while it stands still waits for it.
+    let load = swarm.load("l", 60, |node, time| time.as_millis() as usize / 500 % 3 == node);
+    for round in 0..8 {
+        let node = &swarm.nodes[round % 3];
+        wait_until("it has borrowed", || node.status().pools[0].limits[0].borrowed_share > 0.3);
+        node.signal(Signal::STOP);
+        thread::sleep(Duration::from_millis(1_100));
+        node.signal(Signal::CONT);
+    }
+    let tally = load.finish();
+    swarm.check("3 nodes with short pauses", "l", &limit, &tally);
+    assert!(tally.failed == 0 && tally.admitted.iter().all(|admitted| *admitted > 0));
+}
+
 #[test]
 fn a_founder_that_is_killed_is_found_again_without_a_seed() {
     let limit = rate(50, 10);

@@ -19,14 +19,16 @@ use super::time::Instant;
 pub const PAGES_MAX: usize = 256;
 /// The most former lives of which the rows are remembered: the latest of all authors.
 pub const FORMER_MAX: usize = 128;
-/// No life at all: the page of an author of which only ledger records are remembered, after a restart. Real lives begin
-/// with one.
+/// No life at all: the page of what is known of an author's ledger records. Real lives begin with one.
 pub const REMEMBERED: Incarnation = Incarnation(0);
 /// The most values on one page.
 pub const ENTRIES_MAX: usize = 4_096;
 /// The most bytes, by [`Value::weight`], of one's own news in a message, and again of news passed on; the rest goes with
 /// the next. One value more may go over it.
 pub const DELTA_BYTES_MAX: usize = 12 * 1_024;
+
+/// The most bytes of one's own news that are told once more as long as they are not confirmed.
+const AGAIN_BYTES_MAX: usize = 1_024;
 
 /// Bytes of a key and a version, and of a page's head.
 const ENTRY_WEIGHT: usize = 48;
@@ -55,6 +57,13 @@ pub struct Delta {
     pub upto: u64,
     /// The values, each with its version, in ascending order.
     pub entries: Vec<(Key, u64, Value)>,
+}
+
+impl Delta {
+    fn weight(&self) -> usize {
+        let weight = |(_, _, value): &(Key, u64, Value)| ENTRY_WEIGHT + value.weight();
+        ENTRY_WEIGHT + self.entries.iter().map(weight).sum::<usize>()
+    }
 }
 
 /// What a delta did.
@@ -118,6 +127,19 @@ impl Page {
         self
     }
 
+    /// All values, or if they do not fit about `room` bytes as many as do, from another place on with every `turn`.
+    fn sample(&self, author: NodeId, room: usize, turn: u64) -> Delta {
+        let mut delta = self.delta(author, 0, usize::MAX);
+        let mut weight = 0;
+        delta.entries.rotate_left(turn as usize % self.entries.len().max(1));
+        delta.entries.retain(|(_, _, value)| {
+            let before = weight;
+            weight += ENTRY_WEIGHT + value.weight();
+            before == 0 || weight <= room
+        });
+        delta
+    }
+
     /// What changed after `since`, cut to about `room` bytes but to no less than one value.
     fn delta(&self, author: NodeId, since: u64, room: usize) -> Delta {
         let mut entries: Vec<_> = self
@@ -148,12 +170,19 @@ pub struct Pages {
     pages: BTreeMap<NodeId, Page>,
     /// Rows of former lives, the latest first to be kept.
     former: BTreeMap<(Incarnation, NodeId), Page>,
+    /// What is known of the ledger, by who wrote it.
+    remembered: BTreeMap<NodeId, Page>,
 }
 
 impl Pages {
     /// Only an empty page of one's own.
     pub fn new(me: NodeId, incarnation: Incarnation, now: Instant) -> Self {
-        Self { me, pages: BTreeMap::from([(me, Page::new(incarnation, now))]), former: BTreeMap::new() }
+        Self {
+            me,
+            pages: BTreeMap::from([(me, Page::new(incarnation, now))]),
+            former: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+        }
     }
 
     /// Voids everything: there is only an empty page of one's own, whose versions go on.
@@ -164,18 +193,18 @@ impl Pages {
         self.pages.values_mut().for_each(|page| page.version = version);
     }
 
-    /// Puts what is remembered of another author's ledger records on a page again, so that it can be passed on while the
-    /// author is away. Any life of the author replaces it.
-    pub fn restore(&mut self, author: NodeId, entries: Vec<(Key, Value)>, now: Instant) {
+    /// Keeps what is known of the ledger records that `author` wrote, as a page beside its own: it outlives the author's
+    /// lives, and restarts of whoever knows it.
+    pub fn remember(&mut self, author: NodeId, entries: Vec<(Key, Value)>, now: Instant) {
         let parts = |(_, value): &(Key, Value)| match value {
             Value::Share(share) => share.0,
             Value::Gift(gift) => gift.share.0,
             Value::Profile(_) | Value::Row(_) => 0,
         };
-        // Records only grow, so whoever remembers more of them has the greater version.
+        // Records only grow, so whoever knows more of them has the greater version.
         let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
         let entries = entries.into_iter().map(|(key, value)| (key, (version, value))).collect();
-        self.pages.insert(author, Page { version, entries, ..Page::new(REMEMBERED, now) });
+        self.remembered.insert(author, Page { version, entries, ..Page::new(REMEMBERED, now) });
     }
 
     fn keep_former(&mut self, author: NodeId, page: Page) {
@@ -197,10 +226,14 @@ impl Pages {
 
     fn lives(&self) -> impl Iterator<Item = (NodeId, &Page)> {
         let latest = self.pages.iter().map(|(author, page)| (*author, page));
-        latest.chain(self.former.iter().map(|((_, author), page)| (*author, page)))
+        let former = self.former.iter().map(|((_, author), page)| (*author, page));
+        latest.chain(former).chain(self.remembered.iter().map(|(author, page)| (*author, page)))
     }
 
     fn life(&self, author: NodeId, incarnation: Incarnation) -> Option<&Page> {
+        if incarnation == REMEMBERED {
+            return self.remembered.get(&author);
+        }
         let latest = self.pages.get(&author).filter(|page| page.incarnation == incarnation);
         latest.or_else(|| self.former.get(&(incarnation, author)))
     }
@@ -257,10 +290,18 @@ impl Pages {
         hash
     }
 
-    /// What changed on one's own page since `since`; none if nothing did.
-    pub fn own_delta(&self, since: u64) -> Option<Delta> {
+    /// What changed on one's own page since `sent`, for a peer that is known to know it up to `confirmed`; none if nothing
+    /// did. It begins at what is confirmed where that costs little, so that a lost message leaves no gap.
+    pub fn own_delta(&self, sent: u64, confirmed: u64) -> Option<Delta> {
         let page = &self.pages[&self.me];
-        (page.version > since).then(|| page.delta(self.me, since, DELTA_BYTES_MAX))
+        if page.version <= sent {
+            return None;
+        }
+        let again = page.delta(self.me, confirmed.min(sent), AGAIN_BYTES_MAX);
+        if again.upto == page.version && again.weight() <= AGAIN_BYTES_MAX {
+            return Some(again);
+        }
+        Some(page.delta(self.me, sent, DELTA_BYTES_MAX))
     }
 
     /// What a peer with this digest lacks, at most about [`DELTA_BYTES_MAX`] of it, and whether the peer knows
@@ -274,13 +315,15 @@ impl Pages {
             let since = theirs.get(&(author, page.incarnation)).copied().unwrap_or(0);
             if page.version > since && room > 0 {
                 // Versions of a former life or of what is remembered are no prefixes: such a page goes as a whole.
-                let latest =
-                    self.pages.get(&author).is_some_and(|latest| latest.incarnation == page.incarnation);
-                let grows = latest && page.incarnation != REMEMBERED;
-                let (since, most) = if grows { (since, room) } else { (0, usize::MAX) };
-                let delta = page.delta(author, since, most);
-                let weight = |(_, _, value): &(Key, u64, Value)| ENTRY_WEIGHT + value.weight();
-                room = room.saturating_sub(ENTRY_WEIGHT + delta.entries.iter().map(weight).sum::<usize>());
+                let is_latest = |latest: &Page| latest.incarnation == page.incarnation;
+                let delta = if page.incarnation == REMEMBERED {
+                    page.sample(author, room, self.own_version())
+                } else if self.pages.get(&author).is_some_and(is_latest) {
+                    page.delta(author, since, room)
+                } else {
+                    page.delta(author, 0, usize::MAX)
+                };
+                room = room.saturating_sub(delta.weight());
                 deltas.push(delta);
             }
         }
@@ -298,6 +341,15 @@ impl Pages {
     /// change nothing, and pages or values beyond the bounds are left out.
     pub fn absorb(&mut self, delta: &Delta, now: Instant) -> Absorbed {
         let mut absorbed = Absorbed::default();
+        if delta.incarnation == REMEMBERED {
+            // For the ledger alone, which knows what is news; the author itself knows better.
+            let known = self.remembered.get(&delta.author).map_or(0, |page| page.version);
+            if delta.author != self.me && delta.upto > known {
+                let records = delta.entries.iter().filter(|(key, _, _)| key.is_record());
+                absorbed.changed.extend(records.map(|(key, _, value)| (*key, value.clone())));
+            }
+            return absorbed;
+        }
         let latest = self.pages.get(&delta.author).map(|page| page.incarnation);
         let is_former = latest.is_some_and(|latest| delta.incarnation < latest);
         let life = (delta.incarnation, delta.author);
@@ -317,6 +369,11 @@ impl Pages {
             }
             self.pages.get_mut(&delta.author).expect("BUG! just inserted")
         };
+        if !is_former && delta.since > page.version {
+            // Nothing beyond a gap is taken up: what could not be passed on would never be known to all.
+            absorbed.gap = true;
+            return absorbed;
+        }
         for (key, version, value) in &delta.entries {
             if is_former && !matches!(key, Key::Row(_)) {
                 continue;
@@ -333,10 +390,7 @@ impl Pages {
             self.keep_former(delta.author, former);
             return absorbed;
         }
-        absorbed.gap = delta.since > page.version;
-        if !absorbed.gap {
-            page.version = page.version.max(delta.upto);
-        }
+        page.version = page.version.max(delta.upto);
         absorbed
     }
 }
@@ -385,7 +439,7 @@ mod tests {
         write(&mut one, 1, 10);
         write(&mut one, 2, 20);
         write(&mut one, 3, 30);
-        let late = one.own_delta(2).unwrap();
+        let late = one.own_delta(2, 2).unwrap();
         assert!(other.absorb(&late, Instant::ZERO).gap);
         let (deltas, _) = one.lacking(&other.digest());
         assert_eq!(deltas[0].since, 0);
@@ -417,17 +471,17 @@ mod tests {
     fn nobody_else_moves_ones_own_page_and_old_lives_are_void() {
         let (mut one, mut other) = (pages(1), pages(2));
         write(&mut one, 1, 10);
-        let mut forged = one.own_delta(0).unwrap();
+        let mut forged = one.own_delta(0, 0).unwrap();
         forged.entries[0].2 = Value::Share(Share(99));
         forged.upto = 9;
         assert_eq!(one.absorb(&forged, Instant::ZERO), Absorbed::default());
         assert_eq!(one.own_version(), 1);
 
-        other.absorb(&one.own_delta(0).unwrap(), Instant::ZERO);
+        other.absorb(&one.own_delta(0, 0).unwrap(), Instant::ZERO);
         let mut reborn = Pages::new(node(1), Incarnation(2), Instant::ZERO);
         write(&mut reborn, 2, 1);
-        other.absorb(&reborn.own_delta(0).unwrap(), Instant::ZERO);
-        assert_eq!(other.absorb(&one.own_delta(0).unwrap(), Instant::ZERO), Absorbed::default());
+        other.absorb(&reborn.own_delta(0, 0).unwrap(), Instant::ZERO);
+        assert_eq!(other.absorb(&one.own_delta(0, 0).unwrap(), Instant::ZERO), Absorbed::default());
         assert_eq!(other.get(&node(1)).unwrap().entries().count(), 1);
     }
 
@@ -441,11 +495,12 @@ mod tests {
             for (step, (key, value)) in writes.iter().enumerate() {
                 write(&mut author, *key, *value);
                 if cuts.contains(&step) {
-                    deltas.extend(author.own_delta(by_delta.get(&node(1)).map_or(0, |page| page.version)));
+                    let known = by_delta.get(&node(1)).map_or(0, |page| page.version);
+                    deltas.extend(author.own_delta(known, known));
                     by_delta.absorb(deltas.last().unwrap(), Instant::ZERO);
                 }
             }
-            let full = author.own_delta(0).unwrap();
+            let full = author.own_delta(0, 0).unwrap();
             in_full.absorb(&full, Instant::ZERO);
             by_delta.absorb(&full, Instant::ZERO);
             for delta in deltas.iter().rev() {

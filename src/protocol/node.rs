@@ -115,6 +115,8 @@ pub struct Saved {
     pub id: LedgerId,
     /// Everything known of it.
     pub ledger: Ledger,
+    /// Where its members were reached.
+    pub reached_at: BTreeMap<NodeId, Vec<String>>,
     /// No lease of this life is out any more: the next life need not wait for any.
     pub clean: bool,
 }
@@ -195,6 +197,8 @@ pub struct Node {
     /// When links went down that have not come back.
     down_at: BTreeMap<NodeId, Instant>,
     addresses: Vec<String>,
+    /// Where peers are reached, by their own word; at most as many as there are pages.
+    reached_at: BTreeMap<NodeId, Vec<String>>,
     pools: Vec<PoolState>,
     meters: Vec<Meter>,
     rng: ChaCha8Rng,
@@ -240,6 +244,7 @@ impl Node {
             peers: BTreeMap::new(),
             down_at: BTreeMap::new(),
             addresses: Vec::new(),
+            reached_at: BTreeMap::new(),
             pools,
             meters,
             rng: ChaCha8Rng::from_seed(seed),
@@ -268,7 +273,7 @@ impl Node {
                 self.ledger = Ledger::found(self.config.id);
                 self.phase = Phase::Ready;
                 self.publish_ledger(now);
-                self.bases = self.ledger.bases();
+                self.rebase(now);
                 for meter in &mut self.meters {
                     // Nothing of this ledger was ever spent, so the whole burst is there.
                     let full = meter.bucket().depth_of(ONE);
@@ -279,6 +284,10 @@ impl Node {
             Start::Resume(saved) => {
                 self.ledger_id = Some(saved.id);
                 self.ledger = saved.ledger;
+                for (peer, addresses) in &saved.reached_at {
+                    self.outputs.push_back(Output::Reach(*peer, addresses.clone()));
+                }
+                self.reached_at = saved.reached_at;
                 self.publish_ledger(now);
                 let member = self.ledger.is_member(&self.config.id);
                 self.phase = match (member, saved.clean) {
@@ -296,6 +305,7 @@ impl Node {
 
     /// Tells where this node is reached, as multiaddresses; the first eight travel.
     pub fn set_addresses(&mut self, addresses: Vec<String>, now: Instant) {
+        self.expire(now);
         self.addresses = addresses;
         self.addresses.truncate(8);
         self.publish_profile(now);
@@ -393,6 +403,7 @@ impl Node {
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
         self.bases = self.ledger.bases();
+        self.remember_ledger(now);
         let base = self.usable_base();
         for meter in &mut self.meters {
             if meter.base() != base {
@@ -415,7 +426,7 @@ impl Node {
     fn save(&mut self, clean: bool) {
         self.save_at = None;
         if let Some(id) = self.ledger_id {
-            let saved = Saved { id, ledger: self.ledger.clone(), clean };
+            let saved = Saved { id, ledger: self.ledger.clone(), reached_at: self.reached_at.clone(), clean };
             self.outputs.push_back(Output::Save(Box::new(saved)));
         }
     }

@@ -24,6 +24,13 @@ pub enum Key {
     Row(Fingerprint),
 }
 
+impl Key {
+    /// Whether it names a record of the ledger.
+    pub fn is_record(&self) -> bool {
+        matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_))
+    }
+}
+
 /// One value on its author's page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {

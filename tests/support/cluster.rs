@@ -186,7 +186,7 @@ impl Cluster {
         self.machines[place].left
     }
 
-    fn is_paused(&self, place: usize) -> bool {
+    pub fn is_paused(&self, place: usize) -> bool {
         self.machines[place].paused_until > self.now
     }
 
@@ -352,6 +352,11 @@ impl Cluster {
         if self.is_up(place) {
             self.machines[place].paused_until = self.now + nanos;
         }
+    }
+
+    /// SIGCONT before the pause is over; what waited for its end still does.
+    pub fn wake(&mut self, place: usize) {
+        self.machines[place].paused_until = self.now;
     }
 
     /// What one node says does not reach another. Nobody is told: a silent cut.

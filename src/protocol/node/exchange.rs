@@ -8,7 +8,7 @@ use crate::protocol::gossip::{Delta, Page};
 use crate::protocol::id::{Incarnation, NodeId, Replica};
 use crate::protocol::lease::TTL;
 use crate::protocol::message::{Digest, Echo, Message};
-use crate::protocol::record::{Key, Value};
+use crate::protocol::record::{Key, Profile, Value};
 use crate::protocol::time::{Instant, nanos};
 
 /// News that is not about leases waits this long for more of it.
@@ -36,6 +36,8 @@ pub(super) struct Peer {
     /// The version of our page that was sent to it.
     sent: u64,
     sent_at: Option<Instant>,
+    /// When it will be surprised to have heard nothing more, by our own last promise.
+    promised_at: Option<Instant>,
     /// Limits whose leases with it changed: send at once.
     owed: BTreeSet<usize>,
     /// Limits whose returns it should hear of with the next message.
@@ -67,6 +69,7 @@ impl Peer {
             confirmed: 0,
             sent: 0,
             sent_at: None,
+            promised_at: None,
             owed: BTreeSet::new(),
             words: BTreeSet::new(),
             news: false,
@@ -127,6 +130,11 @@ impl Peer {
             || !self.deltas.is_empty()
             || self.digest != Digest::None
             || (self.news && self.sent_at.is_none_or(|at| now >= at + SPACING))
+    }
+
+    /// When at the latest to look whether something should be said, so that our promise is kept.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.promised_at.map(|at| at - super::ROUND)
     }
 
     /// When the news should go out, if there is some.
@@ -278,10 +286,7 @@ impl Node {
     fn learn(&mut self, author: Replica, key: Key, value: &Value, now: Instant) -> bool {
         match (key, value) {
             (Key::Profile, Value::Profile(profile)) => {
-                if !self.peers.contains_key(&author.node) && !profile.leaving {
-                    let addresses = profile.addresses.iter().take(8).cloned().collect();
-                    self.outputs.push_back(Output::Reach(author.node, addresses));
-                }
+                self.learn_addresses(author.node, profile, now);
                 self.stale = true;
                 false
             }
@@ -306,6 +311,19 @@ impl Node {
                 news
             }
             _ => false,
+        }
+    }
+
+    /// Where a peer is reached, linked or not: whoever has the smaller id dials when the link breaks, and after a restart
+    /// a node looks for its swarm there.
+    fn learn_addresses(&mut self, author: NodeId, profile: &Profile, now: Instant) {
+        let addresses: Vec<String> = profile.addresses.iter().take(8).cloned().collect();
+        if profile.leaving {
+            self.reached_at.remove(&author);
+        } else if !addresses.is_empty() && self.reached_at.get(&author) != Some(&addresses) {
+            self.reached_at.insert(author, addresses.clone());
+            self.outputs.push_back(Output::Reach(author, addresses));
+            self.save_soon(now);
         }
     }
 
@@ -349,7 +367,7 @@ impl Node {
                 let due = |meter: &super::Meter| meter.grant_is_due(&borrower, peer.clock, now);
                 peer.beat |= self.meters.iter().any(due);
             }
-            let quiet = peer.sent_at.is_none_or(|at| now + super::ROUND >= at + silence);
+            let quiet = peer.promised_at.is_none_or(|at| now + super::ROUND >= at);
             if peer.sent_at.is_some_and(|at| now >= at + CONFIRM) && peer.confirmed < peer.sent {
                 peer.sent = peer.confirmed;
                 peer.news = true;
@@ -411,7 +429,7 @@ impl Node {
         }
         let mut deltas = std::mem::take(&mut peer.deltas);
         deltas.retain(|delta| (delta.author, delta.incarnation) != (self.config.id, self.config.incarnation));
-        if let Some(own) = self.pages.own_delta(peer.sent) {
+        if let Some(own) = self.pages.own_delta(peer.sent, peer.confirmed) {
             peer.sent = own.upto;
             deltas.insert(0, own);
         }
@@ -432,6 +450,7 @@ impl Node {
         peer.owed.clear();
         peer.words.clear();
         peer.sent_at = Some(now);
+        peer.promised_at = Some(now + silence);
         message
     }
 }

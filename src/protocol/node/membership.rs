@@ -280,21 +280,26 @@ impl Node {
         }
     }
 
-    /// Puts everything that is known of the ledger on the pages of those who wrote it, once more after a restart.
+    /// Puts everything that this node wrote in the ledger on its page, once more after a restart.
     pub(super) fn publish_ledger(&mut self, now: Instant) {
-        for writer in self.ledger.writers() {
-            let founded = self.ledger.founded(&writer).map(|share| (Key::Founded, Value::Share(share)));
-            let (given, reclaimed) = self.ledger.written_by(writer);
-            let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
-            let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
-            let records: Vec<_> = founded.into_iter().chain(given).chain(reclaimed).collect();
-            if writer == self.config.id {
-                for (key, value) in records {
-                    self.pages.publish(key, value, now);
-                }
-            } else {
-                self.pages.restore(writer, records, now);
-            }
+        for (key, value) in self.records_of(&self.config.id) {
+            self.pages.publish(key, value, now);
         }
+    }
+
+    /// Has what is known of the ledger gossiped on, whoever wrote it and whether or not they are there.
+    pub(super) fn remember_ledger(&mut self, now: Instant) {
+        for writer in self.ledger.writers() {
+            // Gifts with their levels: a share that came without its level would earn what the level brings later.
+            self.pages.remember(writer, self.records_of(&writer), now);
+        }
+    }
+
+    fn records_of(&self, writer: &NodeId) -> Vec<(Key, Value)> {
+        let founded = self.ledger.founded(writer).map(|share| (Key::Founded, Value::Share(share)));
+        let (given, reclaimed) = self.ledger.written_by(*writer);
+        let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
+        let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
+        founded.into_iter().chain(given).chain(reclaimed).collect()
     }
 }

@@ -197,6 +197,9 @@ impl Node {
         // Spread by a tenth, so that the rounds of a swarm do not fall on one moment.
         let spread = self.random(interval.as_nanos() as u64 / 10);
         self.next_round = now + interval - Duration::from_nanos(spread);
+        // What the last messages promised holds even when this node has become idle since.
+        let promised = self.peers.values().filter_map(Peer::due_at).fold(self.next_round, Instant::min);
+        self.next_round = promised.max(now + ROUND / 2).min(self.next_round);
     }
 
     /// A request came in while rounds were far apart.
