@@ -151,4 +151,8 @@ fn an_idle_swarm_says_next_to_nothing() {
     let (messages, bytes) = ((cluster.messages - messages) / 300, (cluster.bytes - bytes) / 300);
     println!("idle: {messages} messages and {bytes} bytes a node and second");
     assert!(bytes <= 150, "{bytes} bytes a second");
+    // Going idle must not break what the last busy message promised.
+    run(&mut cluster, limit, 2, |_, _| 200.0);
+    cluster.run_until(cluster.now + 30 * SEC);
+    assert_eq!(cluster.closes, 0, "links of silent peers were closed, and nobody was silent");
 }

@@ -112,6 +112,8 @@ pub struct Cluster {
     /// a nanosecond of the rate.
     central: i128,
     central_at: Nanos,
+    /// Links that a node closed because the peer was silent.
+    pub closes: u64,
     pub messages: u64,
     pub bytes: u64,
 }
@@ -151,6 +153,7 @@ impl Cluster {
             strict: setup.policy == Policy::Strict,
             central: i128::from(setup.burst) * i128::from(SEC),
             central_at: 0,
+            closes: 0,
             messages: 0,
             bytes: 0,
         }
@@ -545,7 +548,10 @@ impl Cluster {
                     assert!(in_time || !admitted, "T4: admitted after its deadline");
                     self.answered(place, waiting.units, outcome);
                 }
-                Output::Close(peer) => self.reconnect(place, place_of(peer)),
+                Output::Close(peer) => {
+                    self.closes += 1;
+                    self.reconnect(place, place_of(peer));
+                }
                 Output::Left => {
                     assert!(self.machines[place].waiting.is_empty(), "T4: left without answering");
                     self.crash(place);
