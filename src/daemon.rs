@@ -1,7 +1,7 @@
 //! How it happens: the core on a real machine. Reads the clock, keeps files, serves the Unix socket, talks to peers.
 //!
 //! Everything runs in one thread. [`run`] starts at the top of this file and reads downwards; a request takes the path
-//! of [`sidecar`], a message from a peer that of [`Daemon::serve`].
+//! of [`sidecar`], a message from a peer that of `Daemon::serve`.
 
 pub mod admission_log;
 pub mod api;

@@ -13,7 +13,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -240,23 +241,31 @@ fn joins_crashes_pauses_and_leaves_under_load_never_exceed_the_limit() {
     }
 }
 
-/// A borrower that stands still for less than its lease lasts goes on with what it borrowed. Whoever lent it must have
-/// waited, although others began to ask meanwhile.
+/// A borrower that stands still for less than its lease lasts goes on with what it borrowed, and serves at once all who
+/// wait. Whoever lent it must have waited, although others began to ask meanwhile.
 #[test]
 fn pauses_shorter_than_a_lease_never_exceed_the_limit() {
-    let limit = rate(200, 40);
-    let swarm = Swarm::new(3, &[&pool("l", &limit)], &["--policy", "strict"]);
-    // Each in its turn has nearly all; what it is asked while it stands still waits for it.
-    let load = swarm.load("l", 60, |node, time| time.as_millis() as usize / 500 % 3 == node);
-    for round in 0..8 {
-        let node = &swarm.nodes[round % 3];
-        wait_until("it has borrowed", || node.status().pools[0].limits[0].borrowed_share > 0.3);
+    let limit = rate(200, 60);
+    let swarm = Swarm::new(5, &[&pool("l", &limit)], &["--policy", "strict"]);
+    // The one that asks; or, from 5 on, the one that does not.
+    let turn = Arc::new(AtomicUsize::new(0));
+    let turns = turn.clone();
+    let load = swarm.load("l", 60, move |node, _| {
+        let turn = turns.load(Ordering::Relaxed);
+        node == turn || (turn >= 5 && node != turn - 5)
+    });
+    for place in [1, 2, 3, 0] {
+        turn.store(place, Ordering::Relaxed);
+        let node = &swarm.nodes[place];
+        wait_until("it has borrowed", || node.status().pools[0].limits[0].borrowed_share > 0.7);
         node.signal(Signal::STOP);
-        thread::sleep(Duration::from_millis(1_100));
+        turn.store(5 + place, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(800));
         node.signal(Signal::CONT);
+        thread::sleep(Duration::from_millis(200));
     }
     let tally = load.finish();
-    swarm.check("3 nodes with short pauses", "l", &limit, &tally);
+    swarm.check("5 nodes with short pauses", "l", &limit, &tally);
     assert!(tally.failed == 0 && tally.admitted.iter().all(|admitted| *admitted > 0));
 }
 

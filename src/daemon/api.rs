@@ -70,6 +70,7 @@ pub struct AcquireAnswer {
     /// The promise that the answer was given under: `strict` or `available`.
     pub guarantee: String,
     /// By what factor the swarm can exceed the limit at worst as things stand: 1 is never.
+    #[serde(default = "never_over")]
     pub worst_case_factor: f64,
     /// The pool's limits after the decision.
     pub limits: Vec<LimitState>,
@@ -90,6 +91,11 @@ pub struct AcquireAnswer {
     /// The HTTP status, repeated (RFC 9457).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+}
+
+/// What an answer without a factor means: one of an older daemon.
+fn never_over() -> f64 {
+    1.0
 }
 
 /// Why a request was refused.

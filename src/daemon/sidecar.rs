@@ -1,6 +1,6 @@
 //! The Unix socket: HTTP/1.1 and JSON for programs on this machine.
 //!
-//! One straight path: a connection is a task, a request goes through [`Sidecar::answer`] to one function below, which
+//! One straight path: a connection is a task, a request goes through `Sidecar::answer` to one function below, which
 //! calls the engine and nothing else. A caller that hangs up drops its task, and with it its place in the queue.
 
 mod answers;

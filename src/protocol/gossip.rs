@@ -253,6 +253,12 @@ impl Pages {
         self.pages[&self.me].version
     }
 
+    /// The version at which one's own page last changed in anything but rows.
+    pub fn own_membership_version(&self) -> u64 {
+        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| !matches!(key, Key::Row(_)));
+        entries.map(|(_, (version, _))| *version).max().unwrap_or(0)
+    }
+
     /// Writes a value on one's own page. True if it is another than before.
     pub fn publish(&mut self, key: Key, value: Value, now: Instant) -> bool {
         let page = self.pages.get_mut(&self.me).expect("BUG! no own page");

@@ -250,7 +250,7 @@ impl Borrowed {
     /// Hears the lender: gives back what the bucket gains. A grant that is over already is returned untouched, and one
     /// that is older than what was heard changes nothing.
     ///
-    /// Must be called only after [`expire`](Self::expire) at the same `now`.
+    /// Must be called only after what is [`expired`](Self::expired) at the same `now` was given back.
     pub fn hear(&mut self, grant: &Grant, now: Instant) -> Moved {
         if grant.sequence < self.sequence || (grant.sequence == self.sequence && grant.version <= self.heard)
         {

@@ -91,7 +91,8 @@ pub struct NodeConfig {
     pub pools: Vec<Pool>,
     /// For members that vanish; the same on all nodes.
     pub policy: Policy,
-    /// How long a member must be silent to count as vanished; must exceed twice [`IDLE_SILENCE`].
+    /// How long a member must be without a link to anybody, and silent, to count as vanished. Links that hang for a
+    /// moment should not outlast it: a minute for real swarms, seconds on one machine.
     pub forget_after: Duration,
     /// How much of a contended limit it should get against the others; at least 1.
     pub weight: u32,

@@ -353,7 +353,8 @@ impl Cluster {
     /// SIGSTOP for so long.
     pub fn pause(&mut self, place: usize, nanos: Nanos) {
         if self.is_up(place) {
-            self.machines[place].paused_until = self.now + nanos;
+            let machine = &mut self.machines[place];
+            machine.paused_until = machine.paused_until.max(self.now + nanos);
         }
     }
 
@@ -538,7 +539,7 @@ impl Cluster {
                     self.machines[place].saved = Some(wire::decode_saved(&bytes).unwrap());
                 }
                 Output::Send(to, message) => {
-                    self.send(place, place_of(to), wire::encode_message(&message).unwrap())
+                    self.send(place, place_of(to), wire::encode_message(&message).unwrap());
                 }
                 Output::Answer(ticket, outcome) => {
                     let waiting = self.machines[place].waiting.remove(&ticket);

@@ -50,11 +50,11 @@ impl Node {
                 self.give(heir, self.base(), now);
             }
         }
-        let version = self.pages.own_version();
-        let mut peers = self.peers.values().filter(|peer| peer.incarnation().is_some()).peekable();
-        let alone = peers.peek().is_none();
-        let known = peers.any(|peer| peer.confirmed() >= version);
-        let done = settled && !lent && !borrowed && (alone || known);
+        // Once everybody knows that it leaves nobody gives it anything, and what was given before has come.
+        let version = self.pages.own_membership_version();
+        let mut peers = self.peers.values().filter(|peer| peer.incarnation().is_some());
+        let known = peers.all(|peer| peer.confirmed() >= version);
+        let done = settled && !lent && !borrowed && known;
         if done || now >= deadline {
             self.phase = Phase::Left;
             self.save(settled && !lent);
@@ -119,7 +119,11 @@ impl Node {
     /// member that has a share already, or while this node settles.
     pub(super) fn vouch_on_request(&mut self, subject: Replica, now: Instant) {
         let has = self.bases.get(&subject.node).is_some_and(|base| *base > Share::ZERO);
-        if self.phase != Phase::Ready || has || self.bases.len() >= PAGES_MAX {
+        if self.phase != Phase::Ready
+            || has
+            || self.is_leaving(&subject.node)
+            || self.bases.len() >= PAGES_MAX
+        {
             return;
         }
         let members = self.bases.len() as u64 + u64::from(!self.bases.contains_key(&subject.node));
