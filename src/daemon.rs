@@ -89,7 +89,8 @@ impl DaemonError {
     }
 }
 
-/// Runs a node until it is told to stop (SIGTERM or SIGINT) and has left the swarm; a second signal stops it at once.
+/// Runs a node until it is told to stop (SIGTERM, SIGINT or SIGHUP) and has left the swarm; a second signal stops it at
+/// once.
 ///
 /// # Errors
 /// What keeps it from starting.
@@ -372,17 +373,23 @@ impl Drop for AbortOnDrop {
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }
