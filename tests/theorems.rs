@@ -117,7 +117,7 @@ fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(u64, Step)
         2 => node.clone().prop_map(Leave),
         2 => (node.clone(), 1..6_000_u64).prop_map(|(node, ms)| Pause(node, ms)),
         1 => node.prop_map(Move),
-        3 => (prop_oneof![Just(0), 1..1_500_u64], 0..30_u64, 0..30_u64).prop_map(
+        3 => (prop_oneof![Just(0), 1..300_u64, 1..2_500_u64], 0..30_u64, 0..30_u64).prop_map(
             |(delay_ms, loss_percent, duplicate_percent)| Net { delay_ms, loss_percent, duplicate_percent }
         ),
     ];
@@ -428,6 +428,35 @@ fn whoever_listens_elsewhere_after_a_long_sleep_does_not_run_on_ended_leases() {
     cluster.wake(0);
     cluster.move_to(0, "/ip4/127.0.0.1/tcp/1");
     drain(&mut cluster);
+}
+
+#[test]
+fn a_grant_that_comes_when_its_lender_has_given_it_up_is_not_taken_up() {
+    for delay_ms in (100..2_500).step_by(100) {
+        let slow = Net { delay_ms, loss_percent: 20, duplicate_percent: 50 };
+        let steps = vec![(0, slow), (0, BUSY), (5_000, Load { node: 1, percent: 250, wait_ms: 500 })];
+        let end = vec![(3_000, Drain(500)), (2_000, Drain(500))];
+        survive(&Schedule { steps: [steps, end].concat(), seed: delay_ms, ..swarm(2) });
+    }
+}
+
+#[test]
+fn a_slow_clock_does_not_hold_a_lease_longer_than_a_fast_one_waits() {
+    for seed in 0..20 {
+        let mut cluster = Schedule { drift_ppm: 200, seed, ..swarm(2) }.cluster(Policy::Strict);
+        cluster.set_faults(Faults { delay: (0, 1_000), ..LOOPBACK });
+        // Both lend in turn, so that whichever is the slower borrows once; then they lose sight of each other.
+        for borrower in [0, 1] {
+            for _ in 0..100 {
+                cluster.run_for(TICK);
+                cluster.ask(borrower, 3, Duration::from_millis(500));
+            }
+            cluster.cut(0, 1);
+            cluster.run_for(4 * SEC);
+            cluster.heal();
+            cluster.run_for(4 * SEC);
+        }
+    }
 }
 
 /// After a time in peace one leaves; gives back how long it took.

@@ -520,6 +520,10 @@ impl Cluster {
         let now = self.clock(place);
         if let Some(node) = &mut self.machines[place].node {
             node.handle(input, now);
+            assert!(
+                node.next_deadline() > now,
+                "node {place} was looked after and still has something to do"
+            );
             self.drain(place);
         }
     }
