@@ -195,6 +195,8 @@ pub struct Node {
     gifts_taken: BTreeMap<Replica, Vec<u128>>,
     pages: Pages,
     peers: BTreeMap<NodeId, Peer>,
+    /// The latest life of every node that was ever heard first-hand in this life.
+    lives: BTreeMap<NodeId, Incarnation>,
     /// When links went down that have not come back.
     down_at: BTreeMap<NodeId, Instant>,
     addresses: Vec<String>,
@@ -243,6 +245,7 @@ impl Node {
             gifts_taken: BTreeMap::new(),
             pages: Pages::new(config.id, config.incarnation, now),
             peers: BTreeMap::new(),
+            lives: BTreeMap::new(),
             down_at: BTreeMap::new(),
             addresses: Vec::new(),
             reached_at: BTreeMap::new(),

@@ -18,6 +18,9 @@ const DIGEST_SPACING: Duration = Duration::from_millis(200);
 /// What a peer has not confirmed after this long is sent again.
 const CONFIRM: Duration = Duration::from_secs(1);
 
+/// The most nodes that are heard first-hand in one life; further ones are not listened to.
+const LIVES_MAX: usize = 4_096;
+
 /// A link to a peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -186,7 +189,15 @@ impl Node {
     }
 
     pub(super) fn hear(&mut self, from: NodeId, message: &Message, now: Instant) {
+        // Leases with a former life are forgotten when the next life is heard. A grant of the former life that comes even
+        // later would be taken for a new one, with all that was ever lent under it.
+        let latest = self.lives.get(&from).copied();
+        let is_over = latest.is_some_and(|latest| latest > message.incarnation);
+        if is_over || (latest.is_none() && self.lives.len() >= LIVES_MAX) {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        self.lives.insert(from, message.incarnation);
         match peer.incarnation {
             Some(known) if known > message.incarnation => return,
             Some(known) if known == message.incarnation => {}
