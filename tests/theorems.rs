@@ -445,12 +445,12 @@ fn a_grant_of_a_former_life_that_comes_after_the_next_life_was_heard_is_void() {
     let steps = vec![
         (3_096, Load { node: 5, percent: 16, wait_ms: 1_651 }),
         (0, Load { node: 2, percent: 153, wait_ms: 4_514 }),
-        (665, Net { delay_ms: 0, jitter_ms: 2_164, loss_percent: 6, duplicate_percent: 28 }),
+        (665, Net { delay_ms: 2_164, loss_percent: 6, duplicate_percent: 28 }),
         (902, Load { node: 0, percent: 0, wait_ms: 0 }),
         (2_368, CutOneWay(2, 2)),
         (538, Ask { node: 1, percent: 0, wait_ms: 1 }),
         (0, Leave(1)),
-        (2_936, Net { delay_ms: 0, jitter_ms: 145, loss_percent: 21, duplicate_percent: 0 }),
+        (2_936, Net { delay_ms: 145, loss_percent: 21, duplicate_percent: 0 }),
         (0, Restart(2)),
         (293, Heal),
     ];
@@ -577,14 +577,5 @@ fn leases_of_a_node_that_vanished_are_back_within_their_time_to_live() {
             let took = back_after(wait * MS, vanish);
             assert!(took <= most, "{how} after {wait} ms: {} ms", took / MS);
         }
-    }
-}
-#[test]
-fn dbg() {
-    for delay_ms in (900..2_600).step_by(100) {
-        let slow = Net { delay_ms, jitter_ms: 20, loss_percent: 0, duplicate_percent: 0 };
-        let steps = vec![(0, BUSY), (500, slow), (6_000, Drain(1_000))];
-        let s = Schedule { steps, ..swarm(3) };
-        if std::panic::catch_unwind(|| survive(&s)).is_err() { println!("FAILS {delay_ms}"); }
     }
 }
