@@ -190,16 +190,16 @@ impl Lent {
         if now < self.until {
             return None;
         }
-        // What is still on its way comes too late to be taken up.
-        self.overfull = Level::ZERO;
         let out = self.out();
-        if out == Share::ZERO {
+        if out == Share::ZERO && self.overfull == Level::ZERO {
             return None;
         }
+        // What is still on its way comes too late to be taken up, and must not come again with the next grant either.
+        self.overfull = Level::ZERO;
         self.returned = self.grant.share;
         // Nothing that the borrower says of this sequence can come home any more.
         self.returned_version = u64::MAX;
-        Some(out)
+        (out > Share::ZERO).then_some(out)
     }
 
     /// Whether the lease has run out and a new sequence is needed to lend again.
