@@ -367,6 +367,22 @@ mod tests {
     }
 
     #[test]
+    fn level_that_was_not_heard_of_in_time_does_not_come_with_the_next_grant() {
+        let (mut lent, mut borrowed) = (Lent::new(1), Borrowed::new());
+        let level = Moved { share: Share::ZERO, level: Level(7) };
+        lent.raise(level, level.level, at(0));
+        lent.send((at(1), at(0)), at(0));
+        assert_eq!(lent.overfull(), Level(7));
+        assert_eq!(lent.expire(at(2_002)), None);
+        assert_eq!(lent.overfull(), Level::ZERO);
+        assert!(lent.is_closed(), "the next grant is of a new sequence");
+
+        let mut next = Lent::new(2);
+        next.raise(parts(10), Level::ZERO, at(3_000));
+        assert_eq!(borrowed.hear(&next.send((at(3_000), at(3_000)), at(3_000)), at(3_000)), parts(10));
+    }
+
+    #[test]
     fn an_old_sequence_is_never_taken_up_again() {
         let (mut first, mut borrowed) = (Lent::new(1), Borrowed::new());
         first.raise(parts(100), Level::ZERO, at(0));
