@@ -16,8 +16,10 @@ pub const MESSAGE_MAX: usize = 64 * 1024;
 /// The most bytes of a saved state: 1,024 members that all gave to one another a few times.
 pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 
-/// The version of messages and of saved states that this program speaks.
-pub const VERSION: u8 = 1;
+/// The version of messages that this program speaks. Version 1 named the author of every delta.
+pub const MESSAGE_VERSION: u8 = 2;
+/// The version of saved states that this program reads and writes.
+pub const SAVED_VERSION: u8 = 1;
 
 /// Bytes that are not what they should be. Nothing was taken from them.
 #[derive(Debug, Error)]
@@ -29,8 +31,8 @@ pub enum WireError {
     #[error("it is empty")]
     Empty,
     /// Another version, perhaps of a newer program.
-    #[error("it has version {0}, this program speaks version {VERSION}")]
-    Version(u8),
+    #[error("it has version {0}, this program speaks version {1}")]
+    Version(u8, u8),
     /// The body is not what the version says.
     #[error("it is malformed: {0}")]
     Malformed(String),
@@ -44,7 +46,7 @@ pub enum WireError {
 /// # Errors
 /// If it would be longer than [`MESSAGE_MAX`].
 pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
-    encode::<_, MESSAGE_MAX>(message)
+    encode::<_, MESSAGE_MAX>(message, MESSAGE_VERSION)
 }
 
 /// A message from bytes; allocates no more than a small multiple of them.
@@ -52,7 +54,7 @@ pub fn encode_message(message: &Message) -> Result<Vec<u8>, WireError> {
 /// # Errors
 /// Bytes that are not exactly one message of this version.
 pub fn decode_message(bytes: &[u8]) -> Result<Message, WireError> {
-    decode::<_, MESSAGE_MAX>(bytes)
+    decode::<_, MESSAGE_MAX>(bytes, MESSAGE_VERSION)
 }
 
 /// A saved state as bytes.
@@ -60,7 +62,7 @@ pub fn decode_message(bytes: &[u8]) -> Result<Message, WireError> {
 /// # Errors
 /// If it would be longer than [`SAVED_MAX`].
 pub fn encode_saved(saved: &Saved) -> Result<Vec<u8>, WireError> {
-    encode::<_, SAVED_MAX>(saved)
+    encode::<_, SAVED_MAX>(saved, SAVED_VERSION)
 }
 
 /// A saved state from bytes.
@@ -68,15 +70,15 @@ pub fn encode_saved(saved: &Saved) -> Result<Vec<u8>, WireError> {
 /// # Errors
 /// Bytes that are not exactly one saved state of this version.
 pub fn decode_saved(bytes: &[u8]) -> Result<Saved, WireError> {
-    decode::<_, SAVED_MAX>(bytes)
+    decode::<_, SAVED_MAX>(bytes, SAVED_VERSION)
 }
 
 const fn config<const MAX: usize>() -> Configuration<LittleEndian, Varint, Limit<MAX>> {
     bincode::config::standard().with_limit::<MAX>()
 }
 
-fn encode<T: Serialize, const MAX: usize>(value: &T) -> Result<Vec<u8>, WireError> {
-    let mut bytes = vec![VERSION];
+fn encode<T: Serialize, const MAX: usize>(value: &T, version: u8) -> Result<Vec<u8>, WireError> {
+    let mut bytes = vec![version];
     bincode::serde::encode_into_std_write(value, &mut bytes, config::<MAX>())
         .map_err(|error| WireError::Malformed(error.to_string()))?;
     if bytes.len() > MAX {
@@ -85,13 +87,13 @@ fn encode<T: Serialize, const MAX: usize>(value: &T) -> Result<Vec<u8>, WireErro
     Ok(bytes)
 }
 
-fn decode<T: DeserializeOwned, const MAX: usize>(bytes: &[u8]) -> Result<T, WireError> {
+fn decode<T: DeserializeOwned, const MAX: usize>(bytes: &[u8], version: u8) -> Result<T, WireError> {
     if bytes.len() > MAX {
         return Err(WireError::TooLong(bytes.len(), MAX));
     }
-    let (version, body) = bytes.split_first().ok_or(WireError::Empty)?;
-    if *version != VERSION {
-        return Err(WireError::Version(*version));
+    let (theirs, body) = bytes.split_first().ok_or(WireError::Empty)?;
+    if *theirs != version {
+        return Err(WireError::Version(*theirs, version));
     }
     let (value, used) = bincode::serde::decode_from_slice(body, config::<MAX>())
         .map_err(|error| WireError::Malformed(error.to_string()))?;
@@ -120,6 +122,8 @@ mod tests {
             echo: None,
             silence_ms: 1_000,
             digest: Digest::Hash(9),
+            version: 5,
+            news: None,
             deltas: Vec::new(),
             grants: Vec::new(),
             returns: Vec::new(),
@@ -141,14 +145,14 @@ mod tests {
         let bytes = encode_message(&message()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let author = "03".repeat(32);
-        assert_eq!(hex, format!("010701{author}01fd000000000001000000fbe8030109000000"));
+        assert_eq!(hex, format!("020701{author}01fd000000000001000000fbe80301090500000000"));
     }
 
     #[test]
     fn each_kind_of_bad_bytes_is_named() {
         let good = encode_message(&message()).unwrap();
         assert!(matches!(decode_message(&[]), Err(WireError::Empty)));
-        assert!(matches!(decode_message(&[9, 0]), Err(WireError::Version(9))));
+        assert!(matches!(decode_message(&[9, 0]), Err(WireError::Version(9, MESSAGE_VERSION))));
         assert!(matches!(decode_message(&good[..good.len() - 1]), Err(WireError::Malformed(_))));
         assert!(matches!(decode_message(&[&good[..], &[0]].concat()), Err(WireError::Trailing(1))));
         assert!(matches!(decode_message(&vec![1; MESSAGE_MAX + 1]), Err(WireError::TooLong(..))));

@@ -440,7 +440,8 @@ fn a_grant_that_comes_when_its_lender_has_given_it_up_is_not_taken_up() {
     // The answer to a wish is older than a lease lives; the lender then hears nothing more and takes its own back.
     for delay_ms in (900..2_600).step_by(100) {
         let slow = Net { delay_ms, jitter_ms: 20, loss_percent: 0, duplicate_percent: 0 };
-        let steps = vec![(0, BUSY), (0, slow), (4_000, CutOneWay(0, 1)), (0, CutOneWay(0, 2)), (9_000, Drain(1_000))];
+        let steps =
+            vec![(0, BUSY), (0, slow), (4_000, CutOneWay(0, 1)), (0, CutOneWay(0, 2)), (9_000, Drain(1_000))];
         survive(&Schedule { steps, ..swarm(3) });
     }
 }
@@ -586,4 +587,28 @@ fn leases_of_a_node_that_vanished_are_back_within_their_time_to_live() {
             assert!(took <= most, "{how} after {wait} ms: {} ms", took / MS);
         }
     }
+}
+
+/// A lender that heard an old message over a new link thought the borrower alive, and lent under a lease whose time was
+/// over.
+#[test]
+fn a_message_that_a_new_link_brings_late_makes_nobody_look_alive() {
+    let slow = Net { delay_ms: 50, jitter_ms: 1_654, loss_percent: 2, duplicate_percent: 20 };
+    let steps = vec![
+        (284, Drain(20)),
+        (1_418, slow),
+        (0, Move(5)),
+        (1_751, Heal),
+        (135, Halves(1)),
+        (264, Leave(2)),
+        (10, Ask { node: 5, percent: 29, wait_ms: 1_590 }),
+        (76, Restart(3)),
+        (382, Load { node: 1, percent: 4, wait_ms: 0 }),
+        (295, Drain(1_050)),
+        (1_663, Move(1)),
+        (1_174, Isolate(1)),
+        (521, Heal),
+        (397, Crash(1)),
+    ];
+    survive(&Schedule { steps, amount: 7, burst: 35, drift_ppm: 87, seed: 41_911, ..swarm(6) });
 }

@@ -43,10 +43,25 @@ impl Demand {
     /// frees its share long before the window is empty.
     pub fn recent(&mut self, now: Instant) -> u64 {
         self.advance(now);
-        let recent = self.slots.iter().fold(0_u64, |sum, units| sum.saturating_add(*units));
+        let recent = self.sum();
+        if now > self.last + self.patience(recent) { 0 } else { recent }
+    }
+
+    /// When arrivals will have ceased if none comes any more; none if they have at `now`.
+    pub fn ceases_at(&mut self, now: Instant) -> Option<Instant> {
+        self.advance(now);
+        let at = self.last + self.patience(self.sum());
+        (self.largest > 0 && at >= now).then_some(at + Duration::from_nanos(1))
+    }
+
+    fn sum(&self) -> u64 {
+        self.slots.iter().fold(0_u64, |sum, units| sum.saturating_add(*units))
+    }
+
+    /// How long after the last arrival more are expected.
+    fn patience(&self, recent: u64) -> Duration {
         let arrivals = recent / self.largest.max(1);
-        let ceased = (WINDOW * 8 / u32::try_from(arrivals.max(1)).unwrap_or(u32::MAX)).max(CEASED_MIN);
-        if now.since(self.last) > ceased { 0 } else { recent }
+        (WINDOW * 8 / u32::try_from(arrivals.max(1)).unwrap_or(u32::MAX)).max(CEASED_MIN)
     }
 
     /// The largest arrival since the window was last empty.

@@ -15,8 +15,12 @@ use super::id::{Incarnation, NodeId};
 use super::record::{Key, Value};
 use super::time::Instant;
 
-/// The most authors that are remembered. With former lives a full digest is then at most 18 KiB.
-pub const PAGES_MAX: usize = 256;
+/// The most authors that are remembered.
+pub const PAGES_MAX: usize = 1_024;
+/// Into how many parts the pages are divided, by author, to find those that differ.
+pub const BUCKETS: usize = 64;
+/// The most summaries in a digest, about 24 KiB of them; the rest is compared the next time.
+const SUMMARIES_MAX: usize = 512;
 /// The most former lives of which the rows are remembered: the latest of all authors.
 pub const FORMER_MAX: usize = 128;
 /// No life at all: the page of what is known of an author's ledger records. Real lives begin with one.
@@ -172,17 +176,69 @@ pub struct Pages {
     former: BTreeMap<(Incarnation, NodeId), Page>,
     /// What is known of the ledger, by who wrote it.
     remembered: BTreeMap<NodeId, Page>,
+    hashes: Hashes,
+}
+
+/// A hash of all that is known, in parts and as a whole, kept up with every change: sums, so that the order of changes
+/// does not matter.
+#[derive(Clone, Debug)]
+struct Hashes {
+    of_author: BTreeMap<NodeId, u64>,
+    of_bucket: [u64; BUCKETS],
+}
+
+impl Hashes {
+    fn set(&mut self, author: NodeId, hash: u64) {
+        let known = self.of_author.insert(author, hash).unwrap_or(0);
+        let bucket = &mut self.of_bucket[bucket(&author)];
+        *bucket = bucket.wrapping_sub(known).wrapping_add(hash);
+    }
+}
+
+/// In which part an author's pages are.
+fn bucket(author: &NodeId) -> usize {
+    (mix_author(author) >> (64 - BUCKETS.trailing_zeros())) as usize
+}
+
+fn mix_author(author: &NodeId) -> u64 {
+    author
+        .0
+        .chunks_exact(8)
+        .fold(0, |hash, word| mix(hash ^ word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))))
+}
+
+/// The finalizer of SplitMix64 (Steele et al. 2014). Collisions delay a repair until the next change; nobody gains by
+/// making one.
+fn mix(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 impl Pages {
     /// Only an empty page of one's own.
     pub fn new(me: NodeId, incarnation: Incarnation, now: Instant) -> Self {
-        Self {
+        let mut pages = Self {
             me,
             pages: BTreeMap::from([(me, Page::new(incarnation, now))]),
             former: BTreeMap::new(),
             remembered: BTreeMap::new(),
-        }
+            hashes: Hashes { of_author: BTreeMap::new(), of_bucket: [0; BUCKETS] },
+        };
+        pages.rehash(me);
+        pages
+    }
+
+    /// Must follow every change of an author's pages.
+    fn rehash(&mut self, author: NodeId) {
+        let summed = |hash: u64, page: &Page| {
+            hash.wrapping_add(mix(mix(mix_author(&author) ^ page.incarnation.0) ^ page.version))
+        };
+        let former = self.former.iter().filter(|((_, node), _)| *node == author).map(|(_, page)| page);
+        let pages = self.pages.get(&author).into_iter().chain(self.remembered.get(&author)).chain(former);
+        let hash = pages.fold(0, summed);
+        self.hashes.set(author, hash);
     }
 
     /// Voids everything: there is only an empty page of one's own, whose versions go on.
@@ -191,6 +247,7 @@ impl Pages {
         let (version, fresh) = (own.version, Self::new(self.me, own.incarnation, now));
         *self = fresh;
         self.pages.values_mut().for_each(|page| page.version = version);
+        self.rehash(self.me);
     }
 
     /// Keeps what is known of the ledger records that `author` wrote, as a page beside its own: it outlives the author's
@@ -205,14 +262,17 @@ impl Pages {
         let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
         let entries = entries.into_iter().map(|(key, value)| (key, (version, value))).collect();
         self.remembered.insert(author, Page { version, entries, ..Page::new(REMEMBERED, now) });
+        self.rehash(author);
     }
 
     fn keep_former(&mut self, author: NodeId, page: Page) {
         let page = page.into_former();
         if page.version > 0 && self.keeps_former((page.incarnation, author)) {
             self.former.insert((page.incarnation, author), page);
-            if self.former.len() > FORMER_MAX {
-                self.former.pop_first();
+            if self.former.len() > FORMER_MAX
+                && let Some(((_, forgotten), _)) = self.former.pop_first()
+            {
+                self.rehash(forgotten);
             }
         }
     }
@@ -268,7 +328,13 @@ impl Pages {
         page.version += 1;
         page.news_at = now;
         page.entries.insert(key, (page.version, value));
+        self.rehash(self.me);
         true
+    }
+
+    /// How many pages there are, lives and what is remembered counted apart.
+    pub fn len(&self) -> usize {
+        self.pages.len() + self.former.len() + self.remembered.len()
     }
 
     /// How far every page is known.
@@ -283,17 +349,39 @@ impl Pages {
         digest
     }
 
-    /// A short form of the digest: two nodes that know the same have the same (FNV-1a; a collision delays repair
-    /// until the next change).
-    pub fn digest_hash(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for summary in self.digest() {
-            let numbers = [summary.incarnation.0.to_be_bytes(), summary.version.to_be_bytes()];
-            for byte in summary.author.0.iter().chain(numbers.iter().flatten()) {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    /// How far the pages in these buckets are known, as far as they fit a message, and in which buckets those are: from
+    /// another one on with every change of one's own page.
+    pub fn digest_of(&self, buckets: u64) -> (u64, Vec<Summary>) {
+        let mut count = [0_usize; BUCKETS];
+        self.lives().for_each(|(author, _)| count[bucket(&author)] += 1);
+        let (mut told, mut room) = (0, SUMMARIES_MAX);
+        let first = self.own_version() as usize;
+        for place in (0..BUCKETS).map(|place| (first + place) % BUCKETS) {
+            if buckets & 1 << place != 0 && (count[place] <= room || told == 0) {
+                told |= 1 << place;
+                room = room.saturating_sub(count[place]);
             }
         }
-        hash
+        let mut digest = self.digest();
+        digest.retain(|summary| told & 1 << bucket(&summary.author) != 0);
+        (told, digest)
+    }
+
+    /// A short form of the digest: two nodes that know the same have the same.
+    pub fn digest_hash(&self) -> u64 {
+        self.hashes.of_bucket.iter().fold(0, |sum, hash| sum.wrapping_add(*hash))
+    }
+
+    /// A short form of the digest of each bucket.
+    pub fn bucket_hashes(&self) -> Vec<u32> {
+        self.hashes.of_bucket.iter().map(|hash| *hash as u32).collect()
+    }
+
+    /// The buckets in which somebody with these hashes knows something else.
+    pub fn differing(&self, theirs: &[u32]) -> u64 {
+        let ours = self.bucket_hashes();
+        let differs = |place: &usize| theirs.get(*place).is_some_and(|hash| *hash != ours[*place]);
+        (0..BUCKETS).filter(differs).fold(0, |buckets, place| buckets | 1 << place)
     }
 
     /// What changed on one's own page since `sent`, for a peer that is known to know it up to `confirmed`; none if nothing
@@ -310,14 +398,14 @@ impl Pages {
         Some(page.delta(self.me, sent, DELTA_BYTES_MAX))
     }
 
-    /// What a peer with this digest lacks, at most about [`DELTA_BYTES_MAX`] of it, and whether the peer knows
-    /// something that is lacking here.
-    pub fn lacking(&self, digest: &[Summary]) -> (Vec<Delta>, bool) {
+    /// What a peer with this digest of these buckets lacks, at most about [`DELTA_BYTES_MAX`] of it, and whether the peer
+    /// knows something that is lacking here.
+    pub fn lacking(&self, buckets: u64, digest: &[Summary]) -> (Vec<Delta>, bool) {
         let known = |summary: &Summary| ((summary.author, summary.incarnation), summary.version);
         let theirs: BTreeMap<_, _> = digest.iter().map(known).collect();
         let mut deltas = Vec::new();
         let mut room = DELTA_BYTES_MAX;
-        for (author, page) in self.lives() {
+        for (author, page) in self.lives().filter(|(author, _)| buckets & 1 << bucket(author) != 0) {
             let since = theirs.get(&(author, page.incarnation)).copied().unwrap_or(0);
             if page.version > since && room > 0 {
                 // Versions of a former life or of what is remembered are no prefixes: such a page goes as a whole.
@@ -334,7 +422,10 @@ impl Pages {
             }
         }
         let behind = theirs.iter().any(|(&(author, incarnation), version)| {
-            let is_latest = self.pages.get(&author).is_none_or(|page| page.incarnation < incarnation);
+            let is_latest = match self.pages.get(&author) {
+                Some(page) => page.incarnation < incarnation,
+                None => self.pages.len() < PAGES_MAX,
+            };
             match self.life(author, incarnation) {
                 Some(page) => *version > page.version,
                 None => *version > 0 && (is_latest || self.keeps_former((incarnation, author))),
@@ -346,6 +437,12 @@ impl Pages {
     /// Merges a delta. Nobody else's word moves one's own page, older lives tell only what they admitted, older versions
     /// change nothing, and pages or values beyond the bounds are left out.
     pub fn absorb(&mut self, delta: &Delta, now: Instant) -> Absorbed {
+        let absorbed = self.take_up(delta, now);
+        self.rehash(delta.author);
+        absorbed
+    }
+
+    fn take_up(&mut self, delta: &Delta, now: Instant) -> Absorbed {
         let mut absorbed = Absorbed::default();
         if delta.incarnation == REMEMBERED {
             // For the ledger alone, which knows what is news; the author itself knows better.
@@ -426,12 +523,12 @@ mod tests {
         let (mut one, mut other) = (pages(1), pages(2));
         write(&mut one, 1, 10);
         write(&mut other, 1, 20);
-        let (deltas, behind) = one.lacking(&other.digest());
+        let (deltas, behind) = one.lacking(u64::MAX, &other.digest());
         assert!(behind);
         for delta in &deltas {
             other.absorb(delta, Instant::ZERO);
         }
-        let (deltas, behind) = other.lacking(&one.digest());
+        let (deltas, behind) = other.lacking(u64::MAX, &one.digest());
         assert!(!behind);
         for delta in &deltas {
             one.absorb(delta, Instant::ZERO);
@@ -447,10 +544,10 @@ mod tests {
         write(&mut one, 3, 30);
         let late = one.own_delta(2, 2).unwrap();
         assert!(other.absorb(&late, Instant::ZERO).gap);
-        let (deltas, _) = one.lacking(&other.digest());
+        let (deltas, _) = one.lacking(u64::MAX, &other.digest());
         assert_eq!(deltas[0].since, 0);
         assert!(!other.absorb(&deltas[0], Instant::ZERO).gap);
-        assert_eq!(one.lacking(&other.digest()).0, []);
+        assert_eq!(one.lacking(u64::MAX, &other.digest()).0, []);
     }
 
     #[test]
@@ -460,12 +557,12 @@ mod tests {
         (0..1_000).for_each(|key| write(&mut one, key, key));
         let mut pieces = 0;
         while one.digest_hash() != other.digest_hash() && pieces < 100 {
-            let (deltas, _) = one.lacking(&other.digest());
+            let (deltas, _) = one.lacking(u64::MAX, &other.digest());
             assert!(deltas.iter().map(|delta| delta.entries.len()).sum::<usize>() < 400);
             for delta in &deltas {
                 assert!(!other.absorb(delta, Instant::ZERO).gap);
             }
-            for delta in other.lacking(&one.digest()).0 {
+            for delta in other.lacking(u64::MAX, &one.digest()).0 {
                 one.absorb(&delta, Instant::ZERO);
             }
             pieces += 1;

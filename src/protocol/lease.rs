@@ -134,6 +134,17 @@ impl Lent {
         self.grant.version += 1;
     }
 
+    /// When it would end if the grant were sent with this echo.
+    pub fn end_with(&self, echo: (Instant, Instant)) -> Instant {
+        let (echo, heard_at) = echo;
+        let end = heard_at + TTL + DRIFT_ALLOWANCE;
+        match () {
+            () if self.is_closed() || self.grant.echo == Instant::ZERO => end,
+            () if echo > self.grant.echo => self.until.max(end),
+            () => self.until,
+        }
+    }
+
     /// The grant to send at `now`, prolonged if `echo` is news: the newest moment of the borrower's clock that the lender
     /// knows, and when it heard it on its own.
     pub fn send(&mut self, echo: (Instant, Instant), now: Instant) -> Grant {

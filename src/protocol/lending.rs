@@ -35,6 +35,11 @@ pub const GRAIN: u64 = 64;
 pub const FINE_GRAIN: u64 = 1_024;
 
 impl Position {
+    /// Whether it holds more than it should.
+    pub fn has_excess(&self) -> bool {
+        self.excess(GRAIN) > Share::ZERO
+    }
+
     fn excess(&self, grain: u64) -> Share {
         self.beyond(self.held, self.target, grain)
     }

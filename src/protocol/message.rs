@@ -6,6 +6,7 @@ use super::gossip::{Delta, Summary};
 use super::id::{Incarnation, LedgerId};
 use super::lease::{Grant, Return};
 use super::limit::Fingerprint;
+use super::record::{Key, Value};
 use super::time::Instant;
 
 /// One message, sent over a link that proves who sent it. It may be lost, doubled, late or out of order.
@@ -25,12 +26,27 @@ pub struct Message {
     pub silence_ms: u32,
     /// What the sender knows of pages.
     pub digest: Digest,
-    /// News of pages: the sender's own and those that it passes on.
+    /// The version of the sender's own page, so that a recipient which knows less notices.
+    pub version: u64,
+    /// News of the sender's own page.
+    pub news: Option<News>,
+    /// News of other pages, passed on.
     pub deltas: Vec<Delta>,
     /// Leases that the sender has out to the recipient.
     pub grants: Vec<(Fingerprint, Grant)>,
     /// Leases that the sender has from the recipient.
     pub returns: Vec<(Fingerprint, Return)>,
+}
+
+/// What changed on the sender's own page: a [`Delta`] whose author and life the message tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// See [`Delta::since`].
+    pub since: u64,
+    /// See [`Delta::upto`].
+    pub upto: u64,
+    /// See [`Delta::entries`].
+    pub entries: Vec<(Key, u64, Value)>,
 }
 
 /// What the sender last heard of the recipient.
@@ -53,6 +69,8 @@ pub enum Digest {
     None,
     /// Enough to see whether both know the same; a recipient that does not answers with its full digest.
     Hash(u64),
-    /// Everything: the recipient answers with what the sender lacks.
-    Full(Vec<Summary>),
+    /// A hash for each bucket of pages: the recipient answers with how far it knows those in which it differs.
+    Buckets(Vec<u32>),
+    /// Everything in these buckets, a bit for each: the recipient answers with what the sender lacks.
+    Full(u64, Vec<Summary>),
 }

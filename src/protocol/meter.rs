@@ -9,7 +9,7 @@ use super::bucket::{LeakyBucket, Level};
 use super::counter::GCounter;
 use super::demand::Demand;
 use super::id::Replica;
-use super::lease::{Borrowed, Grant, Lent, Moved, Return};
+use super::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use super::limit::{Fingerprint, Limit};
 use super::share::{ONE, Share};
 use super::time::Instant;
@@ -131,6 +131,16 @@ impl Meter {
         self.bucket.shrink(share, level)
     }
 
+    /// Whether share lent now would stay lent for a while: the borrower, whose clock showed `echo.0` when it was last
+    /// heard, which was at `echo.1` here, is known to have lived lately.
+    pub fn would_last(&self, borrower: &Replica, echo: (Instant, Instant), now: Instant) -> bool {
+        let end = match self.lent.get(borrower) {
+            Some(lent) => lent.end_with(echo),
+            None => echo.1 + TTL,
+        };
+        end > now + TTL / 2
+    }
+
     /// Lends free base share with about `level` (at least what the remaining share cannot hold).
     ///
     /// # Panics
@@ -243,6 +253,17 @@ impl Meter {
     /// Whether a grant should be sent to this borrower at `now`.
     pub fn grant_is_due(&self, borrower: &Replica, echo: Instant, now: Instant) -> bool {
         self.lent.get(borrower).is_some_and(|lent| lent.is_due(echo, now))
+    }
+
+    /// To whom something is lent, or was under a lease that has not ended.
+    pub fn borrowers(&self) -> impl Iterator<Item = &Replica> {
+        self.lent.iter().filter(|(_, lent)| !lent.is_closed()).map(|(borrower, _)| borrower)
+    }
+
+    /// Whether share is out on loan between this node and that one, in either direction.
+    pub fn has_lease_with(&self, replica: &Replica) -> bool {
+        self.lent.get(replica).is_some_and(|lent| lent.out() > Share::ZERO)
+            || self.borrowed.get(replica).is_some_and(|lease| lease.held() > Share::ZERO)
     }
 
     /// What to tell a lender, if it ever lent.

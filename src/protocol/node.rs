@@ -18,11 +18,13 @@
 mod admission;
 mod exchange;
 mod membership;
+mod peers;
 mod sharing;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
@@ -44,7 +46,8 @@ use super::queue::{Queue, Ticket};
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::time::Instant;
-use exchange::Peer;
+use peers::Peers;
+use sharing::Neighbour;
 
 /// How often a node looks around while something changes.
 pub const ROUND: Duration = Duration::from_millis(100);
@@ -53,6 +56,10 @@ pub const BUSY_SILENCE: Duration = Duration::from_secs(1);
 /// How often at least it says something to each peer when nothing does. A peer is silent, and its link is closed,
 /// after twice this and a half second.
 pub const IDLE_SILENCE: Duration = Duration::from_secs(5);
+/// The longest silence that is believed. More than ten links are greeted less often than every [`IDLE_SILENCE`] each.
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Up to so many links a node tells all of them all of its news at once; beyond, those whom it concerns.
+pub const FEW_LINKS: usize = 16;
 /// How long leaving may take: borrowers give back within a round trip, or their leases end.
 pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -194,7 +201,7 @@ pub struct Node {
     /// Level of gifts already taken, by voucher and its life, per meter.
     gifts_taken: BTreeMap<Replica, Vec<u128>>,
     pages: Pages,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: Peers,
     /// The latest life of every node that was ever heard first-hand in this life.
     lives: BTreeMap<NodeId, Incarnation>,
     /// When links went down that have not come back.
@@ -215,7 +222,15 @@ pub struct Node {
     next_expiry: Instant,
     /// When the next peer may be asked to vouch for this node.
     join_at: Instant,
-    idle_rounds: u32,
+    /// Requests came lately, or leases run.
+    busy: bool,
+    /// How many rounds have passed in which nothing changed, and what the page was at the last.
+    still_rounds: u32,
+    version_at_round: u64,
+    /// When to compare what is known with some peer.
+    compare_at: Instant,
+    /// The rows that the targets are made of, by meter; none if they must be looked up again.
+    near: Vec<Option<Arc<Vec<Neighbour>>>>,
     /// Meters whose shares should be looked at before the present call returns.
     stale: bool,
     /// Ledger news of others that is not on disk yet, and when it will be.
@@ -244,12 +259,13 @@ impl Node {
             bases: BTreeMap::new(),
             gifts_taken: BTreeMap::new(),
             pages: Pages::new(config.id, config.incarnation, now),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             lives: BTreeMap::new(),
             down_at: BTreeMap::new(),
             addresses: Vec::new(),
             reached_at: BTreeMap::new(),
             pools,
+            near: vec![None; meters.len()],
             meters,
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
@@ -259,7 +275,10 @@ impl Node {
             rows_due: now,
             next_expiry: Instant::from_nanos(u64::MAX),
             join_at: now,
-            idle_rounds: 0,
+            busy: true,
+            still_rounds: 0,
+            version_at_round: 0,
+            compare_at: now,
             stale: true,
             save_at: None,
             config,
@@ -346,7 +365,7 @@ impl Node {
             next = next.min(until);
         }
         let times = self.save_at.into_iter().chain(self.settles_at);
-        self.peers.values().filter_map(Peer::send_at).chain(times).fold(next, Instant::min)
+        self.peers.send_at().into_iter().chain(times).fold(next, Instant::min)
     }
 
     /// What is due by the clock.
@@ -397,7 +416,7 @@ impl Node {
         self.serve_all(now);
         self.look_at_expiries();
         // Leases live for less than idle rounds are apart.
-        if self.idle_rounds > 0 && self.next_expiry < Instant::from_nanos(u64::MAX) {
+        if !self.busy && self.next_expiry < Instant::from_nanos(u64::MAX) {
             self.wake(now);
         }
         self.leave_if_done(now);
@@ -452,7 +471,7 @@ impl Node {
             lost,
         };
         if self.pages.publish(Key::Profile, Value::Profile(profile), now) {
-            self.peers_should_hear();
+            self.peers_should_hear(now);
         }
     }
 

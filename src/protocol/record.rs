@@ -110,3 +110,44 @@ pub struct Row {
     /// The tag up to which its present turn lasts.
     pub turn_end: u64,
 }
+
+/// Shares that differ by less than this part of the greater are told at once to nobody.
+const GRAIN: u64 = 64;
+
+impl Row {
+    /// Whether peers should hear at once that it is no longer the one they know.
+    pub fn is_urgent_after(&self, known: &Self) -> bool {
+        self.waiting > known.waiting
+            || (self.waiting == 0) != (known.waiting == 0)
+            || (self.need == 0) != (known.need == 0)
+            || self.base != known.base
+            || self.turn_end != known.turn_end
+            || (self.tag >= self.turn_end) != (known.tag >= known.turn_end)
+            || far(self.held, known.held, GRAIN)
+            || self.wants_more_than(known)
+    }
+
+    /// Whether all that makes it [urgent](Self::is_urgent_after) is that more is asked for.
+    pub fn is_mere_demand_after(&self, known: &Self) -> bool {
+        let as_known = Self { demand: known.demand, ..*self };
+        self.wants_more_than(known) && !as_known.is_urgent_after(known)
+    }
+
+    /// Whether somebody who knew the other may have to lend or give back because of this one.
+    pub fn is_material_after(&self, known: &Self) -> bool {
+        let sated = |row: &Self| row.waiting > 0 && row.demand > row.held + row.held.scale(1, 4);
+        self.is_urgent_after(known)
+            || self.free != known.free
+            || (!(sated(self) && sated(known)) && far(self.demand, known.demand, 16))
+    }
+
+    fn wants_more_than(&self, known: &Self) -> bool {
+        self.waiting > 0 && self.demand > known.demand && far(self.demand, known.demand, 4)
+    }
+}
+
+/// Whether two shares differ by more than a `part` of the greater.
+pub fn far(one: Share, other: Share, part: u64) -> bool {
+    let (more, less) = (one.max(other), one.min(other));
+    more - less > more.scale(1, part)
+}

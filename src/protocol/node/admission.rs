@@ -101,7 +101,7 @@ impl Node {
                 meter.demand.arrive(*units, now);
             }
         }
-        if self.idle_rounds > 0 {
+        if !self.busy {
             self.wake(now);
         }
         let lacking = (0..count).find(|place| !self.meters[first + place].bucket().has(units[*place]));

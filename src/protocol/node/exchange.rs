@@ -1,150 +1,34 @@
-//! Messages in and out, and what is remembered of each link.
+//! Messages in and out.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{IDLE_SILENCE, Node, Output, Phase};
+use super::peers::Peer;
+use super::{BUSY_SILENCE, FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND, SILENCE_MAX};
 use crate::protocol::gossip::{Delta, Page};
-use crate::protocol::id::{Incarnation, NodeId, Replica};
+use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lease::TTL;
-use crate::protocol::message::{Digest, Echo, Message};
+use crate::protocol::message::{Digest, Echo, Message, News};
 use crate::protocol::record::{Key, Profile, Value};
 use crate::protocol::time::{Instant, nanos};
 
-/// News that is not about leases waits this long for more of it.
-const SPACING: Duration = Duration::from_millis(2);
 /// Full digests are sent to one peer at most this often.
 const DIGEST_SPACING: Duration = Duration::from_millis(200);
-/// What a peer has not confirmed after this long is sent again.
+/// What a peer has not confirmed after this long, or after it should have said something, is sent again …
 const CONFIRM: Duration = Duration::from_secs(1);
+/// … and what concerns the members, which is confirmed at once, after this long.
+const CONFIRM_MEMBERSHIP: Duration = Duration::from_millis(200);
+/// How often a busy node compares what it knows with some peer; less often the more links it has.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
+/// With how many peers a node with more than [`FEW_LINKS`] compares what it knows when it learned of a change among the
+/// members: push and pull with three reaches a thousand nodes in six rounds (Karp et al. 2000).
+const COMPARED_WITH: usize = 3;
+
+/// So many pages at most are compared one by one; more by buckets first.
+const FULL_DIGEST_MAX: usize = 32;
 
 /// The most nodes that are heard first-hand in one life; further ones are not listened to.
 const LIVES_MAX: usize = 4_096;
-
-/// A link to a peer.
-#[derive(Debug)]
-pub(super) struct Peer {
-    up_at: Instant,
-    /// The peer's life, once it said something.
-    incarnation: Option<Incarnation>,
-    /// The newest moment of its clock, and when it was heard on ours.
-    clock: Instant,
-    clock_at: Instant,
-    heard_at: Instant,
-    has_ledger: bool,
-    silence: Duration,
-    round_trip: Option<Duration>,
-    /// The version of our page that it knows, by its own word.
-    confirmed: u64,
-    /// The version of our page that was sent to it.
-    sent: u64,
-    sent_at: Option<Instant>,
-    /// When it will be surprised to have heard nothing more, by our own last promise.
-    promised_at: Option<Instant>,
-    /// Limits whose leases with it changed: send at once.
-    owed: BTreeSet<usize>,
-    /// Limits whose returns it should hear of with the next message.
-    words: BTreeSet<usize>,
-    /// Something should be said soon.
-    news: bool,
-    /// Something should be said now.
-    beat: bool,
-    digest: Digest,
-    full_at: Option<Instant>,
-    deltas: Vec<Delta>,
-    join: bool,
-    /// For which version of its row level was given to it, by limit.
-    pub(super) levelled: BTreeMap<usize, u64>,
-    closed: bool,
-}
-
-impl Peer {
-    fn new(now: Instant) -> Self {
-        Self {
-            up_at: now,
-            incarnation: None,
-            clock: Instant::ZERO,
-            clock_at: now,
-            heard_at: now,
-            has_ledger: false,
-            silence: IDLE_SILENCE,
-            round_trip: None,
-            confirmed: 0,
-            sent: 0,
-            sent_at: None,
-            promised_at: None,
-            owed: BTreeSet::new(),
-            words: BTreeSet::new(),
-            news: false,
-            beat: true,
-            digest: Digest::None,
-            full_at: None,
-            deltas: Vec::new(),
-            join: false,
-            levelled: BTreeMap::new(),
-            closed: false,
-        }
-    }
-
-    /// A lease of this limit with this peer changed.
-    pub(super) fn owes(&mut self, place: usize) {
-        self.owed.insert(place);
-        self.words.insert(place);
-    }
-
-    pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
-    }
-
-    pub(super) fn confirmed(&self) -> u64 {
-        self.confirmed
-    }
-
-    pub(super) fn heard_at(&self) -> Instant {
-        self.heard_at
-    }
-
-    /// Whether it was heard so lately that a lease made now would last a while.
-    pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        now.since(self.clock_at) < TTL / 2
-    }
-
-    pub(super) fn has_ledger(&self) -> bool {
-        self.has_ledger
-    }
-
-    pub(super) fn incarnation(&self) -> Option<Incarnation> {
-        self.incarnation
-    }
-
-    pub(super) fn ask_to_join(&mut self) {
-        self.join = true;
-        self.beat = true;
-    }
-
-    /// Nothing of our page counts as known to it.
-    pub(super) fn start_over(&mut self) {
-        (self.sent, self.confirmed, self.news) = (0, 0, true);
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.beat
-            || !self.owed.is_empty()
-            || !self.deltas.is_empty()
-            || self.digest != Digest::None
-            || (self.news && self.sent_at.is_none_or(|at| now >= at + SPACING))
-    }
-
-    /// When at the latest to look whether something should be said, so that our promise is kept.
-    pub(super) fn due_at(&self) -> Option<Instant> {
-        self.promised_at.map(|at| at - super::ROUND)
-    }
-
-    /// When the news should go out, if there is some.
-    pub(super) fn send_at(&self) -> Option<Instant> {
-        self.news.then(|| self.sent_at.map_or(Instant::ZERO, |at| at + SPACING))
-    }
-}
 
 impl Node {
     /// Peers with a live link that have said something, each in its present life.
@@ -159,7 +43,9 @@ impl Node {
         if peer != self.config.id {
             let mut link = Peer::new(now);
             link.digest = Digest::Hash(self.pages.digest_hash());
+            link.tell(now);
             self.peers.insert(peer, link);
+            self.forget_neighbours();
             self.down_at.remove(&peer);
             self.wake(now);
         }
@@ -173,12 +59,13 @@ impl Node {
         if self.bases.contains_key(&peer) {
             self.down_at.insert(peer, now);
         }
+        self.forget_neighbours();
         self.stale = true;
     }
 
-    /// Everybody should hear of what changed on our page.
-    pub(super) fn peers_should_hear(&mut self) {
-        self.peers.values_mut().for_each(|peer| peer.news = true);
+    /// Everybody should hear of what changed on our page, by then at the latest.
+    pub(super) fn peers_should_hear(&mut self, by: Instant) {
+        self.peers.iter_mut().for_each(|(_, peer)| peer.tell(by));
     }
 
     pub(super) fn peer_is_owed(&mut self, peer: NodeId) {
@@ -202,9 +89,10 @@ impl Node {
             Some(known) if known > message.incarnation => return,
             Some(known) if known == message.incarnation => {}
             _ => {
-                *peer = Peer { incarnation: Some(message.incarnation), ..Peer::new(now) };
+                *peer = Peer { incarnation: Some(message.incarnation), news_by: Some(now), ..Peer::new(now) };
                 let replica = Replica { node: from, incarnation: message.incarnation };
                 self.meters.iter_mut().for_each(|meter| meter.forget_former(replica));
+                self.near.fill(None);
             }
         }
         let replica = Replica { node: from, incarnation: message.incarnation };
@@ -214,19 +102,38 @@ impl Node {
         }
         peer.heard_at = now;
         peer.has_ledger = message.ledger.is_some();
-        peer.silence = Duration::from_millis(u64::from(message.silence_ms)).min(IDLE_SILENCE * 2);
+        peer.version = peer.version.max(message.version);
+        peer.silence = Duration::from_millis(u64::from(message.silence_ms)).min(SILENCE_MAX);
         if let Some(echo) = to_us {
             peer.confirmed = peer.confirmed.max(echo.version.min(self.pages.own_version()));
+            if peer.confirmed < peer.sent && peer.sent_at.is_some_and(|at| echo.clock >= at) {
+                // It has heard our last message and still lacks something: an earlier one was lost.
+                peer.sent = peer.confirmed;
+                peer.tell(now);
+            }
             let round_trip = now.since(echo.clock).saturating_sub(Duration::from_nanos(echo.age));
             // Smoothed as in RFC 6298, with its gain of 1/8.
             peer.round_trip = Some(peer.round_trip.map_or(round_trip, |known| (known * 7 + round_trip) / 8));
+            // Whoever would lend to a node where requests wait must know a recent moment of its clock.
+            peer.beat |=
+                now.since(echo.clock) > TTL / 4 && self.pools.iter().any(|state| !state.queue.is_empty());
         }
         let same_ledger = self.meet(message.ledger, from, now);
         self.ask_to_join(now);
         if !same_ledger {
             return;
         }
+        if let Some(news) = &message.news {
+            let News { since, upto, entries } = news.clone();
+            let delta = Delta { author: from, incarnation: message.incarnation, since, upto, entries };
+            self.merge(&[delta], from, now);
+        }
         self.merge(&message.deltas, from, now);
+        let lacks = self.knows(&replica) < message.version;
+        if let Some(peer) = self.peers.get_mut(&from).filter(|_| lacks) {
+            // So that it tells again what was lost.
+            peer.beat |= peer.sent_at.is_none_or(|at| now >= at + ROUND);
+        }
         if to_us.is_some() {
             self.hear_leases(replica, message, now);
         }
@@ -248,10 +155,16 @@ impl Node {
                 self.stale = true;
                 if let Some(peer) = self.peers.get_mut(&from.node) {
                     peer.words.insert(place);
-                    peer.news = true;
+                    peer.tell(now);
                 }
             }
         }
+    }
+
+    /// Up to which version the page of this life is known.
+    pub(super) fn knows(&self, replica: &Replica) -> u64 {
+        let page = self.pages.get(&replica.node).filter(|page| page.incarnation() == replica.incarnation);
+        page.map_or(0, Page::version)
     }
 
     fn place_of(&self, fingerprint: crate::protocol::limit::Fingerprint) -> Option<usize> {
@@ -272,22 +185,32 @@ impl Node {
             }
         }
         if gap {
-            self.send_full_digest(from, now);
+            self.send_digest(from, now);
         }
         if ledger_changed {
             self.ledger_changed(now);
         }
         if membership {
             self.compare_with_others(from);
+            if deltas.iter().any(|delta| delta.author == from)
+                && let Some(peer) = self.peers.get_mut(&from)
+            {
+                // Confirms it, so that it need not be told again.
+                peer.beat = true;
+            }
         }
     }
 
     /// Who is a member and where it is reached should be known to everybody soon, not only at the next heartbeat:
-    /// asks all peers but the one that told us whether they know it.
+    /// asks peers other than the one that told us whether they know it; a few where there are many.
     fn compare_with_others(&mut self, except: NodeId) {
         let hash = self.pages.digest_hash();
-        for (_, peer) in self.peers.iter_mut().filter(|(node, _)| **node != except) {
-            if peer.digest == Digest::None {
+        let links = self.peers.len();
+        let first = self.random(links as u64) as usize;
+        let asked = if links <= FEW_LINKS { links } else { COMPARED_WITH };
+        for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
+            let is_asked = (place + links - first) % links < asked;
+            if is_asked && *node != except && peer.digest == Digest::None {
                 peer.digest = Digest::Hash(hash);
             }
         }
@@ -298,13 +221,14 @@ impl Node {
         match (key, value) {
             (Key::Profile, Value::Profile(profile)) => {
                 self.learn_addresses(author.node, profile, now);
+                self.forget_neighbours();
                 self.stale = true;
                 false
             }
             (Key::Row(fingerprint), Value::Row(row)) => {
                 if let Some(place) = self.place_of(fingerprint) {
                     self.meters[place].used.merge(author, row.used);
-                    self.stale = true;
+                    self.learn_row(place, author, row);
                 }
                 false
             }
@@ -343,23 +267,40 @@ impl Node {
             Digest::None => {}
             Digest::Hash(hash) => {
                 if *hash != self.pages.digest_hash() {
-                    self.send_full_digest(from, now);
+                    self.send_digest(from, now);
                 }
             }
-            Digest::Full(theirs) => {
-                let (deltas, behind) = self.pages.lacking(theirs);
+            Digest::Buckets(hashes) => {
+                let differing = self.pages.differing(hashes);
+                self.send_full_digest(from, differing, now);
+            }
+            Digest::Full(buckets, theirs) => {
+                let (deltas, behind) = self.pages.lacking(*buckets, theirs);
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.deltas = deltas;
                 }
                 if behind {
-                    self.send_full_digest(from, now);
+                    self.send_full_digest(from, *buckets, now);
                 }
             }
         }
     }
 
-    fn send_full_digest(&mut self, to: NodeId, now: Instant) {
-        let digest = Digest::Full(self.pages.digest());
+    /// Tells a peer how far each page is known, or where there are many, how they differ.
+    fn send_digest(&mut self, to: NodeId, now: Instant) {
+        if self.pages.len() <= FULL_DIGEST_MAX {
+            self.send_full_digest(to, u64::MAX, now);
+        } else if let Some(peer) = self.peers.get_mut(&to)
+            && peer.compared_at.is_none_or(|at| now >= at + DIGEST_SPACING)
+        {
+            peer.digest = Digest::Buckets(self.pages.bucket_hashes());
+            peer.compared_at = Some(now);
+        }
+    }
+
+    fn send_full_digest(&mut self, to: NodeId, buckets: u64, now: Instant) {
+        let (buckets, summaries) = self.pages.digest_of(buckets);
+        let digest = Digest::Full(buckets, summaries);
         if let Some(peer) = self.peers.get_mut(&to)
             && peer.full_at.is_none_or(|at| now >= at + DIGEST_SPACING)
         {
@@ -369,26 +310,33 @@ impl Node {
     }
 
     /// Part of a round: leases to prolong, heartbeats, repair, silent peers.
-    pub(super) fn look_after_peers(&mut self, silence: Duration, now: Instant) {
-        let hash = Digest::Hash(self.pages.digest_hash());
-        let chosen = self.random(self.peers.len() as u64) as usize;
-        for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
-            if let Some(incarnation) = peer.incarnation {
-                let borrower = Replica { node: *node, incarnation };
-                let due = |meter: &super::Meter| meter.grant_is_due(&borrower, peer.clock, now);
-                peer.beat |= self.meters.iter().any(due);
-            }
-            let quiet = peer.promised_at.is_none_or(|at| now + super::ROUND >= at);
-            if peer.sent_at.is_some_and(|at| now >= at + CONFIRM) && peer.confirmed < peer.sent {
-                peer.sent = peer.confirmed;
-                peer.news = true;
-            }
-            if quiet {
+    pub(super) fn look_after_peers(&mut self, now: Instant) {
+        for borrower in self.grants_due(now) {
+            if let Some(peer) = self.peers.get_mut(&borrower) {
                 peer.beat = true;
-                // Idle nodes compare with everybody, busy ones (whose pages change all the time) with one at random.
-                if (silence == IDLE_SILENCE || place == chosen) && peer.digest == Digest::None {
-                    peer.digest = hash.clone();
-                }
+            }
+        }
+        let hash = Digest::Hash(self.pages.digest_hash());
+        let membership = self.pages.own_membership_version();
+        // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) with one at random.
+        let chosen = if now >= self.compare_at {
+            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 20 * self.peers.len() as u32);
+            Some(self.random(self.peers.len() as u64) as usize)
+        } else {
+            None
+        };
+        let busy = self.busy;
+        for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
+            let patience =
+                if peer.confirmed < membership { CONFIRM_MEMBERSHIP } else { CONFIRM.max(peer.silence) };
+            if peer.sent_at.is_some_and(|at| now >= at + patience) && peer.confirmed < peer.sent {
+                peer.sent = peer.confirmed;
+                peer.tell(now);
+            }
+            let quiet = peer.promised_at.is_none_or(|at| now + ROUND >= at);
+            peer.beat |= quiet;
+            if ((quiet && !busy) || chosen == Some(place)) && peer.digest == Digest::None {
+                peer.digest = hash.clone();
             }
             let patience = peer.silence * 2 + Duration::from_millis(500);
             if now.since(peer.heard_at.max(peer.up_at)) > patience && !peer.closed {
@@ -398,29 +346,55 @@ impl Node {
         }
     }
 
+    /// The borrowers that should hear of their leases again.
+    fn grants_due(&self, now: Instant) -> Vec<NodeId> {
+        let is_due = |meter: &super::Meter, borrower: &Replica| {
+            let peer = self.peers.get(&borrower.node);
+            let peer = peer.filter(|peer| peer.incarnation == Some(borrower.incarnation));
+            peer.is_some_and(|peer| meter.grant_is_due(borrower, peer.clock, now))
+        };
+        let due = |meter| super::Meter::borrowers(meter).filter(move |borrower| is_due(meter, borrower));
+        self.meters.iter().flat_map(due).map(|borrower| borrower.node).collect()
+    }
+
+    /// How soon this node promises a peer to say something again: soon where leases run, as they must be prolonged; the
+    /// more links there are, the less often for the others.
+    fn silence_for(&self, node: NodeId) -> Duration {
+        let links = self.peers.len();
+        let leases = || {
+            let replica = self.peers.get(&node).and_then(|peer| peer.incarnation);
+            replica.is_some_and(|incarnation| {
+                let replica = Replica { node, incarnation };
+                self.meters.iter().any(|meter| meter.has_lease_with(&replica))
+            })
+        };
+        if (self.busy && links <= FEW_LINKS) || leases() {
+            BUSY_SILENCE
+        } else {
+            IDLE_SILENCE.max(IDLE_SILENCE / 10 * links as u32).min(SILENCE_MAX)
+        }
+    }
+
     /// Sends what is due.
     pub(super) fn flush(&mut self, now: Instant) {
-        let due: Vec<NodeId> =
-            self.peers.iter().filter(|(_, peer)| peer.is_due(now)).map(|(node, _)| *node).collect();
-        for node in due {
+        for node in self.peers.due(now) {
             let message = self.message_for(node, now);
             self.outputs.push_back(Output::Send(node, Box::new(message)));
         }
+        self.peers.settle();
         self.look_at_expiries();
     }
 
     fn message_for(&mut self, node: NodeId, now: Instant) -> Message {
-        let silence = if self.idle_rounds == 0 { super::BUSY_SILENCE } else { IDLE_SILENCE };
+        let silence = self.silence_for(node);
+        let life = self.peers.get(&node).and_then(|peer| peer.incarnation);
+        let knows = life.map_or(0, |incarnation| self.knows(&Replica { node, incarnation }));
         let peer = self.peers.get_mut(&node).expect("BUG! message for a peer without a link");
         let echo = peer.incarnation.map(|incarnation| Echo {
             incarnation,
             clock: peer.clock,
             age: nanos(now.since(peer.clock_at)),
-            version: self
-                .pages
-                .get(&node)
-                .filter(|page| page.incarnation() == incarnation)
-                .map_or(0, Page::version),
+            version: knows,
         });
         let mut grants = Vec::new();
         let mut returns = Vec::new();
@@ -440,11 +414,12 @@ impl Node {
         }
         let mut deltas = std::mem::take(&mut peer.deltas);
         deltas.retain(|delta| (delta.author, delta.incarnation) != (self.config.id, self.config.incarnation));
+        let mut news = None;
         if let Some(own) = self.pages.own_delta(peer.sent, peer.confirmed) {
             peer.sent = own.upto;
-            deltas.insert(0, own);
+            news = Some(News { since: own.since, upto: own.upto, entries: own.entries });
         }
-        peer.news = peer.sent < self.pages.own_version();
+        peer.news_by = (peer.sent < self.pages.own_version()).then_some(now);
         let message = Message {
             incarnation: self.config.incarnation,
             ledger: self.ledger_id,
@@ -453,6 +428,8 @@ impl Node {
             echo,
             silence_ms: silence.as_millis() as u32,
             digest: std::mem::replace(&mut peer.digest, Digest::None),
+            version: self.pages.own_version(),
+            news,
             deltas,
             grants,
             returns,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::exchange::Peer;
 use super::sharing::SLOW_ROUND;
 use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
@@ -52,8 +51,10 @@ impl Node {
         }
         // Once everybody knows that it leaves nobody gives it anything, and what was given before has come.
         let version = self.pages.own_membership_version();
-        let mut peers = self.peers.values().filter(|peer| peer.incarnation().is_some());
-        let known = peers.all(|peer| peer.confirmed() >= version);
+        let known = self.linked().all(|replica| {
+            let peer = &self.peers[&replica.node];
+            peer.confirmed >= version && self.knows(&replica) >= peer.version
+        });
         let done = settled && !lent && !borrowed && known;
         if done || now >= deadline {
             self.phase = Phase::Left;
@@ -89,7 +90,8 @@ impl Node {
         let me = self.replica;
         self.meters.iter_mut().for_each(|meter| meter.forget_everything(me, now));
         self.pages.start_over(now);
-        self.peers.values_mut().for_each(Peer::start_over);
+        self.forget_neighbours();
+        self.peers.iter_mut().for_each(|(_, peer)| peer.start_over());
         if !matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
             self.phase = Phase::Joining;
         }
@@ -154,7 +156,7 @@ impl Node {
         self.ledger.merge_given(self.config.id, subject.node, &gift);
         self.save(false);
         self.pages.publish(Key::Given(subject.node), Value::Gift(gift), now);
-        self.peers_should_hear();
+        self.peers_should_hear(now);
         self.rebase(now);
     }
 
@@ -205,7 +207,7 @@ impl Node {
         let linked = || self.linked().map(|replica| replica.node);
         let mut candidates: Vec<NodeId> = linked().filter(rich).collect();
         if candidates.is_empty() {
-            candidates = linked().filter(|node| self.peers[node].has_ledger()).collect();
+            candidates = linked().filter(|node| self.peers[node].has_ledger).collect();
         }
         if candidates.is_empty() {
             return;
@@ -274,7 +276,7 @@ impl Node {
             self.ledger.merge_reclaimed(self.config.id, lost, total);
             self.save(false);
             self.pages.publish(Key::Reclaimed(lost), Value::Share(total), now);
-            self.peers_should_hear();
+            self.peers_should_hear(now);
             self.rebase(now);
             self.notice(format!(
                 "reclaimed {base} of {}, silent for {:?}",

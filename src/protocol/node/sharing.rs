@@ -1,14 +1,15 @@
 //! Shares follow demand: rows, targets, leases; and the rounds that keep them fresh.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::exchange::Peer;
-use super::{BUSY_SILENCE, IDLE_SILENCE, Node, Output, Phase, ROUND};
+use super::peers::Peer;
+use super::{FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND};
 use crate::protocol::bucket::Level;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
-use crate::protocol::record::{Key, Row, Value};
+use crate::protocol::record::{Key, Row, Value, far};
 use crate::protocol::share::Share;
 use crate::protocol::target::{Claim, targets};
 use crate::protocol::time::Instant;
@@ -23,9 +24,22 @@ const TURN_MIN: Duration = Duration::from_millis(100);
 /// … or this many round trips, where those are long.
 const TURN_ROUND_TRIPS: u32 = 32;
 
+/// Rounds of a busy node in which nothing changes come less and less often, down to one in so many …
+const STILL_ROUNDS_MAX: u32 = 2;
+/// … and with leases out, which rounds prolong, to one in two to the power of this.
+const STILL_ROUNDS_MAX_WITH_LEASES: u32 = 1;
+/// Rows are told again after this long for each link, though little changed.
+const REFRESH_PER_LINK: Duration = Duration::from_millis(100);
+/// … but no sooner than this, …
+const REFRESH_MIN: Duration = Duration::from_millis(500);
+/// … and no later than this while requests wait and share is lacking.
+const REFRESH_IN_NEED: Duration = Duration::from_secs(1);
+/// News that does not concern a peer may wait this long for each link.
+const LAZY_PER_LINK: Duration = Duration::from_millis(10);
+
 /// A peer as the targets see it.
-#[derive(Clone, Copy)]
-struct Neighbour {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neighbour {
     replica: Replica,
     row: Row,
     version: u64,
@@ -56,13 +70,17 @@ impl Node {
             claims[0] = Claim { demand: Share::ZERO, lot: Share::ZERO, ..claims[0] };
         }
         let targets = targets(total, &claims);
-        let round_trip = self.peers.values().filter_map(Peer::round_trip).max().unwrap_or_default();
-        let turn = self.quantum(place, &row, TURN_MIN.max(round_trip * TURN_ROUND_TRIPS));
-        let meter = &mut self.meters[place];
-        meter.target = targets[0];
-
         // A turn begins when the lot is held and the last turn is over.
         let lot = claims[0].lot;
+        let turn = if lot == Share::ZERO {
+            0
+        } else {
+            let round_trips = self.peers.values().filter_map(|peer| peer.round_trip);
+            let longest = round_trips.max().unwrap_or_default();
+            self.quantum(place, &row, TURN_MIN.max(longest * TURN_ROUND_TRIPS))
+        };
+        let meter = &mut self.meters[place];
+        meter.target = targets[0];
         if lot > Share::ZERO && targets[0] >= lot && row.held >= lot && meter.tag >= meter.turn_end {
             meter.turn_end = meter.tag.saturating_add(turn);
         } else if lot == Share::ZERO {
@@ -76,10 +94,15 @@ impl Node {
             free: row.free,
             exact: targets[0] == Share::ZERO,
         }];
+        let mut concerned = Vec::new();
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
             let exact = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
-            positions.push(Position { held, target: *target, free: neighbour.row.free, exact });
+            let position = Position { held, target: *target, free: neighbour.row.free, exact };
+            if position.has_excess() || neighbour.row.spare > 0 || claim.lot > *target {
+                concerned.push(neighbour.replica.node);
+            }
+            positions.push(position);
         }
         let mut plan = plan(0, &positions, meter.borrowed(), grain);
         if leaves {
@@ -89,7 +112,7 @@ impl Node {
         self.carry_out(place, &plan, &row, &neighbours, grain, now);
         self.spare_level(place, &row, &neighbours, now);
         row = self.row(place, now);
-        self.publish_row(place, row, false, now);
+        self.publish_row(place, row, false, &concerned, now);
     }
 
     fn carry_out(
@@ -102,7 +125,7 @@ impl Node {
         now: Instant,
     ) {
         let meter = &mut self.meters[place];
-        let mut owed = Vec::new();
+        let (mut owed, mut stale) = (Vec::new(), Vec::new());
         // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
         // fro; unless it needs none at all.
         let hurry = plan.wanted || meter.target == Share::ZERO || grain == FINE_GRAIN;
@@ -113,7 +136,10 @@ impl Node {
         }
         for (peer, share) in &plan.lend {
             let borrower = &neighbours[peer - 1];
-            if !self.peers.get(&borrower.replica.node).is_some_and(|peer| peer.is_fresh(now)) {
+            let peer = self.peers.get(&borrower.replica.node);
+            let lasts = |peer: &Peer| meter.would_last(&borrower.replica, (peer.clock, peer.clock_at), now);
+            if !peer.is_some_and(lasts) {
+                stale.push(borrower.replica.node);
                 continue;
             }
             let level = if row.need > 0 || row.waiting > 0 {
@@ -131,6 +157,12 @@ impl Node {
                 peer.owes(place);
             }
         }
+        for node in stale {
+            // It answers with a moment of its clock, which a lease needs.
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.beat |= peer.sent_at.is_none_or(|at| now >= at + ROUND);
+            }
+        }
     }
 
     /// Gives level that nobody asks for here to nodes where requests wait, without any share.
@@ -143,8 +175,10 @@ impl Node {
         let mut left =
             Level::of(row.spare, &self.meters[place].limit.rate).min(self.meters[place].bucket().level());
         for neighbour in neighbours.iter().filter(|peer| peer.row.need > 0) {
-            let peer = self.peers.get_mut(&neighbour.replica.node).filter(|peer| peer.is_fresh(now));
-            let Some(peer) = peer else { continue };
+            let meter = &self.meters[place];
+            let lasts =
+                |peer: &&mut Peer| meter.would_last(&neighbour.replica, (peer.clock, peer.clock_at), now);
+            let Some(peer) = self.peers.get_mut(&neighbour.replica.node).filter(lasts) else { continue };
             // Once per row: the next row tells whether it still lacks something.
             if peer.levelled.insert(place, neighbour.version) == Some(neighbour.version) {
                 continue;
@@ -188,23 +222,34 @@ impl Node {
         self.move_shares(if slow { FINE_GRAIN } else { GRAIN }, now);
         for place in 0..self.meters.len() {
             let row = self.row(place, now);
-            self.publish_row(place, row, true, now);
+            self.publish_row(place, row, true, &[], now);
         }
-        let busy = self.is_busy();
-        self.look_after_peers(if busy { BUSY_SILENCE } else { IDLE_SILENCE }, now);
-        self.idle_rounds = if busy { 0 } else { (self.idle_rounds + 1).min(6) };
-        let interval = (ROUND * (1 << self.idle_rounds)).min(IDLE_SILENCE);
+        self.busy = self.is_busy();
+        self.look_after_peers(now);
+        let still = self.version_at_round == self.pages.own_version();
+        self.version_at_round = self.pages.own_version();
+        self.still_rounds = if still { (self.still_rounds + 1).min(6) } else { 0 };
+        let most = match (self.busy, self.next_expiry < Instant::from_nanos(u64::MAX)) {
+            (false, _) => u32::MAX,
+            (true, false) => STILL_ROUNDS_MAX,
+            (true, true) => STILL_ROUNDS_MAX_WITH_LEASES,
+        };
+        let interval = (ROUND * (1 << self.still_rounds.min(most))).min(IDLE_SILENCE);
         // Spread by a tenth, so that the rounds of a swarm do not fall on one moment.
         let spread = self.random(interval.as_nanos() as u64 / 10);
         self.next_round = now + interval - Duration::from_nanos(spread);
-        // What the last messages promised holds even when this node has become idle since.
-        let promised = self.peers.values().filter_map(Peer::due_at).fold(self.next_round, Instant::min);
-        self.next_round = promised.max(now + ROUND / 2).min(self.next_round);
+        // What the last messages promised holds even when this node has become idle since, and share that nobody asks for
+        // any more is noticed as soon as it can be.
+        let promised = self.peers.values().filter_map(Peer::due_at);
+        let ceases = self.meters.iter_mut().filter_map(|meter| meter.demand.ceases_at(now));
+        let earliest = promised.chain(ceases).fold(self.next_round, Instant::min);
+        self.next_round = earliest.max(now + ROUND / 2).min(self.next_round);
     }
 
     /// A request came in while rounds were far apart.
     pub(super) fn wake(&mut self, now: Instant) {
-        self.idle_rounds = 0;
+        self.busy = true;
+        self.still_rounds = 0;
         self.next_round = self.next_round.min(now + ROUND);
     }
 
@@ -233,12 +278,12 @@ impl Node {
     }
 
     /// Whether this node's turn at one of the pool's limits is over and others wait for theirs.
-    pub(super) fn turn_is_over(&self, pool: usize) -> bool {
+    pub(super) fn turn_is_over(&mut self, pool: usize) -> bool {
         let first = self.pools[pool].first;
         (first..first + self.pools[pool].pool.limits().len()).any(|place| {
             let meter = &self.meters[place];
-            let others = || self.neighbours(place).into_iter().any(|peer| peer.row.waiting > 0);
-            meter.turn_end > 0 && meter.tag >= meter.turn_end && others()
+            let is_over = meter.turn_end > 0 && meter.tag >= meter.turn_end;
+            is_over && self.neighbours(place).iter().any(|peer| peer.row.waiting > 0)
         })
     }
 
@@ -280,8 +325,9 @@ impl Node {
         }
     }
 
-    /// Puts a row on the page if it says something new enough, and tells the peers at once if it is urgent.
-    fn publish_row(&mut self, place: usize, row: Row, round: bool, now: Instant) {
+    /// Puts a row on the page if it says something new enough. Urgent news is told at once to those whom it concerns,
+    /// and to everybody where there are few links.
+    fn publish_row(&mut self, place: usize, row: Row, round: bool, concerned: &[NodeId], now: Instant) {
         let key = Key::Row(self.meters[place].fingerprint);
         let known = match self.pages.get(&self.config.id).and_then(|page| page.get(&key)) {
             Some(Value::Row(known)) => *known,
@@ -290,26 +336,54 @@ impl Node {
         if row == known {
             return;
         }
-        let far = |new: Share, old: Share, part: u64| {
-            let (more, less) = (new.max(old), new.min(old));
-            more - less > more.scale(1, part)
-        };
-        let urgent = row.waiting > known.waiting
-            || (row.waiting == 0) != (known.waiting == 0)
-            || (row.need == 0) != (known.need == 0)
-            || row.base != known.base
-            || row.turn_end != known.turn_end
-            || (row.tag >= row.turn_end) != (known.tag >= known.turn_end)
+        // Who wants more than its due anyway gets no more for wanting it more.
+        let due = self.meters[place].target;
+        let sated =
+            |row: &Row| row.demand > due + due.scale(1, 4) && row.held + due.scale(1, GRAIN / 4) >= due;
+        let demand_counts = !(sated(&row) && sated(&known));
+        let urgent = row.is_urgent_after(&known) && (demand_counts || !row.is_mere_demand_after(&known));
+        let slight = row.base != known.base
             || far(row.held, known.held, GRAIN)
-            || (row.waiting > 0 && row.demand > known.demand && far(row.demand, known.demand, 4));
-        let stale =
-            round && (far(row.demand, known.demand, 16) || row.held != known.held || now >= self.rows_due);
-        if urgent || stale {
+            || (demand_counts && far(row.demand, known.demand, 16));
+        let in_need = row.waiting > 0 && row.held + due.scale(1, 16) < due;
+        let refresh =
+            now >= self.rows_due || (in_need && now + self.refresh() >= self.rows_due + REFRESH_IN_NEED);
+        if urgent || (round && (slight || refresh)) {
             self.pages.publish(key, Value::Row(row), now);
-            self.peers_should_hear();
+            let few = self.peers.len() <= FEW_LINKS;
+            let lazily = now + LAZY_PER_LINK * self.peers.len() as u32;
+            self.peers_should_hear(if few { now } else { lazily });
+            for node in concerned.iter().filter(|_| urgent && !few) {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    peer.tell(now);
+                }
+            }
         }
-        if round && now >= self.rows_due && place + 1 == self.meters.len() {
-            self.rows_due = now + ROUND * 5;
+        if round && refresh && place + 1 == self.meters.len() {
+            self.rows_due = now + self.refresh();
+        }
+    }
+
+    /// How often rows are told although little changed.
+    fn refresh(&self) -> Duration {
+        REFRESH_MIN.max(REFRESH_PER_LINK * self.peers.len() as u32)
+    }
+
+    /// A peer's row has news.
+    pub(super) fn learn_row(&mut self, place: usize, author: Replica, row: &Row) {
+        let key = Key::Row(self.meters[place].fingerprint);
+        let version = self.pages.get(&author.node).map_or(0, |page| page.version_of(&key));
+        let Some(neighbours) = &mut self.near[place] else {
+            self.stale = true;
+            return;
+        };
+        let known = Arc::make_mut(neighbours).iter_mut().find(|neighbour| neighbour.replica == author);
+        if let Some(known) = known {
+            self.stale |= row.is_material_after(&known.row);
+            (known.row, known.version) = (*row, version);
+        } else {
+            self.near[place] = None;
+            self.stale = true;
         }
     }
 
@@ -334,8 +408,11 @@ impl Node {
         (units.saturating_mul(TAG_SCALE) / u64::from(row.weight.clamp(1, 16))).max(1)
     }
 
-    /// The rows of peers that leases can be made with: linked, not leaving, same limit.
-    fn neighbours(&self, place: usize) -> Vec<Neighbour> {
+    /// The rows of peers that leases can be made with: linked, not leaving, same limit. In order of their ids.
+    fn neighbours(&mut self, place: usize) -> Arc<Vec<Neighbour>> {
+        if let Some(neighbours) = &self.near[place] {
+            return Arc::clone(neighbours);
+        }
         let key = Key::Row(self.meters[place].fingerprint);
         let neighbour = |replica: Replica| {
             let page = self.pages.get(&replica.node)?;
@@ -348,7 +425,14 @@ impl Node {
                 _ => None,
             }
         };
-        self.linked().filter_map(neighbour).collect()
+        let neighbours = Arc::new(self.linked().filter_map(neighbour).collect());
+        self.near[place] = Some(Arc::clone(&neighbours));
+        neighbours
+    }
+
+    /// Links, lives or who leaves changed: the rows that count must be looked up again.
+    pub(super) fn forget_neighbours(&mut self) {
+        self.near.fill(None);
     }
 
     pub(super) fn pool_of(&self, place: usize) -> (usize, usize) {

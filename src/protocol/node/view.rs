@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::exchange::Peer;
 use super::{Node, Phase, Policy};
 use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
@@ -301,7 +300,7 @@ impl Node {
     fn peer_view(&self, node: NodeId, now: Instant) -> PeerView {
         let page = self.pages.get(&node);
         let peer = self.peers.get(&node);
-        let heard = peer.map(Peer::heard_at).or_else(|| page.map(Page::news_at));
+        let heard = peer.map(|peer| peer.heard_at).or_else(|| page.map(Page::news_at));
         let mut held = BTreeMap::new();
         for state in &self.pools {
             for place in state.first..state.first + state.pool.limits().len() {
@@ -318,7 +317,7 @@ impl Node {
             base: self.bases.get(&node).copied().unwrap_or_default(),
             held,
             lag: heard.map(|at| now.since(at)),
-            round_trip: peer.and_then(Peer::round_trip),
+            round_trip: peer.and_then(|peer| peer.round_trip),
         }
     }
 

@@ -1,0 +1,185 @@
+//! What is remembered of each link, and when something should be said over it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::time::Duration;
+
+use super::IDLE_SILENCE;
+use crate::protocol::gossip::Delta;
+use crate::protocol::id::{Incarnation, NodeId};
+use crate::protocol::message::Digest;
+use crate::protocol::time::Instant;
+
+/// News that is not about leases waits this long for more of it.
+const SPACING: Duration = Duration::from_millis(2);
+
+/// A link to a peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) up_at: Instant,
+    /// The peer's life, once it said something.
+    pub(super) incarnation: Option<Incarnation>,
+    /// The newest moment of its clock, and when it was heard on ours.
+    pub(super) clock: Instant,
+    pub(super) clock_at: Instant,
+    pub(super) heard_at: Instant,
+    pub(super) has_ledger: bool,
+    pub(super) silence: Duration,
+    pub(super) round_trip: Option<Duration>,
+    /// The version of our page that it knows, by its own word.
+    pub(super) confirmed: u64,
+    /// The version of its own page, by its own word.
+    pub(super) version: u64,
+    /// The version of our page that was sent to it.
+    pub(super) sent: u64,
+    pub(super) sent_at: Option<Instant>,
+    /// When it will be surprised to have heard nothing more, by our own last promise.
+    pub(super) promised_at: Option<Instant>,
+    /// Limits whose leases with it changed: send at once.
+    pub(super) owed: BTreeSet<usize>,
+    /// Limits whose returns it should hear of with the next message.
+    pub(super) words: BTreeSet<usize>,
+    /// By when it should hear what changed on our page.
+    pub(super) news_by: Option<Instant>,
+    /// Something should be said now.
+    pub(super) beat: bool,
+    pub(super) digest: Digest,
+    pub(super) full_at: Option<Instant>,
+    pub(super) compared_at: Option<Instant>,
+    pub(super) deltas: Vec<Delta>,
+    pub(super) join: bool,
+    /// For which version of its row level was given to it, by limit.
+    pub(super) levelled: BTreeMap<usize, u64>,
+    pub(super) closed: bool,
+}
+
+impl Peer {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            up_at: now,
+            incarnation: None,
+            clock: Instant::ZERO,
+            clock_at: now,
+            heard_at: now,
+            has_ledger: false,
+            silence: IDLE_SILENCE,
+            round_trip: None,
+            confirmed: 0,
+            version: 0,
+            sent: 0,
+            sent_at: None,
+            promised_at: None,
+            owed: BTreeSet::new(),
+            words: BTreeSet::new(),
+            news_by: None,
+            beat: true,
+            digest: Digest::None,
+            full_at: None,
+            compared_at: None,
+            deltas: Vec::new(),
+            join: false,
+            levelled: BTreeMap::new(),
+            closed: false,
+        }
+    }
+
+    /// A lease of this limit with this peer changed.
+    pub(super) fn owes(&mut self, place: usize) {
+        self.owed.insert(place);
+        self.words.insert(place);
+    }
+
+    /// It should hear our news by then at the latest.
+    pub(super) fn tell(&mut self, by: Instant) {
+        self.news_by = Some(self.news_by.map_or(by, |known| known.min(by)));
+    }
+
+    pub(super) fn ask_to_join(&mut self) {
+        self.join = true;
+        self.beat = true;
+    }
+
+    /// Nothing of our page counts as known to it.
+    pub(super) fn start_over(&mut self) {
+        (self.sent, self.confirmed, self.news_by) = (0, 0, Some(Instant::ZERO));
+    }
+
+    /// Whether something should be said at `now`.
+    fn is_due(&self, now: Instant) -> bool {
+        self.beat
+            || !self.owed.is_empty()
+            || !self.deltas.is_empty()
+            || self.digest != Digest::None
+            || self.send_at().is_some_and(|at| now >= at)
+    }
+
+    /// When at the latest to look whether something should be said, so that our promise is kept.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.promised_at.map(|at| at - super::ROUND)
+    }
+
+    /// When the news should go out, if there is some.
+    fn send_at(&self) -> Option<Instant> {
+        let spaced = self.sent_at.map_or(Instant::ZERO, |at| at + SPACING);
+        self.news_by.map(|by| by.max(spaced))
+    }
+}
+
+/// All links. To read, it is a map; whoever changes one makes [`due`](Self::due) look at all of them again.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    links: BTreeMap<NodeId, Peer>,
+    touched: bool,
+    next: Option<Instant>,
+}
+
+impl Peers {
+    pub(super) fn insert(&mut self, node: NodeId, peer: Peer) {
+        self.touched = true;
+        self.links.insert(node, peer);
+    }
+
+    pub(super) fn remove(&mut self, node: &NodeId) -> Option<Peer> {
+        self.touched = true;
+        self.links.remove(node)
+    }
+
+    pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Peer> {
+        self.touched = true;
+        self.links.get_mut(node)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&NodeId, &mut Peer)> {
+        self.touched = true;
+        self.links.iter_mut()
+    }
+
+    /// The peers to say something to at `now`.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<NodeId> {
+        if !self.touched && self.next.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        self.links.iter().filter(|(_, peer)| peer.is_due(now)).map(|(node, _)| *node).collect()
+    }
+
+    /// Everything that was due has been said.
+    pub(super) fn settle(&mut self) {
+        if self.touched {
+            self.touched = false;
+            self.next = self.links.values().filter_map(Peer::send_at).min();
+        }
+    }
+
+    /// When something is to be said next, as of the last [`settle`](Self::settle).
+    pub(super) fn send_at(&self) -> Option<Instant> {
+        self.next
+    }
+}
+
+impl Deref for Peers {
+    type Target = BTreeMap<NodeId, Peer>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.links
+    }
+}
