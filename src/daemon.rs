@@ -40,10 +40,10 @@ use self::timer::Timer;
 use self::token::Token;
 use self::transport::{Event, Transport, TransportConfig, TransportError, peer_id};
 use crate::protocol::id::{NodeId, Replica};
-use crate::protocol::node::{Input, Node, NodeConfig, Start};
+use crate::protocol::node::{Input, MESH_MAX, Node, NodeConfig, Start};
 
-/// Peers that may be linked at once: a full mesh of a few dozen nodes with room to spare.
-const PEERS_MAX: usize = 64;
+/// Peers that may be linked at once: the largest full mesh, twice.
+const PEERS_MAX: usize = 2 * MESH_MAX;
 /// Addresses that travel in the token and in gossip.
 const ADDRESSES_MAX: usize = 8;
 /// How long callers have to take their last answers when the node leaves.

@@ -19,8 +19,8 @@ use super::time::Instant;
 pub const PAGES_MAX: usize = 1_024;
 /// Into how many parts the pages are divided, by author, to find those that differ.
 pub const BUCKETS: usize = 64;
-/// The most summaries in a digest, about 24 KiB of them; the rest is compared the next time.
-const SUMMARIES_MAX: usize = 512;
+/// The most summaries in a digest, about 12 KiB of them; the rest is compared the next time.
+const SUMMARIES_MAX: usize = 256;
 /// The most former lives of which the rows are remembered: the latest of all authors.
 pub const FORMER_MAX: usize = 128;
 /// No life at all: the page of what is known of an author's ledger records. Real lives begin with one.
@@ -64,7 +64,8 @@ pub struct Delta {
 }
 
 impl Delta {
-    fn weight(&self) -> usize {
+    /// About how many bytes it takes in a message.
+    pub fn weight(&self) -> usize {
         let weight = |(_, _, value): &(Key, u64, Value)| ENTRY_WEIGHT + value.weight();
         ENTRY_WEIGHT + self.entries.iter().map(weight).sum::<usize>()
     }
@@ -121,6 +122,11 @@ impl Page {
     /// All values.
     pub fn entries(&self) -> impl Iterator<Item = (&Key, &Value)> {
         self.entries.iter().map(|(key, (_, value))| (key, value))
+    }
+
+    /// All of it, as a delta that leaves no gap wherever it comes.
+    pub fn whole(&self, author: NodeId) -> Delta {
+        self.delta(author, 0, DELTA_BYTES_MAX)
     }
 
     /// What outlives its author's life. Nobody can repair a gap in it any more, so its version is no longer "all up to
@@ -195,6 +201,11 @@ impl Hashes {
     }
 }
 
+/// How well two nodes suit each other as neighbours: random, the same for both, lower is better.
+pub fn affinity(one: &NodeId, other: &NodeId) -> u64 {
+    mix(mix_author(one) ^ mix_author(other))
+}
+
 /// In which part an author's pages are.
 fn bucket(author: &NodeId) -> usize {
     (mix_author(author) >> (64 - BUCKETS.trailing_zeros())) as usize
@@ -260,6 +271,9 @@ impl Pages {
         };
         // Records only grow, so whoever knows more of them has the greater version.
         let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
+        if self.remembered.get(&author).is_some_and(|known| known.version >= version) {
+            return;
+        }
         let entries = entries.into_iter().map(|(key, value)| (key, (version, value))).collect();
         self.remembered.insert(author, Page { version, entries, ..Page::new(REMEMBERED, now) });
         self.rehash(author);
@@ -405,7 +419,12 @@ impl Pages {
         let theirs: BTreeMap<_, _> = digest.iter().map(known).collect();
         let mut deltas = Vec::new();
         let mut room = DELTA_BYTES_MAX;
-        for (author, page) in self.lives().filter(|(author, _)| buckets & 1 << bucket(author) != 0) {
+        let mut pages: Vec<_> =
+            self.lives().filter(|(author, _)| buckets & 1 << bucket(author) != 0).collect();
+        // From another one on each time: if not all fit, all come in the end.
+        let first = self.own_version() as usize % pages.len().max(1);
+        pages.rotate_left(first);
+        for (author, page) in pages {
             let since = theirs.get(&(author, page.incarnation)).copied().unwrap_or(0);
             if page.version > since && room > 0 {
                 // Versions of a former life or of what is remembered are no prefixes: such a page goes as a whole.

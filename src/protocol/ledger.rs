@@ -97,8 +97,8 @@ impl Ledger {
         &self,
         writer: NodeId,
     ) -> (impl Iterator<Item = (NodeId, &Gift)>, impl Iterator<Item = (NodeId, Share)>) {
-        let given = self.given.iter().filter(move |((by, _), _)| *by == writer);
-        let reclaimed = self.reclaimed.iter().filter(move |((by, _), _)| *by == writer);
+        let pairs = (writer, NodeId([0; 32]))..=(writer, NodeId([u8::MAX; 32]));
+        let (given, reclaimed) = (self.given.range(pairs.clone()), self.reclaimed.range(pairs));
         (
             given.map(|((_, subject), gift)| (*subject, gift)),
             reclaimed.map(|((_, subject), share)| (*subject, *share)),

@@ -35,6 +35,11 @@ pub const GRAIN: u64 = 64;
 pub const FINE_GRAIN: u64 = 1_024;
 
 impl Position {
+    /// What it holds beyond its target and could lend.
+    pub fn can_spare(&self) -> Share {
+        self.held.saturating_sub(self.target).min(self.free)
+    }
+
     /// Whether it holds more than it should.
     pub fn has_excess(&self) -> bool {
         self.excess(GRAIN) > Share::ZERO

@@ -18,11 +18,12 @@
 mod admission;
 mod exchange;
 mod membership;
+mod mesh;
 mod peers;
 mod sharing;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Outcome, Reason, Refusal, WAIT_MAX};
+pub use mesh::{MESH_MAX, NEIGHBOURS};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::bucket::Level;
@@ -229,6 +231,12 @@ pub struct Node {
     version_at_round: u64,
     /// When to compare what is known with some peer.
     compare_at: Instant,
+    /// The neighbours that it chose, best first, where not everybody has a link to everybody.
+    chosen: BTreeSet<(u64, NodeId)>,
+    /// When to ask for more links again.
+    widen_at: Instant,
+    /// What those without a link leave of each limit to the others; none where everybody has a link.
+    left_by_rest: Vec<Option<Share>>,
     /// The rows that the targets are made of, by meter; none if they must be looked up again.
     near: Vec<Option<Arc<Vec<Neighbour>>>>,
     /// Meters whose shares should be looked at before the present call returns.
@@ -265,6 +273,9 @@ impl Node {
             addresses: Vec::new(),
             reached_at: BTreeMap::new(),
             pools,
+            chosen: BTreeSet::new(),
+            widen_at: now,
+            left_by_rest: vec![None; meters.len()],
             near: vec![None; meters.len()],
             meters,
             rng: ChaCha8Rng::from_seed(seed),
@@ -307,9 +318,6 @@ impl Node {
             Start::Resume(saved) => {
                 self.ledger_id = Some(saved.id);
                 self.ledger = saved.ledger;
-                for (peer, addresses) in &saved.reached_at {
-                    self.outputs.push_back(Output::Reach(*peer, addresses.clone()));
-                }
                 self.reached_at = saved.reached_at;
                 self.publish_ledger(now);
                 let member = self.ledger.is_member(&self.config.id);
@@ -320,6 +328,9 @@ impl Node {
                 };
                 self.settles_at = matches!(self.phase, Phase::Settling(_)).then(|| now + SETTLE);
                 self.rebase(now);
+                for (peer, addresses) in self.reached_at.clone() {
+                    self.reach(peer, addresses);
+                }
                 // From now on this life may lend.
                 self.save(false);
             }
@@ -467,7 +478,7 @@ impl Node {
             addresses: self.addresses.clone(),
             limits,
             leaving: matches!(self.phase, Phase::Leaving(_) | Phase::Left),
-            linked: self.peers.keys().copied().collect(),
+            unlinked: self.unlinked(),
             lost,
         };
         if self.pages.publish(Key::Profile, Value::Profile(profile), now) {

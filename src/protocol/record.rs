@@ -51,7 +51,7 @@ impl Value {
             Self::Profile(profile) => {
                 let texts = profile.addresses.iter().map(String::len).sum::<usize>()
                     + profile.limits.iter().map(|(name, _)| name.len() + 10).sum::<usize>();
-                32 + profile.name.len() + texts + 33 * (profile.linked.len() + profile.lost.len())
+                32 + profile.name.len() + texts + 33 * (profile.unlinked.len() + profile.lost.len())
             }
             Self::Share(_) => 8,
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
@@ -76,8 +76,8 @@ pub struct Profile {
     pub limits: Vec<(String, Fingerprint)>,
     /// It leaves: it wants its share back and asks for nothing.
     pub leaving: bool,
-    /// Peers that it has a link to.
-    pub linked: BTreeSet<NodeId>,
+    /// Members that it should have a link to, as every node of a full mesh has to all, but has not.
+    pub unlinked: BTreeSet<NodeId>,
     /// Members that it has not heard of for `forget_after`.
     pub lost: BTreeSet<NodeId>,
 }

@@ -179,10 +179,15 @@ impl Node {
             let absorbed = self.pages.absorb(delta, now);
             gap |= absorbed.gap;
             let replica = Replica { node: delta.author, incarnation: delta.incarnation };
+            let mut of_member = false;
             for (key, value) in absorbed.changed {
-                membership |= !matches!(key, Key::Row(_));
+                of_member |= !matches!(key, Key::Row(_));
                 ledger_changed |= self.learn(replica, key, &value, now);
             }
+            if of_member {
+                self.pass_on(delta.author, from);
+            }
+            membership |= of_member;
         }
         if gap {
             self.send_digest(from, now);
@@ -204,6 +209,9 @@ impl Node {
     /// Who is a member and where it is reached should be known to everybody soon, not only at the next heartbeat:
     /// asks peers other than the one that told us whether they know it; a few where there are many.
     fn compare_with_others(&mut self, except: NodeId) {
+        if !self.is_mesh() {
+            return;
+        }
         let hash = self.pages.digest_hash();
         let links = self.peers.len();
         let first = self.random(links as u64) as usize;
@@ -257,7 +265,7 @@ impl Node {
             self.reached_at.remove(&author);
         } else if !addresses.is_empty() && self.reached_at.get(&author) != Some(&addresses) {
             self.reached_at.insert(author, addresses.clone());
-            self.outputs.push_back(Output::Reach(author, addresses));
+            self.reach(author, addresses);
             self.save_soon(now);
         }
     }
@@ -320,7 +328,7 @@ impl Node {
         let membership = self.pages.own_membership_version();
         // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) with one at random.
         let chosen = if now >= self.compare_at {
-            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 20 * self.peers.len() as u32);
+            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 50 * self.pages.len() as u32);
             Some(self.random(self.peers.len() as u64) as usize)
         } else {
             None

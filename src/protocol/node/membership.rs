@@ -239,7 +239,8 @@ impl Node {
         }
     }
 
-    /// Members that nothing was heard of for `forget_after`, first-hand or through others.
+    /// Members that nothing was heard of for `forget_after`, first-hand or through others. Only of a full mesh, where
+    /// whoever lives is heard: beyond [`MESH_MAX`](super::MESH_MAX) nobody counts as lost.
     pub(super) fn lost_members(&self, now: Instant) -> BTreeSet<NodeId> {
         let silent = |node: &NodeId| {
             let news = self.pages.get(node).map_or(self.started, Page::news_at);
@@ -249,13 +250,13 @@ impl Node {
                 && now.since(heard.max(self.started)) >= self.config.forget_after
         };
         let share = |(node, base): (&NodeId, &Share)| (*base > Share::ZERO && silent(node)).then_some(*node);
-        self.bases.iter().filter_map(share).collect()
+        if self.is_mesh() { self.bases.iter().filter_map(share).collect() } else { BTreeSet::new() }
     }
 
     /// Policy `available`: the first member (by id) of a side takes the base share of members that its whole side has
     /// lost.
     fn reclaim(&mut self, now: Instant) {
-        if self.config.policy != Policy::Available {
+        if self.config.policy != Policy::Available || !self.is_mesh() {
             return;
         }
         let side: Vec<NodeId> =

@@ -11,7 +11,7 @@ use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
 use crate::protocol::record::{Key, Row, Value, far};
 use crate::protocol::share::Share;
-use crate::protocol::target::{Claim, targets};
+use crate::protocol::target::{Claim, targets as targets_of};
 use crate::protocol::time::Instant;
 
 /// How often small deviations are evened out and base shares drift.
@@ -40,8 +40,8 @@ const LAZY_PER_LINK: Duration = Duration::from_millis(10);
 /// A peer as the targets see it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Neighbour {
-    replica: Replica,
-    row: Row,
+    pub(super) replica: Replica,
+    pub(super) row: Row,
     version: u64,
 }
 
@@ -69,7 +69,16 @@ impl Node {
         if leaves {
             claims[0] = Claim { demand: Share::ZERO, lot: Share::ZERO, ..claims[0] };
         }
-        let targets = targets(total, &claims);
+        let mut targets = match self.left_by_rest[place] {
+            Some(left) if !leaves => targets_of(left, &claims),
+            _ => targets_of(total, &claims),
+        };
+        if self.left_by_rest[place].is_some()
+            && claims.iter().zip(&targets).any(|(claim, target)| claim.lot > *target)
+        {
+            // Turns are taken among neighbours: the lots of others are out of sight.
+            targets = targets_of(total, &claims);
+        }
         // A turn begins when the lot is held and the last turn is over.
         let lot = claims[0].lot;
         let turn = if lot == Share::ZERO {
@@ -109,7 +118,11 @@ impl Node {
             // A loan would keep the base here until it ends; it goes to an heir as a whole.
             plan.lend.clear();
         }
+        let spare: Share = positions.iter().skip(1).map(Position::can_spare).sum();
         self.carry_out(place, &plan, &row, &neighbours, grain, now);
+        if row.waiting > 0 {
+            self.widen(targets[0], row.held, spare, now);
+        }
         self.spare_level(place, &row, &neighbours, now);
         row = self.row(place, now);
         self.publish_row(place, row, false, &concerned, now);
@@ -216,6 +229,7 @@ impl Node {
         if slow {
             self.next_slow = now + SLOW_ROUND;
             self.look_after_members(now);
+            self.look_at_rest(now);
             self.publish_profile(now);
         }
         self.stale = false;
@@ -387,7 +401,7 @@ impl Node {
         }
     }
 
-    fn claim(&self, place: usize, node: NodeId, row: &Row) -> Claim {
+    pub(super) fn claim(&self, place: usize, node: NodeId, row: &Row) -> Claim {
         let meter = &self.meters[place];
         let lot = if row.waiting > 0 { meter.bucket().lot(row.waiting) } else { Share::ZERO };
         Claim {
@@ -409,7 +423,7 @@ impl Node {
     }
 
     /// The rows of peers that leases can be made with: linked, not leaving, same limit. In order of their ids.
-    fn neighbours(&mut self, place: usize) -> Arc<Vec<Neighbour>> {
+    pub(super) fn neighbours(&mut self, place: usize) -> Arc<Vec<Neighbour>> {
         if let Some(neighbours) = &self.near[place] {
             return Arc::clone(neighbours);
         }

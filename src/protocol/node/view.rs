@@ -325,8 +325,11 @@ impl Node {
     fn is_heard_of(&self, node: &NodeId) -> bool {
         let mut linked = self.linked().peekable();
         linked.peek().is_some()
-            && linked
-                .any(|peer| self.profile(&peer.node).is_some_and(|profile| profile.linked.contains(node)))
+            && linked.any(|peer| {
+                let profile = self.profile(&peer.node);
+                profile
+                    .is_some_and(|profile| !profile.unlinked.contains(node) && !profile.lost.contains(node))
+            })
     }
 
     /// The newest rows of members with a link.
