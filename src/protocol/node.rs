@@ -229,6 +229,8 @@ pub struct Node {
     /// How many rounds have passed in which nothing changed, and what the page was at the last.
     still_rounds: u32,
     version_at_round: u64,
+    /// There is news about members that not everybody may have heard.
+    members_changed: bool,
     /// When to compare what is known with some peer.
     compare_at: Instant,
     /// The neighbours that it chose, best first, where not everybody has a link to everybody.
@@ -289,6 +291,7 @@ impl Node {
             busy: true,
             still_rounds: 0,
             version_at_round: 0,
+            members_changed: false,
             compare_at: now,
             stale: true,
             save_at: None,
@@ -478,7 +481,7 @@ impl Node {
             addresses: self.addresses.clone(),
             limits,
             leaving: matches!(self.phase, Phase::Leaving(_) | Phase::Left),
-            unlinked: self.unlinked(),
+            unlinked: self.unlinked(now),
             lost,
         };
         if self.pages.publish(Key::Profile, Value::Profile(profile), now) {

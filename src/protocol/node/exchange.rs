@@ -210,18 +210,16 @@ impl Node {
     }
 
     /// Who is a member and where it is reached should be known to everybody soon, not only at the next heartbeat:
-    /// asks peers other than the one that told us whether they know it; a few where there are many.
+    /// asks all peers but the one that told us whether they know it. Where there are many, a few in the next round.
     fn compare_with_others(&mut self, except: NodeId) {
-        if !self.is_mesh() {
+        let links = self.peers.len();
+        if links > FEW_LINKS {
+            self.members_changed = self.is_mesh();
             return;
         }
         let hash = self.pages.digest_hash();
-        let links = self.peers.len();
-        let first = self.random(links as u64) as usize;
-        let asked = if links <= FEW_LINKS { links } else { COMPARED_WITH };
-        for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
-            let is_asked = (place + links - first) % links < asked;
-            if is_asked && *node != except && peer.digest == Digest::None {
+        for (_, peer) in self.peers.iter_mut().filter(|(node, _)| **node != except) {
+            if peer.digest == Digest::None {
                 peer.digest = Digest::Hash(hash);
             }
         }
@@ -330,12 +328,14 @@ impl Node {
         let hash = Digest::Hash(self.pages.digest_hash());
         let membership = self.pages.own_membership_version();
         // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) with one at random.
-        let chosen = if now >= self.compare_at {
+        let chosen = if now >= self.compare_at || self.members_changed {
             self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 50 * self.pages.len() as u32);
             Some(self.random(self.peers.len() as u64) as usize)
         } else {
             None
         };
+        let compared = if std::mem::take(&mut self.members_changed) { COMPARED_WITH } else { 1 };
+        let links = self.peers.len();
         let busy = self.busy;
         for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
             let patience =
@@ -346,7 +346,8 @@ impl Node {
             }
             let quiet = peer.promised_at.is_none_or(|at| now + ROUND >= at);
             peer.beat |= quiet;
-            if ((quiet && !busy) || chosen == Some(place)) && peer.digest == Digest::None {
+            let is_chosen = chosen.is_some_and(|chosen| (place + links - chosen) % links < compared);
+            if ((quiet && !busy) || is_chosen) && peer.digest == Digest::None {
                 peer.digest = hash.clone();
             }
             let patience = peer.silence * 2 + Duration::from_millis(500);

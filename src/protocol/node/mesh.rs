@@ -8,6 +8,7 @@
 //! asks for more links.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Node, Output};
 use crate::protocol::gossip::{DELTA_BYTES_MAX, Delta, Page, affinity};
@@ -21,6 +22,8 @@ use crate::protocol::time::Instant;
 pub const MESH_MAX: usize = 128;
 /// So many neighbours a node chooses where there are more; as many choose it.
 pub const NEIGHBOURS: usize = 16;
+/// How long after its start a node should have its links.
+const LINKED_BY: Duration = Duration::from_secs(5);
 /// So many links more a node asks for at a time when it lacks share.
 const WIDEN_BY: usize = 8;
 /// To so many neighbours news about a member is passed on at once.
@@ -44,8 +47,11 @@ impl Node {
         self.outputs.push_back(Output::Reach(peer, addresses));
     }
 
-    /// Members of a full mesh without a link to this node.
-    pub(super) fn unlinked(&self) -> BTreeSet<NodeId> {
+    /// Members of a full mesh without a link to this node, once there was time for one.
+    pub(super) fn unlinked(&self, now: Instant) -> BTreeSet<NodeId> {
+        if now.since(self.started) < LINKED_BY {
+            return BTreeSet::new();
+        }
         let has_none = |node: &NodeId| *node != self.config.id && !self.peers.contains_key(node);
         let members = self.bases.iter().filter(|(_, base)| **base > Share::ZERO).map(|(node, _)| node);
         if self.is_mesh() {
