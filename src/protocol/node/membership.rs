@@ -44,7 +44,7 @@ impl Node {
             let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
             let heirs = self
                 .linked()
-                .filter(|replica| self.ledger.is_member(&replica.node) && !self.is_leaving(&replica.node));
+                .filter(|replica| self.bases.contains_key(&replica.node) && !self.is_leaving(&replica.node));
             if let Some(heir) = heirs.min_by_key(|replica| (base(replica), replica.node)) {
                 self.give(heir, self.base(), now);
             }
@@ -224,7 +224,7 @@ impl Node {
     fn drift(&mut self, now: Instant) {
         let mut members = vec![self.replica];
         members.extend(
-            self.linked().filter(|peer| self.ledger.is_member(&peer.node) && !self.is_leaving(&peer.node)),
+            self.linked().filter(|peer| self.bases.contains_key(&peer.node) && !self.is_leaving(&peer.node)),
         );
         let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
         let total: Share = members.iter().map(base).sum();
@@ -260,7 +260,7 @@ impl Node {
             return;
         }
         let side: Vec<NodeId> =
-            self.linked().map(|peer| peer.node).filter(|peer| self.ledger.is_member(peer)).collect();
+            self.linked().map(|peer| peer.node).filter(|peer| self.bases.contains_key(peer)).collect();
         if side.iter().any(|peer| *peer < self.config.id && !self.is_leaving(peer)) {
             return;
         }

@@ -235,8 +235,10 @@ impl Node {
             self.look_at_rest(now);
             self.publish_profile(now);
         }
-        self.stale = false;
-        self.move_shares(if slow { FINE_GRAIN } else { GRAIN }, now);
+        if slow || self.stale || self.peers.len() <= FEW_LINKS {
+            self.stale = false;
+            self.move_shares(if slow { FINE_GRAIN } else { GRAIN }, now);
+        }
         for place in 0..self.meters.len() {
             let row = self.row(place, now);
             self.publish_row(place, row, true, Some(&[]), now);
@@ -372,6 +374,7 @@ impl Node {
         let in_need = row.waiting > 0 && row.held + due.scale(1, 16) < due;
         let refresh =
             now >= self.rows_due || (in_need && now + self.refresh() >= self.rows_due + REFRESH_IN_NEED);
+        self.stale |= round && urgent;
         if urgent || (round && (slight || refresh)) {
             self.pages.publish(key, Value::Row(row), now);
             let to_all = self.peers.len() <= FEW_LINKS || (urgent && concerned.is_none());
@@ -429,8 +432,9 @@ impl Node {
             self.stale = true;
             return;
         };
-        let known = Arc::make_mut(neighbours).iter_mut().find(|neighbour| neighbour.replica == author);
-        if let Some(known) = known {
+        let found = neighbours.binary_search_by_key(&author, |neighbour| neighbour.replica);
+        if let Ok(found) = found {
+            let known = &mut Arc::make_mut(neighbours)[found];
             self.stale |= row.is_material_after(&known.row);
             (known.row, known.version) = (*row, version);
         } else {
