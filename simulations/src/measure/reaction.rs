@@ -98,7 +98,7 @@ mod tests {
         let mut record = both_ask();
         let held = |tenth: u64| match tenth {
             // One dip back is forgiven if the second after is 95 % in the mean: here it is not until 3.6 s.
-            0..34 | 35 => [1.0, 0.0],
+            0..=33 | 35 => [1.0, 0.0],
             36..40 => [0.54, 0.46],
             _ => [0.5, 0.5],
         };
