@@ -60,7 +60,11 @@ impl Position {
     }
 }
 
-/// What the node at place `me` should do, which has `borrowed` of what it holds on loan.
+/// A lender covers parts of at most so many deficits at a time: more leases would cost more messages than they gain.
+const BORROWERS_MAX: usize = 8;
+
+/// What the node at place `me` should do, which has `borrowed` of what it holds on loan. All nodes list the positions in
+/// the same order.
 pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> Plan {
     let deficits: Vec<Share> = positions
         .iter()
@@ -97,18 +101,37 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
     for place in lots {
         lend.push((place, left.take_part_of(deficits[place])));
     }
-    let fractions = |place: &usize| !positions[*place].exact;
-    let lack: Share = (0..positions.len()).filter(fractions).map(|place| deficits[place]).sum();
+    let needy: Vec<usize> = (0..positions.len())
+        .filter(|place| deficits[*place] > Share::ZERO && !positions[*place].exact)
+        .collect();
+    let lack: Share = needy.iter().map(|place| deficits[*place]).sum();
     let rest = left;
-    for place in (0..positions.len()).filter(fractions) {
+    let (chosen, spread) = part_of_needy(me, positions, &needy);
+    for place in chosen {
         let wanted =
             if rest.all < lack { ceil_scale(rest.all, deficits[place].0, lack.0) } else { deficits[place] };
-        let part = ceil_scale(wanted, rest.own.0, rest.all.0).min(left.own).min(deficits[place]);
+        let part = ceil_scale(ceil_scale(wanted, rest.own.0, rest.all.0), spread.0, spread.1);
+        let part = part.min(left.own).min(deficits[place]);
         left.own -= part;
         lend.push((place, part));
     }
     lend.retain(|(_, part)| *part > Share::ZERO);
     Plan { give_back, lend, wanted }
+}
+
+/// Those of many needy whom this lender covers, and by how much more than its part of all as it leaves the others to other
+/// lenders: lenders take stretches of the list that lie as far apart as they do themselves (systematic sampling), so that
+/// everybody is covered by about as many.
+fn part_of_needy(me: usize, positions: &[Position], needy: &[usize]) -> (Vec<usize>, (u64, u64)) {
+    if needy.len() <= 2 * BORROWERS_MAX {
+        return (needy.to_vec(), (1, 1));
+    }
+    let can_lend = |place: &usize| *place == me || positions[*place].can_spare() > Share::ZERO;
+    let lenders = (0..positions.len()).filter(can_lend).count();
+    let rank = (0..me).filter(can_lend).count();
+    let first = rank * needy.len() / lenders;
+    let chosen = (first..first + BORROWERS_MAX).map(|place| needy[place % needy.len()]).collect();
+    (chosen, (needy.len() as u64, BORROWERS_MAX as u64))
 }
 
 /// What is left to lend: here, and by all who could lend.
@@ -174,6 +197,25 @@ mod tests {
         (positions[2].exact, positions[3].exact) = (true, true);
         assert_eq!(plan(0, &positions, Share::ZERO, GRAIN).lend, [(3, Share(50)), (2, Share(50))]);
         assert_eq!(plan(1, &positions, Share::ZERO, GRAIN).lend, [(3, Share(50)), (2, Share(50))]);
+    }
+
+    #[test]
+    fn many_lenders_and_many_needy_find_one_another_with_few_leases() {
+        let (lenders, needy) = (40, 60);
+        let mut positions: Vec<Position> = (0..lenders + needy).map(|_| position(0, 300)).collect();
+        positions[..lenders].fill(position(450, 0));
+        // Mixed up, as ids are.
+        let order: Vec<usize> = (0..100).map(|place| place * 37 % 100).collect();
+        let positions: Vec<Position> = order.iter().map(|place| positions[*place]).collect();
+        let mut got = vec![0; 100];
+        for me in (0..100).filter(|place| positions[*place].held > Share::ZERO) {
+            let plan = plan(me, &positions, Share::ZERO, GRAIN);
+            assert!(plan.lend.len() <= BORROWERS_MAX);
+            plan.lend.iter().for_each(|(place, part)| got[*place] += part.0);
+        }
+        let covered: u64 = got.iter().map(|got| *got.min(&300)).sum();
+        assert!(covered >= 300 * 60 * 95 / 100, "{covered} {got:?}");
+        assert!(got.iter().all(|got| *got <= 400), "{got:?}");
     }
 
     #[test]

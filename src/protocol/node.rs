@@ -62,6 +62,8 @@ pub const IDLE_SILENCE: Duration = Duration::from_secs(5);
 pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Up to so many links a node tells all of them all of its news at once; beyond, those whom it concerns.
 pub const FEW_LINKS: usize = 16;
+/// How far apart a node with many links looks at its shares.
+const SHARE_SPACING: Duration = Duration::from_millis(5);
 /// How long leaving may take: borrowers give back within a round trip, or their leases end.
 pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -241,8 +243,9 @@ pub struct Node {
     left_by_rest: Vec<Option<Share>>,
     /// The rows that the targets are made of, by meter; none if they must be looked up again.
     near: Vec<Option<Arc<Vec<Neighbour>>>>,
-    /// Meters whose shares should be looked at before the present call returns.
+    /// Shares should be looked at, before the present call returns or as soon after as this.
     stale: bool,
+    share_at: Instant,
     /// Ledger news of others that is not on disk yet, and when it will be.
     save_at: Option<Instant>,
 }
@@ -294,6 +297,7 @@ impl Node {
             members_changed: false,
             compare_at: now,
             stale: true,
+            share_at: now,
             save_at: None,
             config,
         };
@@ -378,7 +382,8 @@ impl Node {
         if let Phase::Leaving(until) = self.phase {
             next = next.min(until);
         }
-        let times = self.save_at.into_iter().chain(self.settles_at);
+        let share_at = self.stale.then_some(self.share_at);
+        let times = self.save_at.into_iter().chain(self.settles_at).chain(share_at);
         self.peers.send_at().into_iter().chain(times).fold(next, Instant::min)
     }
 
@@ -423,8 +428,10 @@ impl Node {
     fn finish(&mut self, now: Instant) {
         // Before shares move: whoever can be served with what is here does not want it elsewhere.
         self.serve_all(now);
-        if self.stale {
+        // With many links much of the news comes at once, and is better looked at together.
+        if self.stale && (now >= self.share_at || self.peers.len() <= FEW_LINKS) {
             self.stale = false;
+            self.share_at = now + SHARE_SPACING;
             self.share_out(now);
         }
         self.serve_all(now);
@@ -434,6 +441,9 @@ impl Node {
             self.wake(now);
         }
         self.leave_if_done(now);
+        if self.stale {
+            self.share_at = if self.share_at > now { self.share_at } else { now + SHARE_SPACING };
+        }
         self.flush(now);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::peers::Peer;
 use super::{FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND};
 use crate::protocol::bucket::Level;
+use crate::protocol::gossip::affinity;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
@@ -36,6 +37,9 @@ const REFRESH_MIN: Duration = Duration::from_millis(500);
 const REFRESH_IN_NEED: Duration = Duration::from_secs(1);
 /// News that does not concern a peer may wait this long for each link.
 const LAZY_PER_LINK: Duration = Duration::from_millis(10);
+
+/// At least so many are told at once of what is urgent, if they have anything to lend.
+const TOLD_MIN: usize = 8;
 
 /// A peer as the targets see it.
 #[derive(Clone, Copy, Debug)]
@@ -97,35 +101,34 @@ impl Node {
             meter.turn_end = meter.turn_end.min(meter.tag);
         }
 
-        let mut positions = vec![Position {
-            held: row.held,
-            target: targets[0],
-            free: row.free,
-            exact: targets[0] == Share::ZERO,
-        }];
-        let mut concerned = Vec::new();
+        let own =
+            Position { held: row.held, target: targets[0], free: row.free, exact: targets[0] == Share::ZERO };
+        let mut positions = Vec::with_capacity(claims.len());
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
             let exact = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
-            let position = Position { held, target: *target, free: neighbour.row.free, exact };
-            if position.has_excess() || neighbour.row.spare > 0 || claim.lot > *target {
-                concerned.push(neighbour.replica.node);
-            }
-            positions.push(position);
+            positions.push(Position { held, target: *target, free: neighbour.row.free, exact });
         }
-        let mut plan = plan(0, &positions, meter.borrowed(), grain);
+        // All nodes plan over the same list.
+        let me = neighbours.partition_point(|neighbour| neighbour.replica.node < self.config.id);
+        positions.insert(me, own);
+        let turns = claims.iter().zip(&targets).any(|(claim, target)| claim.lot > *target);
+        let mut plan = plan(me, &positions, meter.borrowed(), grain);
+        positions.remove(me);
+        plan.lend.iter_mut().for_each(|(place, _)| *place -= usize::from(*place > me));
+        let concerned = if turns { None } else { Some(self.concerned(&neighbours, &positions, &own)) };
         if leaves {
             // A loan would keep the base here until it ends; it goes to an heir as a whole.
             plan.lend.clear();
         }
-        let spare: Share = positions.iter().skip(1).map(Position::can_spare).sum();
+        let spare: Share = positions.iter().map(Position::can_spare).sum();
         self.carry_out(place, &plan, &row, &neighbours, grain, now);
         if row.waiting > 0 {
             self.widen(targets[0], row.held, spare, now);
         }
         self.spare_level(place, &row, &neighbours, now);
         row = self.row(place, now);
-        self.publish_row(place, row, false, &concerned, now);
+        self.publish_row(place, row, false, concerned.as_deref(), now);
     }
 
     fn carry_out(
@@ -148,7 +151,7 @@ impl Node {
             owed.extend(meter.give_back(plan.give_back, level, now).into_iter().map(|lender| lender.node));
         }
         for (peer, share) in &plan.lend {
-            let borrower = &neighbours[peer - 1];
+            let borrower = &neighbours[*peer];
             let peer = self.peers.get(&borrower.replica.node);
             let lasts = |peer: &Peer| meter.would_last(&borrower.replica, (peer.clock, peer.clock_at), now);
             if !peer.is_some_and(lasts) {
@@ -236,7 +239,7 @@ impl Node {
         self.move_shares(if slow { FINE_GRAIN } else { GRAIN }, now);
         for place in 0..self.meters.len() {
             let row = self.row(place, now);
-            self.publish_row(place, row, true, &[], now);
+            self.publish_row(place, row, true, Some(&[]), now);
         }
         self.busy = self.is_busy();
         self.look_after_peers(now);
@@ -339,9 +342,16 @@ impl Node {
         }
     }
 
-    /// Puts a row on the page if it says something new enough. Urgent news is told at once to those whom it concerns,
-    /// and to everybody where there are few links.
-    fn publish_row(&mut self, place: usize, row: Row, round: bool, concerned: &[NodeId], now: Instant) {
+    /// Puts a row on the page if it says something new enough. Urgent news is told at once to those whom it concerns (to
+    /// all, if `concerned` is none), and to everybody where there are few links.
+    fn publish_row(
+        &mut self,
+        place: usize,
+        row: Row,
+        round: bool,
+        concerned: Option<&[NodeId]>,
+        now: Instant,
+    ) {
         let key = Key::Row(self.meters[place].fingerprint);
         let known = match self.pages.get(&self.config.id).and_then(|page| page.get(&key)) {
             Some(Value::Row(known)) => *known,
@@ -364,10 +374,10 @@ impl Node {
             now >= self.rows_due || (in_need && now + self.refresh() >= self.rows_due + REFRESH_IN_NEED);
         if urgent || (round && (slight || refresh)) {
             self.pages.publish(key, Value::Row(row), now);
-            let few = self.peers.len() <= FEW_LINKS;
+            let to_all = self.peers.len() <= FEW_LINKS || (urgent && concerned.is_none());
             let lazily = now + LAZY_PER_LINK * self.peers.len() as u32;
-            self.peers_should_hear(if few { now } else { lazily });
-            for node in concerned.iter().filter(|_| urgent && !few) {
+            self.peers_should_hear(if to_all { now } else { lazily });
+            for node in concerned.unwrap_or_default().iter().filter(|_| urgent && !to_all) {
                 if let Some(peer) = self.peers.get_mut(node) {
                     peer.tell(now);
                 }
@@ -376,6 +386,34 @@ impl Node {
         if round && refresh && place + 1 == self.meters.len() {
             self.rows_due = now + self.refresh();
         }
+    }
+
+    /// Who should hear at once what is urgent: those who hold enough beyond their targets to make up for what is lacking
+    /// here, by how well they suit this node, so that not all the needy ask the same.
+    fn concerned(&self, neighbours: &[Neighbour], positions: &[Position], own: &Position) -> Vec<NodeId> {
+        let mut lack = own.target.saturating_sub(own.held);
+        let has_something = |place: &usize| {
+            positions[*place].has_excess()
+                || (positions[*place].held > Share::ZERO && neighbours[*place].row.spare > 0)
+        };
+        if positions.len() <= FEW_LINKS {
+            return Vec::new();
+        }
+        let mut lenders: Vec<(u64, usize)> = (0..positions.len())
+            .filter(has_something)
+            .map(|place| (affinity(&self.config.id, &neighbours[place].replica.node), place))
+            .collect();
+        lenders.sort_unstable();
+        let mut told = Vec::new();
+        for (_, place) in lenders {
+            if told.len() >= TOLD_MIN && lack == Share::ZERO {
+                break;
+            }
+            lack = lack
+                .saturating_sub(positions[place].held.saturating_sub(positions[place].target).scale(1, 2));
+            told.push(neighbours[place].replica.node);
+        }
+        told
     }
 
     /// How often rows are told although little changed.
