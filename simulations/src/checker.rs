@@ -1,6 +1,25 @@
 //! What must hold, one checker for each property, looked at after every event.
+//!
+//! Checkers know nothing of the world: they are told plain facts, keep as little as they can, and answer in constant
+//! time wherever an event asks them.
+
+mod bounded;
+mod conservation;
+mod counters;
+mod liveness;
+mod never_over;
+mod one_answer;
+mod starvation;
 
 use std::fmt;
+
+pub use bounded::Bounded;
+pub use conservation::Conservation;
+pub use counters::Counters;
+pub use liveness::{Liveness, VIEWS_MAX, Version};
+pub use never_over::NeverOver;
+pub use one_answer::{OneAnswer, Waiting};
+pub use starvation::NoStarvation;
 
 use thiserror::Error;
 
@@ -34,6 +53,12 @@ pub struct Violation {
     pub at: Nanos,
     /// How, with numbers.
     pub what: String,
+}
+
+impl Violation {
+    fn new(property: Property, at: Nanos, what: impl Into<String>) -> Self {
+        Self { property, at, what: what.into() }
+    }
 }
 
 impl fmt::Display for Violation {

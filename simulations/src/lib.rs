@@ -11,6 +11,7 @@ pub mod clock;
 pub mod fault;
 pub mod measure;
 pub mod network;
+pub mod parallel;
 pub mod random;
 pub mod record;
 pub mod report;

@@ -1,11 +1,24 @@
 //! Scenarios: what a run is like, as files that people write.
 
+mod check;
+mod error;
+mod library;
+mod set;
+
+use std::path::Path;
+use std::time::Duration;
+
+use aquifer::protocol::limit::Rate;
 use serde::{Deserialize, Serialize};
+
+pub use self::error::{Invalid, ScenarioError};
 
 use crate::clock::ClockSpec;
 use crate::fault::Fault;
 use crate::network::LinkSpec;
-use crate::workload::Workload;
+use crate::record::Mark;
+use crate::time::{Nanos, nanos};
+use crate::workload::{self, Kind, Row, Workload};
 
 /// What a run is like. Together with a seed it decides everything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,3 +135,151 @@ pub struct Expect {
 fn default_warmup() -> f64 {
     5.0
 }
+
+impl Default for Scenario {
+    /// Ten nodes on good links that all ask for a little more than there is.
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            about: "Ten nodes that all ask for a little more than there is.".to_owned(),
+            nodes: 10,
+            seconds: 30.0,
+            warmup: default_warmup(),
+            limit: LimitSpec { per_second: 1_000, burst: 1_000, each: false },
+            policy: PolicySpec::default(),
+            start: StartSpec::default(),
+            links: LinkSpec::default(),
+            clocks: ClockSpec::default(),
+            weights: Vec::new(),
+            probe_every: 0.0,
+            workload: vec![Workload { load: 1.2, ..Workload::default() }],
+            step: Vec::new(),
+            expect: Expect::default(),
+        }
+    }
+}
+
+impl Scenario {
+    /// Reads a file, and the traces that it names.
+    ///
+    /// # Errors
+    /// It cannot be read, is not a scenario, or a field is out of bounds.
+    pub fn load(path: &Path) -> Result<Self, ScenarioError> {
+        let read = |file: &Path| {
+            let error = |source| ScenarioError::Read { file: file.to_owned(), source };
+            std::fs::read_to_string(file).map_err(error)
+        };
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&name, &path.display().to_string(), &read(path)?, |trace| read(&folder.join(trace)))
+    }
+
+    /// One of the library, which is part of the program.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn named(name: &str) -> Result<Self, ScenarioError> {
+        let Some((_, text)) = library::FILES.iter().find(|(known, _)| *known == name) else {
+            let similar = error::similar(name, Self::library());
+            return Err(ScenarioError::Name { name: name.to_owned(), similar });
+        };
+        Self::parse(name, name, text, library::trace)
+    }
+
+    /// The names of all of the library, in alphabetical order.
+    pub fn library() -> impl Iterator<Item = &'static str> {
+        library::FILES.iter().map(|(name, _)| *name)
+    }
+
+    /// The same with another number of nodes.
+    ///
+    /// # Errors
+    /// It has steps or a limit that do not go with this number.
+    pub fn with_nodes(mut self, nodes: usize) -> Result<Self, ScenarioError> {
+        self.nodes = nodes;
+        self.check()?;
+        Ok(self)
+    }
+
+    /// Checks every field against its bounds; what comes out of [`load`](Self::load), [`named`](Self::named) and
+    /// [`set`](Self::set) is checked.
+    ///
+    /// # Errors
+    /// The first field that is out of bounds.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        self.check_as(&self.name)
+    }
+
+    /// The limit of all nodes together.
+    ///
+    /// # Panics
+    /// If the scenario was not [checked](Self::check).
+    pub fn rate(&self) -> Rate {
+        self.checked_rate().expect("BUG! a scenario that was not checked")
+    }
+
+    /// When the measured span begins.
+    pub fn begin(&self) -> Nanos {
+        nanos(self.warmup)
+    }
+
+    /// When the run ends.
+    pub fn end(&self) -> Nanos {
+        nanos(self.warmup + self.seconds)
+    }
+
+    /// The fairness weight of a node.
+    pub fn weight(&self, node: usize) -> u32 {
+        if self.weights.is_empty() { 1 } else { self.weights[node % self.weights.len()] }
+    }
+
+    /// What happens when: its steps, and the moments at which demand changes for many at once, in order of time.
+    pub fn marks(&self) -> Vec<Mark> {
+        let step = |step: &Step| Mark { at: nanos(self.warmup + step.at), say: step.say.clone(), step: true };
+        let mut marks: Vec<Mark> = self.step.iter().map(step).chain(workload::marks(self)).collect();
+        marks.sort_by_key(|mark| mark.at);
+        marks
+    }
+
+    /// Units per second and units at once of all nodes together.
+    pub(crate) fn limit_of_all(&self) -> (f64, f64) {
+        let times = if self.limit.each { self.nodes as f64 } else { 1.0 };
+        (self.limit.per_second as f64 * times, self.limit.burst as f64 * times)
+    }
+
+    fn checked_rate(&self) -> Result<Rate, Invalid> {
+        let times = if self.limit.each { self.nodes as u64 } else { 1 };
+        let (amount, burst) =
+            (self.limit.per_second.saturating_mul(times), self.limit.burst.saturating_mul(times));
+        Rate::new(amount, Duration::from_secs(1), burst).map_err(|error| Invalid {
+            field: "limit".to_owned(),
+            problem: format!("{error} (of all nodes together)"),
+        })
+    }
+
+    fn check_as(&self, origin: &str) -> Result<(), ScenarioError> {
+        check::check(self).map_err(|invalid| ScenarioError::Invalid { origin: origin.to_owned(), invalid })
+    }
+
+    fn parse(
+        name: &str,
+        origin: &str,
+        text: &str,
+        trace: impl Fn(&str) -> Result<String, ScenarioError>,
+    ) -> Result<Self, ScenarioError> {
+        let error = |source| ScenarioError::Parse { origin: origin.to_owned(), source: Box::new(source) };
+        let mut scenario: Self = toml::from_str(text).map_err(error)?;
+        name.clone_into(&mut scenario.name);
+        for workload in &mut scenario.workload {
+            if let Kind::Trace(file) = &workload.kind {
+                let rows = Row::read_all(&trace(file)?);
+                workload.rows = rows.map_err(|source| ScenarioError::Trace { file: file.clone(), source })?;
+            }
+        }
+        scenario.check_as(origin)?;
+        Ok(scenario)
+    }
+}
+
+#[cfg(test)]
+mod tests;

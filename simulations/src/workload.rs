@@ -1,16 +1,174 @@
-//! Workloads: who asks for how much, and when.
+//! Workloads: who asks for how much, and when. Open loop: who is refused does not ask less for it.
+
+mod cost;
+mod shape;
+mod trace;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::Arrival;
+pub use self::cost::{Cost, Sizes};
+pub use self::shape::Kind;
+pub use self::trace::{Row, TraceError};
+
+use self::shape::{Segment, Shape};
+use crate::fault::Nodes;
+use crate::random::{Purpose, Stream};
+use crate::record::{Arrival, Mark};
 use crate::scenario::Scenario;
+use crate::time::{MS, nanos};
+
+/// The most requests that a run may be expected to have: they are all drawn before it begins, 40 bytes each.
+pub const ARRIVALS_MAX: f64 = 20_000_000.0;
 
 /// One kind of load on some of the nodes.
+///
+/// ```toml
+/// [[workload]]
+/// kind = { on_off = { on = 10, off = 10 } }
+/// nodes = { part = [2, 0] }
+/// load = 1.5
+/// cost = { median = 400, sigma = 1.0, max = 0.5 }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Workload {}
-
-/// All requests of a run, in order of time.
-pub fn arrivals(_scenario: &Scenario, _seed: u64) -> Vec<Arrival> {
-    todo!()
+#[serde(default, deny_unknown_fields)]
+pub struct Workload {
+    /// How demand is spread over nodes and time.
+    pub kind: Kind,
+    /// On which nodes.
+    pub nodes: Nodes,
+    /// What these nodes offer together, in units per second, as a multiple of the whole limit's rate. Each kind says
+    /// when; a trace says itself how much, and ignores this.
+    pub load: f64,
+    /// What a request takes.
+    pub cost: Cost,
+    /// How long a request waits before it gives up, in milliseconds.
+    pub wait_ms: u64,
+    /// On how many agents of its node a request can be.
+    pub agents: u32,
+    /// When it begins, in seconds after the warm-up; with the run if it does not say.
+    pub from: Option<f64>,
+    /// When it ends, in seconds after the warm-up; with the run if it does not say.
+    pub until: Option<f64>,
+    /// Requests come at equal distances instead of at random ones (Poisson).
+    pub regular: bool,
+    /// The rows of a trace, read along with the scenario.
+    #[serde(skip)]
+    pub rows: Vec<Row>,
 }
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Steady,
+            nodes: Nodes::All,
+            load: 1.0,
+            cost: Cost::Units(1),
+            wait_ms: 2_000,
+            agents: 1,
+            from: None,
+            until: None,
+            regular: false,
+            rows: Vec::new(),
+        }
+    }
+}
+
+/// All requests of a run, in order of time, and of nodes where times are equal.
+pub fn arrivals(scenario: &Scenario, seed: u64) -> Vec<Arrival> {
+    let mut all = Vec::new();
+    for (number, workload) in scenario.workload.iter().enumerate() {
+        let mut stream = Stream::new(seed, Purpose::Workload, number as u64);
+        workload.draw(scenario, &mut stream, &mut all);
+    }
+    all.sort_by_key(|arrival| (arrival.at, arrival.node));
+    all
+}
+
+/// The moments of the measured span at which demand changes for many at once, for pictures and reaction times.
+pub fn marks(scenario: &Scenario) -> Vec<Mark> {
+    let mut marks: Vec<Mark> = Vec::new();
+    for workload in &scenario.workload {
+        let mut mark = |at: f64, say: &str| {
+            if at > 0.0 && at < scenario.seconds {
+                marks.push(Mark { at: nanos(scenario.warmup + at), say: say.to_owned(), step: true });
+            }
+        };
+        let (from, until) = workload.span(scenario);
+        mark(from, "A workload begins.");
+        mark(until, "A workload ends.");
+        workload.kind.changes(from, until).into_iter().for_each(|(at, say)| mark(at, say));
+    }
+    marks.sort_by_key(|mark| mark.at);
+    marks
+}
+
+impl Workload {
+    /// How many requests it is expected to make in a run.
+    pub fn expected(&self, scenario: &Scenario) -> f64 {
+        if matches!(self.kind, Kind::Trace(_)) {
+            return self.rows.len() as f64;
+        }
+        let (from, until) = self.span(scenario);
+        let (rate, burst) = scenario.limit_of_all();
+        rate * self.kind.most(self.load) * (until - from).max(0.0) / self.cost.mean(burst)
+    }
+
+    /// When it runs, in seconds after the warm-up.
+    fn span(&self, scenario: &Scenario) -> (f64, f64) {
+        let from = self.from.unwrap_or(-scenario.warmup).max(-scenario.warmup);
+        (from, self.until.unwrap_or(scenario.seconds).min(scenario.seconds))
+    }
+
+    fn draw(&self, scenario: &Scenario, stream: &mut Stream, all: &mut Vec<Arrival>) {
+        let nodes = chosen(&self.nodes, scenario.nodes, stream);
+        if nodes.is_empty() {
+            // A part of more parts than there are nodes.
+            return;
+        }
+        let (rate, burst) = scenario.limit_of_all();
+        let (from, until) = self.span(scenario);
+        if let Kind::Trace(_) = self.kind {
+            let rows = self.rows.iter().filter(|row| from + row.at < until);
+            all.extend(rows.map(|row| Arrival {
+                at: nanos(scenario.warmup + from + row.at),
+                node: nodes[row.node % nodes.len()],
+                agent: row.agent,
+                units: row.units,
+                wait: self.wait_ms * MS,
+            }));
+            return;
+        }
+        let shape = Shape::new(&self.kind, self.load, nodes.len(), (from, until), stream);
+        let requests_per_second = rate / self.cost.mean(burst);
+        for (position, node) in nodes.into_iter().enumerate() {
+            let segments = shape.segments(position, stream);
+            let gap = |stream: &mut Stream| if self.regular { 1.0 } else { stream.exponential(1.0) };
+            // Regular requests of different nodes do not all come at once.
+            let mut owed = if self.regular { stream.unit() } else { gap(stream) };
+            for Segment { from, until, load } in segments {
+                let rate = load * requests_per_second;
+                let mut at = from;
+                while owed < (until - at) * rate {
+                    at += owed / rate;
+                    owed = gap(stream);
+                    all.push(Arrival {
+                        at: nanos(scenario.warmup + at),
+                        node,
+                        agent: stream.below(u64::from(self.agents)) as u32,
+                        units: self.cost.draw(burst, stream),
+                        wait: self.wait_ms * MS,
+                    });
+                }
+                owed -= (until - at).max(0.0) * rate;
+            }
+        }
+    }
+}
+
+/// The nodes of a selection among `count`, in ascending order.
+fn chosen(nodes: &Nodes, count: usize, stream: &mut Stream) -> Vec<usize> {
+    nodes.resolve(count, stream, |_| true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,548 @@
 //! The core in a world of clocks, links and faults.
+//!
+//! One thread, one heap of events in order of true time. Cores are driven as the daemon drives them: every call is
+//! followed by its outputs, carried out in order, and by one timer for the one deadline. Messages and saved states are
+//! bytes. Checkers look at what happens after every event.
 
-use crate::checker::Violation;
-use crate::record::Record;
-use crate::scenario::Scenario;
+mod agenda;
+mod faults;
+mod links;
+mod machine;
+mod start;
+mod trace;
+mod watch;
+
+use std::time::Duration;
+
+use aquifer::protocol::id::NodeId;
+use aquifer::protocol::limit::{Cost, QUEUE_DEFAULT};
+use aquifer::protocol::message::Message;
+use aquifer::protocol::node::{Acquired, Input, Node, Outcome, Output, ROUND};
+use aquifer::protocol::record::Value;
+use aquifer::protocol::share::Share;
+use aquifer::protocol::time::Instant;
+use aquifer::wire;
+
+use crate::checker::{
+    Bounded, Conservation, Counters, Liveness, NeverOver, NoStarvation, Violation, Waiting,
+};
+use crate::network::{Network, Verdict};
+use crate::random::{Purpose, Stream};
+use crate::record::{Answer, Arrival, Mark, Record, Traffic};
+use crate::scenario::{PolicySpec, Scenario};
+use crate::time::{Nanos, nanos};
+use crate::workload;
+use agenda::{Agenda, Event};
+use machine::{Machine, Party, node_id, party_of};
+use trace::Trace;
+use watch::Watch;
 
 /// Runs a scenario with real cores.
 ///
 /// # Errors
 /// The first violation that a checker finds.
-pub fn run(_scenario: &Scenario, _seed: u64) -> Result<Record, Violation> {
-    todo!()
+///
+/// # Panics
+/// If the scenario was not [checked](Scenario::check), or a core does.
+pub fn run(scenario: &Scenario, seed: u64) -> Result<Record, Violation> {
+    run_with(scenario, seed, workload::arrivals(scenario, seed))
+}
+
+/// Runs a scenario with requests of one's own, in order of time, in place of its workloads'.
+///
+/// # Errors
+/// The first violation that a checker finds.
+///
+/// # Panics
+/// If the scenario was not [checked](Scenario::check), or a core does.
+pub fn run_with(scenario: &Scenario, seed: u64, arrivals: Vec<Arrival>) -> Result<Record, Violation> {
+    let mut world = World::new(scenario, seed, arrivals);
+    world.begin()?;
+    world.run()?;
+    world.end()
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    now: Nanos,
+    machines: Vec<Machine>,
+    agenda: Agenda,
+    network: Network,
+    /// Lateness of timers.
+    timers: Stream,
+    faults: Stream,
+    dials: Stream,
+    checks: Checks,
+    watch: Watch,
+    trace: Trace,
+    arrivals: Vec<Arrival>,
+    next_arrival: usize,
+    record: Record,
+    /// Links are numbered, and the end of an old one ends no newer one.
+    links: u64,
+}
+
+/// The checkers that look at the whole swarm.
+struct Checks {
+    never_over: NeverOver,
+    conservation: Conservation,
+    counters: Counters,
+    starvation: NoStarvation,
+    liveness: Liveness,
+    bounded: Bounded,
+    /// Whether T1 and T2 are promised.
+    strict: bool,
+    /// Whether the whole limit can be had in calm times: it cannot once a member lost its identity with its share.
+    whole: bool,
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, seed: u64, arrivals: Vec<Arrival>) -> Self {
+        let nodes = scenario.nodes;
+        let rate = scenario.rate();
+        let largest = arrivals.iter().map(|arrival| arrival.units).max().unwrap_or(1);
+        let weights: Vec<u32> = (0..nodes).map(|node| scenario.weight(node)).collect();
+        let ratio = weights.iter().max().unwrap_or(&1) / weights.iter().min().unwrap_or(&1).max(&1);
+        let checks = Checks {
+            never_over: NeverOver::new(rate.amount(), rate.burst(), scenario.clocks.drift_ppm),
+            conservation: Conservation::new(nodes),
+            counters: Counters::new(nodes),
+            starvation: NoStarvation::new(nodes, largest, rate.amount(), u64::from(ratio)),
+            liveness: Liveness::new(nodes, largest, rate.amount()),
+            bounded: Bounded::new(nodes, QUEUE_DEFAULT),
+            strict: scenario.policy == PolicySpec::Strict,
+            whole: true,
+        };
+        let record = Record {
+            scheme: "aquifer",
+            nodes,
+            weights,
+            rate: rate.per_second(),
+            burst: rate.burst() as f64,
+            begin: scenario.begin(),
+            end: scenario.end(),
+            arrivals: Vec::new(),
+            answers: Vec::with_capacity(arrivals.len()),
+            samples: Vec::new(),
+            marks: Vec::new(),
+            spreads: Vec::new(),
+            round: nanos(ROUND.as_secs_f64()),
+            traffic: Traffic::default(),
+            overshoot: 0.0,
+            trace_hash: 0,
+        };
+        Self {
+            scenario,
+            seed,
+            now: 0,
+            machines: (0..nodes).map(|node| Machine::new(node, &scenario.clocks, seed)).collect(),
+            agenda: Agenda::default(),
+            network: Network::new(&scenario.links, seed),
+            timers: Stream::new(seed, Purpose::Clocks, 0),
+            faults: Stream::new(seed, Purpose::Faults, 0),
+            dials: Stream::new(seed, Purpose::Network, 1),
+            checks,
+            watch: Watch::new(seed),
+            trace: Trace::default(),
+            arrivals,
+            next_arrival: 0,
+            record,
+            links: 0,
+        }
+    }
+
+    /// Puts on the agenda what the scenario says.
+    fn begin(&mut self) -> Result<(), Violation> {
+        for (place, step) in self.scenario.step.iter().enumerate() {
+            let at = self.scenario.begin() + nanos(step.at);
+            self.agenda.push(at, Event::Step(place));
+            self.record.marks.push(Mark { at, say: step.say.clone(), step: true });
+        }
+        self.record.marks.extend(workload::marks(self.scenario));
+        self.record.marks.sort_by_key(|mark| mark.at);
+        self.agenda.push(0, Event::Sample);
+        if self.scenario.probe_every > 0.0 {
+            self.agenda.push(self.scenario.begin(), Event::Probe);
+        }
+        self.begin_swarm()
+    }
+
+    fn run(&mut self) -> Result<(), Violation> {
+        let end = self.scenario.end();
+        loop {
+            let arrival = self.arrivals.get(self.next_arrival).map_or(Nanos::MAX, |arrival| arrival.at);
+            let event = self.agenda.next_at().unwrap_or(Nanos::MAX);
+            if arrival.min(event) > end {
+                return Ok(());
+            }
+            self.now = self.now.max(arrival.min(event));
+            if arrival <= event {
+                self.next_arrival += 1;
+                self.arrive(self.arrivals[self.next_arrival - 1])?;
+            } else if let Some(event) = self.agenda.pop() {
+                self.happen(event)?;
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<Record, Violation> {
+        self.now = self.scenario.end();
+        (0..self.machines.len()).try_for_each(|place| self.check_overdue(place))?;
+        self.end_watch();
+        self.record.arrivals = self.arrivals;
+        self.record.overshoot = self.checks.never_over.overshoot();
+        self.record.trace_hash = self.trace.hash();
+        Ok(self.record)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        self.trace.event(self.now, &event);
+        let Some(event) = self.not_while_it_stands_still(event) else { return Ok(()) };
+        match event {
+            Event::Deliver { to, from, bytes } => self.deliver(to, from, &bytes),
+            Event::Timer { node, life } => self.timer(node, life),
+            Event::Up(end) => self.link_up(end),
+            Event::Down(end) => self.link_down(end),
+            Event::Dial { node, peer, life } => {
+                self.redial(node, peer, life);
+                Ok(())
+            }
+            Event::Start(node) => self.start(node),
+            Event::Sample => self.sample(),
+            Event::Probe => self.probe(),
+            Event::Step(place) => self.step(place),
+        }
+    }
+
+    /// What happens to a node that stands still happens when it goes on; what is said to a suspended one is lost.
+    fn not_while_it_stands_still(&mut self, event: Event) -> Option<Event> {
+        let Some(place) = event.node() else { return Some(event) };
+        let machine = &mut self.machines[place];
+        if machine.paused_until <= self.now {
+            return Some(event);
+        }
+        let mut at = machine.paused_until;
+        match &event {
+            Event::Deliver { .. } if machine.suspended => return None,
+            Event::Timer { .. } => {
+                at += self.scenario.clocks.lateness(&mut self.timers);
+                machine.timer = Some(at);
+            }
+            _ => {}
+        }
+        self.agenda.push(at, event);
+        None
+    }
+
+    /// A request arrives. On a machine that is down or stands still there is nobody to ask.
+    fn arrive(&mut self, arrival: Arrival) -> Result<(), Violation> {
+        let place = arrival.node;
+        let local = self.local(place);
+        let machine = &mut self.machines[place];
+        if machine.paused_until > self.now {
+            return Ok(());
+        }
+        let Some(node) = &mut machine.node else { return Ok(()) };
+        self.trace.fold(&[self.now, place as u64, arrival.units]);
+        let wait = Duration::from_nanos(arrival.wait);
+        match node.acquire(0, &Cost::requests(arrival.units), wait, local) {
+            Acquired::Now(outcome) => self.answered(place, arrival.units, self.now, outcome)?,
+            Acquired::Waiting(ticket) => {
+                let deadline = (local + wait).as_nanos();
+                let waiting = Waiting { units: arrival.units, asked: self.now, deadline };
+                machine.requests.wait(ticket.0, waiting)?;
+                self.checks.bounded.queue(machine.requests.waiting(), self.now)?;
+            }
+        }
+        self.settle(place)
+    }
+
+    fn deliver(&mut self, to: Party, from: Party, bytes: &[u8]) -> Result<(), Violation> {
+        let machine = &self.machines[to.node()];
+        if machine.node.is_none() || machine.party() != to {
+            return Ok(());
+        }
+        let message = wire::decode_message(bytes).map_err(|error| self.malformed(&error))?;
+        let news = self.watch.news_in(to.node(), &message);
+        self.input(to.node(), Input::Message(node_id(from), Box::new(message)))?;
+        self.watch.heard(to.node(), &news, &self.machines, self.now);
+        Ok(())
+    }
+
+    fn timer(&mut self, place: usize, life: u64) -> Result<(), Violation> {
+        let machine = &mut self.machines[place];
+        if machine.lives != life || machine.timer != Some(self.now) {
+            return Ok(());
+        }
+        machine.timer = None;
+        let Some(node) = &machine.node else { return Ok(()) };
+        if node.next_deadline() > machine.clock.local(self.now) {
+            self.set_timer(place);
+            return Ok(());
+        }
+        self.input(place, Input::Timeout)
+    }
+
+    fn input(&mut self, place: usize, input: Input) -> Result<(), Violation> {
+        let local = self.local(place);
+        let Some(node) = &mut self.machines[place].node else { return Ok(()) };
+        node.handle(input, local);
+        self.checks.bounded.deadline(node.next_deadline().as_nanos(), local.as_nanos(), self.now)?;
+        self.settle(place)
+    }
+
+    /// Carries out what came of a call, and looks whether all is well.
+    fn settle(&mut self, place: usize) -> Result<(), Violation> {
+        let mut outputs = 0;
+        while let Some(output) = self.machines[place].node.as_mut().and_then(Node::poll_output) {
+            outputs += 1;
+            if self.machines[place].dies_now() {
+                self.kill(place);
+                break;
+            }
+            self.carry_out(place, output)?;
+        }
+        self.checks.bounded.outputs(outputs, self.now)?;
+        self.set_timer(place);
+        self.look_at(place)
+    }
+
+    fn carry_out(&mut self, place: usize, output: Output) -> Result<(), Violation> {
+        match output {
+            Output::Save(saved) => {
+                if self.checks.strict {
+                    let bases: Share = saved.ledger.bases().into_values().sum();
+                    Conservation::check_bases(place, bases, self.now)?;
+                }
+                let bytes = wire::encode_saved(&saved).map_err(|error| self.malformed(&error))?;
+                self.checks.bounded.saved(bytes.len(), self.now)?;
+                self.trace.fold(&[bytes.len() as u64]);
+                self.machines[place].saved = Some(bytes);
+            }
+            Output::Send(to, message) => self.send(place, to, &message)?,
+            Output::Answer(ticket, outcome) => {
+                let local = self.local(place).as_nanos();
+                let admitted = matches!(outcome, Outcome::Admitted { .. });
+                let request = self.machines[place].requests.answer(ticket.0, admitted, local, self.now)?;
+                self.trace.fold(&[ticket.0, u64::from(admitted)]);
+                self.answered(place, request.units, request.asked, outcome)?;
+            }
+            Output::Close(peer) => self.close(place, party_of(peer)),
+            Output::Reach(peer, _) => self.reach(place, party_of(peer)),
+            Output::Forget(peer) => self.forget(place, party_of(peer)),
+            Output::Left => {
+                self.machines[place].requests.left(self.now)?;
+                self.leave_for_good(place);
+            }
+            Output::Notice(_) => {}
+        }
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        place: usize,
+        units: u64,
+        asked: Nanos,
+        outcome: Outcome,
+    ) -> Result<(), Violation> {
+        let admitted = matches!(outcome, Outcome::Admitted { .. });
+        let answer = Answer { at: self.now, node: place, units, waited: self.now - asked, admitted };
+        self.record.answers.push(answer);
+        if !admitted {
+            return Ok(());
+        }
+        let checks = &mut self.checks;
+        checks.counters.admit(place, units);
+        checks.starvation.served(place, self.now);
+        checks.liveness.admit(units);
+        match checks.never_over.admit(units, self.now) {
+            Err(violation) if checks.strict => Err(violation),
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&mut self, place: usize, to: NodeId, message: &Message) -> Result<(), Violation> {
+        self.check_counters(place, message)?;
+        let bytes = wire::encode_message(message).map_err(|error| self.malformed(&error))?;
+        self.checks.bounded.message(bytes.len(), self.now)?;
+        self.trace.bytes(&bytes);
+        if self.now >= self.record.begin {
+            self.record.traffic.messages += 1;
+            self.record.traffic.bytes += bytes.len() as u64;
+        }
+        let (from, to) = (self.machines[place].party(), party_of(to));
+        if to.node() >= self.machines.len() {
+            return Ok(());
+        }
+        let [first, copy] = self.network.judge(place, to.node(), self.now);
+        if let Verdict::Deliver(delay) = copy {
+            self.agenda.push(self.now + delay, Event::Deliver { to, from, bytes: bytes.clone() });
+        }
+        if let Verdict::Deliver(delay) = first {
+            self.agenda.push(self.now + delay, Event::Deliver { to, from, bytes });
+        }
+        Ok(())
+    }
+
+    /// Nobody says of anybody that it admitted more than it did.
+    fn check_counters(&mut self, place: usize, message: &Message) -> Result<(), Violation> {
+        let me = self.machines[place].party();
+        for delta in &message.deltas {
+            let author = party_of(delta.author);
+            for (_, _, value) in &delta.entries {
+                let Value::Row(row) = value else { continue };
+                if author == me && delta.incarnation.0 == self.machines[place].lives {
+                    self.checks.counters.say(place, row.used, self.now)?;
+                } else {
+                    self.checks.counters.pass_on(author.node(), delta.incarnation.0, row.used, self.now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is a timer at the deadline or before; one that goes off early is set anew.
+    fn set_timer(&mut self, place: usize) {
+        let machine = &mut self.machines[place];
+        let Some(node) = &machine.node else { return };
+        let due = machine.clock.true_time(node.next_deadline()).max(self.now);
+        if machine.timer.is_some_and(|at| at <= due) {
+            return;
+        }
+        let at = due + self.scenario.clocks.lateness(&mut self.timers);
+        machine.timer = Some(at);
+        self.agenda.push(at, Event::Timer { node: place, life: machine.lives });
+    }
+
+    /// Tells the checkers how a node stands after a call.
+    fn look_at(&mut self, place: usize) -> Result<(), Violation> {
+        let machine = &mut self.machines[place];
+        let held = machine.node.as_ref().map_or(Share::ZERO, |node| node.held(0));
+        let waits = machine.requests.waiting() > 0;
+        if waits != machine.waits {
+            machine.waits = waits;
+            self.checks.starvation.waits(place, waits, self.now);
+            self.checks.liveness.waits(place, waits, self.now);
+        }
+        self.checks.conservation.hold(place, held);
+        if self.checks.strict {
+            let (machines, now) = (&self.machines, self.now);
+            self.checks.conservation.check(now, |node| machines[node].is_due(now))?;
+        }
+        Ok(())
+    }
+
+    /// What a node's clock shows.
+    fn local(&self, place: usize) -> Instant {
+        self.machines[place].clock.local(self.now)
+    }
+
+    fn malformed(&self, error: &wire::WireError) -> Violation {
+        Bounded::malformed(error, self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::Property;
+    use crate::fault::{Fault, Nodes};
+    use crate::scenario::{LimitSpec, Step};
+    use crate::time::{MS, SEC};
+
+    /// Three nodes, each of which is asked for twice its part.
+    fn scenario() -> Scenario {
+        Scenario {
+            nodes: 3,
+            seconds: 4.0,
+            warmup: 1.0,
+            limit: LimitSpec { per_second: 30, burst: 6, each: false },
+            ..Scenario::default()
+        }
+    }
+
+    fn arrivals(wait: Nanos) -> Vec<Arrival> {
+        let arrival = |number: u64| Arrival {
+            at: number * 50 * MS / 3,
+            node: (number % 3) as usize,
+            agent: 0,
+            units: 1,
+            wait,
+        };
+        (0..300).map(arrival).collect()
+    }
+
+    /// A run in which something was done to the world before it began.
+    fn run_after(harm: impl FnOnce(&mut World)) -> Result<Record, Violation> {
+        let scenario = scenario();
+        let mut world = World::new(&scenario, 1, arrivals(200 * MS));
+        world.begin()?;
+        harm(&mut world);
+        world.run()?;
+        world.end()
+    }
+
+    fn violated(harm: impl FnOnce(&mut World)) -> Property {
+        run_after(harm).expect_err("the checker was not asked").property
+    }
+
+    #[test]
+    fn a_run_without_harm_violates_nothing() {
+        let record = run_after(|_| {}).unwrap();
+        assert_eq!(record.arrivals.len(), 300);
+        assert!(record.answers.len() > 280 && record.samples.len() == 51);
+    }
+
+    #[test]
+    fn every_checker_is_asked() {
+        let harm = violated(|world| world.checks.never_over = NeverOver::new(25, 6, 0));
+        assert_eq!(harm, Property::NeverOver);
+        let harm = violated(|world| {
+            let mut check = Conservation::new(4);
+            check.hold(3, Share(1 << 30));
+            world.machines.push(Machine::new(3, &world.scenario.clocks, 1));
+            world.checks.conservation = check;
+        });
+        assert_eq!(harm, Property::Conservation);
+        let harm = violated(|world| world.checks.counters.admit(1, 1));
+        assert_eq!(harm, Property::Counters);
+        let harm = violated(|world| {
+            let ghost = Waiting { units: 1, asked: 0, deadline: 1 };
+            world.machines[1].requests.wait(1, ghost).unwrap();
+        });
+        assert_eq!(harm, Property::OneAnswer);
+        let harm = violated(|world| world.checks.bounded = Bounded::new(3, 0));
+        assert_eq!(harm, Property::Bounded);
+    }
+
+    #[test]
+    fn starvation_and_idleness_are_looked_for_in_calm_times() {
+        let scenario = Scenario { seconds: 29.0, ..scenario() };
+        let run = |harm: fn(&mut World)| {
+            let arrival =
+                |number: u64| Arrival { at: number * 100 * MS, node: 1, agent: 0, units: 6, wait: 2 * SEC };
+            let mut world = World::new(&scenario, 1, (0..300).map(arrival).collect());
+            world.begin()?;
+            harm(&mut world);
+            world.run()
+        };
+        assert_eq!(run(|_| {}), Ok(()));
+        let idle = run(|world| world.checks.liveness = Liveness::new(3, 6, 300)).unwrap_err();
+        assert_eq!(idle.property, Property::Liveness);
+    }
+
+    #[test]
+    fn callers_of_a_killed_node_have_no_answer_and_nobody_can_ask_it() {
+        let step = Step { at: 1.0, say: "One is killed.".to_owned(), fault: Fault::Crash(Nodes::One(1)) };
+        let scenario = Scenario { step: vec![step], ..scenario() };
+        let record = run_with(&scenario, 1, arrivals(SEC)).unwrap();
+        let of_one = || record.answers.iter().filter(|answer| answer.node == 1);
+        assert!(of_one().any(|answer| answer.at == 2 * SEC && !answer.admitted));
+        assert!(of_one().all(|answer| answer.at <= 2 * SEC));
+        let last = record.samples.last().unwrap();
+        assert!(last.held[1].abs() < f32::EPSILON && last.in_flight > 0.3, "its share is reserved");
+        assert_eq!(record.marks[0].say, "One is killed.");
+    }
 }

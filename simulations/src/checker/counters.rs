@@ -1,0 +1,121 @@
+//! T3: nobody moves another's counter, and no counter shrinks.
+
+use super::{Property, Violation};
+use crate::time::Nanos;
+
+/// What every life of every node really admitted, and what is said of it.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// By node, and then by its life, the first of which is 1.
+    admitted: Vec<Vec<u64>>,
+    /// The most that a node said of its present life.
+    said: Vec<u64>,
+    /// The most that a node, in its present life, has seen of all together.
+    seen: Vec<u128>,
+    total: u128,
+}
+
+impl Counters {
+    /// Nobody has lived yet.
+    pub fn new(nodes: usize) -> Self {
+        Self { admitted: vec![Vec::new(); nodes], said: vec![0; nodes], seen: vec![0; nodes], total: 0 }
+    }
+
+    /// A node begins its next life.
+    pub fn begin(&mut self, node: usize) {
+        self.admitted[node].push(0);
+        (self.said[node], self.seen[node]) = (0, 0);
+    }
+
+    /// A node admitted so many units.
+    pub fn admit(&mut self, node: usize, units: u64) {
+        *self.admitted[node].last_mut().expect("BUG! admitted before it lived") += units;
+        self.total += u128::from(units);
+    }
+
+    /// A node says how much it has admitted in its present life.
+    ///
+    /// # Errors
+    /// If that is less than it said before, or more than it admitted.
+    pub fn say(&mut self, node: usize, used: u64, now: Nanos) -> Result<(), Violation> {
+        if used < self.said[node] {
+            let what = format!("node {node} says that it admitted {used} after it said {}", self.said[node]);
+            return Err(Violation::new(Property::Counters, now, what));
+        }
+        self.said[node] = used;
+        self.pass_on(node, self.admitted[node].len() as u64, used, now)
+    }
+
+    /// Somebody says how much a life of a node has admitted.
+    ///
+    /// # Errors
+    /// If that is more than it did.
+    pub fn pass_on(&self, node: usize, life: u64, used: u64, now: Nanos) -> Result<(), Violation> {
+        let place = usize::try_from(life).unwrap_or(usize::MAX).wrapping_sub(1);
+        let admitted = self.admitted.get(node).and_then(|lives| lives.get(place)).copied().unwrap_or(0);
+        if used <= admitted {
+            return Ok(());
+        }
+        let what =
+            format!("life {life} of node {node} is said to have admitted {used}, and admitted {admitted}");
+        Err(Violation::new(Property::Counters, now, what))
+    }
+
+    /// A node's own counter shows `own`, and all together in its view `all`.
+    ///
+    /// # Errors
+    /// If the former is not what it admitted in this life, or the latter has shrunk or is more than was ever admitted.
+    pub fn see(&mut self, node: usize, own: u64, all: u128, now: Nanos) -> Result<(), Violation> {
+        let admitted = self.admitted[node].last().copied().unwrap_or(0);
+        if own != admitted {
+            let what = format!("node {node} counts {own} of its own, and admitted {admitted}");
+            return Err(Violation::new(Property::Counters, now, what));
+        }
+        if all < self.seen[node] || all > self.total {
+            let (seen, total) = (self.seen[node], self.total);
+            let what = format!("node {node} counts {all} of all, after {seen}; {total} were admitted");
+            return Err(Violation::new(Property::Counters, now, what));
+        }
+        self.seen[node] = all;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history() -> Counters {
+        let mut check = Counters::new(2);
+        check.begin(0);
+        check.begin(1);
+        check.admit(0, 5);
+        check.say(0, 3, 1).unwrap();
+        check.say(0, 5, 2).unwrap();
+        check.see(0, 5, 5, 3).unwrap();
+        check.see(1, 0, 3, 4).unwrap();
+        check
+    }
+
+    #[test]
+    fn a_node_that_counts_what_it_admitted_is_right() {
+        let mut check = history();
+        check.begin(0);
+        check.say(0, 0, 5).expect("another life counts from zero");
+        check.pass_on(0, 1, 5, 6).expect("the former life counts for ever");
+        check.admit(1, 1);
+        check.see(1, 1, 6, 7).unwrap();
+    }
+
+    #[test]
+    fn every_wrong_count_is_seen() {
+        assert!(history().say(0, 4, 9).is_err(), "shrinks");
+        assert!(history().say(0, 6, 9).is_err(), "more than admitted");
+        assert!(history().pass_on(0, 1, 6, 9).is_err(), "another moves it");
+        assert!(history().pass_on(0, 2, 1, 9).is_err(), "a life that never was");
+        assert!(history().pass_on(7, 1, 1, 9).is_err(), "a node that never was");
+        assert!(history().see(0, 4, 5, 9).is_err(), "its own is another");
+        assert!(history().see(1, 0, 2, 9).is_err(), "the total shrinks");
+        assert!(history().see(1, 0, 6, 9).is_err(), "the total is too great");
+    }
+}

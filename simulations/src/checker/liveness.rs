@@ -1,0 +1,144 @@
+//! T6 and T7: once faults stop, all views agree, and share that nobody uses reaches whoever waits.
+
+use aquifer::protocol::node::ROUND;
+
+use super::{Property, Violation};
+use crate::time::{Nanos, SEC, seconds};
+
+/// Up to so many nodes every node knows every other's page. Beyond that views are samples, by design.
+pub const VIEWS_MAX: usize = 128;
+
+/// After so many rounds without faults whatever was said before them is known everywhere: links come up anew in ten at most,
+/// and pages are compared with somebody in each.
+const ROUNDS: u32 = 100;
+
+/// How long somebody waits all the time before it is asked where the limit went.
+const WINDOW: Nanos = 10 * SEC;
+
+/// What is to be seen of progress.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    per_second: u64,
+    /// Units admitted by all, ever.
+    admitted: u64,
+    /// For each node at which somebody waits: since when, and what all had admitted then.
+    waits: Vec<Option<(Nanos, u64)>>,
+    /// The largest request there is: what can be on its way at any moment.
+    largest: u64,
+}
+
+/// How far somebody's page is known: its life and version.
+pub type Version = (u64, u64);
+
+impl Liveness {
+    /// Nobody waits yet.
+    pub fn new(nodes: usize, largest: u64, per_second: u64) -> Self {
+        Self { per_second, admitted: 0, waits: vec![None; nodes], largest }
+    }
+
+    /// How long after the last fault views must agree.
+    pub fn bound() -> Nanos {
+        (ROUND * ROUNDS).as_nanos() as Nanos
+    }
+
+    /// Somebody admits so many units.
+    pub fn admit(&mut self, units: u64) {
+        self.admitted += units;
+    }
+
+    /// Somebody waits at a node now, or nobody does.
+    pub fn waits(&mut self, node: usize, waits: bool, now: Nanos) {
+        match (waits, self.waits[node]) {
+            (true, None) => self.waits[node] = Some((now, self.admitted)),
+            (false, _) => self.waits[node] = None,
+            _ => {}
+        }
+    }
+
+    /// Something went wrong: who waits is looked at anew from `now` on.
+    pub fn start_over(&mut self, now: Nanos) {
+        self.waits.iter_mut().flatten().for_each(|wait| *wait = (now, self.admitted));
+    }
+
+    /// Looks whether the limit is used while somebody waits: at least half of it, less one request, over every ten seconds
+    /// in which somebody waits at one node all the time. (Half: how well it is used is a figure, not a property.)
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_work(&mut self, now: Nanos) -> Result<(), Violation> {
+        for (node, wait) in self.waits.iter_mut().enumerate() {
+            let Some((since, admitted)) = wait else { continue };
+            if now < *since + WINDOW {
+                continue;
+            }
+            let due = u128::from(now - *since) * u128::from(self.per_second) / u128::from(2 * SEC);
+            let used = self.admitted - *admitted;
+            if u128::from(used) + u128::from(self.largest) < due {
+                let what = format!(
+                    "node {node} waited for {} s, and all together admitted {used} of {} units",
+                    seconds(now - *since),
+                    due * 2
+                );
+                return Err(Violation::new(Property::Liveness, now, what));
+            }
+            *wait = Some((now, self.admitted));
+        }
+        Ok(())
+    }
+
+    /// Looks whether a node knows a page as far as it should.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn check_view(
+        node: usize,
+        author: usize,
+        known: Option<Version>,
+        should: Version,
+        now: Nanos,
+    ) -> Result<(), Violation> {
+        if known >= Some(should) {
+            return Ok(());
+        }
+        let what = format!(
+            "node {node} knows node {author} as of {known:?}, and not as of {should:?}, {} s after it was so",
+            seconds(Self::bound())
+        );
+        Err(Violation::new(Property::Liveness, now, what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_used_while_somebody_waits_is_right() {
+        let mut check = Liveness::new(2, 1, 10);
+        check.waits(1, true, 0);
+        check.admit(49);
+        check.check_work(10 * SEC).unwrap();
+        check.waits(1, false, 19 * SEC);
+        check.waits(1, true, 19 * SEC + 1);
+        check.check_work(21 * SEC).expect("it did not wait all the time");
+        check.start_over(25 * SEC);
+        check.check_work(34 * SEC).expect("not ten seconds since the fault");
+    }
+
+    #[test]
+    fn a_limit_that_lies_idle_while_somebody_waits_is_seen() {
+        let mut check = Liveness::new(2, 1, 10);
+        check.waits(1, true, 0);
+        check.admit(48);
+        let violation = check.check_work(10 * SEC).unwrap_err();
+        assert_eq!(violation.what, "node 1 waited for 10 s, and all together admitted 48 of 100 units");
+    }
+
+    #[test]
+    fn a_view_that_lags_is_seen() {
+        Liveness::check_view(0, 1, Some((1, 7)), (1, 7), 0).unwrap();
+        Liveness::check_view(0, 1, Some((2, 1)), (1, 7), 0).expect("a later life is news");
+        assert!(Liveness::check_view(0, 1, Some((1, 6)), (1, 7), 0).is_err());
+        assert!(Liveness::check_view(0, 1, None, (1, 1), 0).is_err());
+    }
+}

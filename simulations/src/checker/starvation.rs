@@ -1,0 +1,96 @@
+//! T6: nobody who waits goes without for ever.
+
+use super::{Property, Violation};
+use crate::time::{Nanos, SEC, seconds};
+
+/// Who waits without pause, and since when it has gone without.
+///
+/// **The bound.** Where a limit is too small for everybody at once, whole requests take turns. A round of turns in which each of
+/// `n` nodes is served once, and everybody has the largest request there is, takes `n × largest / rate`. A node whose weight
+/// is the smallest may have to wait until the heaviest was served in proportion: 16 times as often. Twice that, for turns that
+/// lie badly, and ten seconds for everything to settle.
+#[derive(Clone, Debug)]
+pub struct NoStarvation {
+    since: Vec<Option<Nanos>>,
+    bound: Nanos,
+}
+
+impl NoStarvation {
+    /// Nobody waits yet. `largest` is the largest request of the run, in units, `weights` the ratio of the greatest to the
+    /// least fairness weight.
+    pub fn new(nodes: usize, largest: u64, per_second: u64, weights: u64) -> Self {
+        let turns =
+            u128::from(nodes as u64) * u128::from(largest) * u128::from(SEC) / u128::from(per_second.max(1));
+        let bound = 10 * u128::from(SEC) + 2 * turns * u128::from(weights.clamp(1, 16));
+        Self { since: vec![None; nodes], bound: u64::try_from(bound).unwrap_or(u64::MAX) }
+    }
+
+    /// How long somebody who waits may go without, in calm times.
+    pub fn bound(&self) -> Nanos {
+        self.bound
+    }
+
+    /// Somebody waits at a node now, or nobody does.
+    pub fn waits(&mut self, node: usize, waits: bool, now: Nanos) {
+        match (waits, self.since[node]) {
+            (true, None) => self.since[node] = Some(now),
+            (false, _) => self.since[node] = None,
+            _ => {}
+        }
+    }
+
+    /// A node admits something.
+    pub fn served(&mut self, node: usize, now: Nanos) {
+        if let Some(since) = &mut self.since[node] {
+            *since = now;
+        }
+    }
+
+    /// Looks at all nodes. Nothing has gone wrong since `calm`.
+    ///
+    /// # Errors
+    /// If a node goes without for longer than the bound.
+    pub fn check(&self, calm: Nanos, now: Nanos) -> Result<(), Violation> {
+        let without = |since: Nanos| now.saturating_sub(since.max(calm));
+        let starves = |node: &usize| self.since[*node].is_some_and(|since| without(since) > self.bound);
+        match (0..self.since.len()).find(starves) {
+            None => Ok(()),
+            Some(node) => {
+                let bound = seconds(self.bound);
+                let what = format!("node {node} waits all the time and was not served for {bound} s");
+                Err(Violation::new(Property::NoStarvation, now, what))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check() -> NoStarvation {
+        let mut check = NoStarvation::new(5, 2, 1, 1);
+        assert_eq!(check.bound(), 30 * SEC);
+        check.waits(3, true, SEC);
+        check
+    }
+
+    #[test]
+    fn who_is_served_now_and_then_does_not_starve() {
+        let mut check = check();
+        check.check(0, 31 * SEC).unwrap();
+        check.served(3, 31 * SEC);
+        check.waits(3, true, 40 * SEC);
+        check.check(0, 61 * SEC).unwrap();
+        check.waits(3, false, 61 * SEC);
+        check.check(0, 900 * SEC).unwrap();
+    }
+
+    #[test]
+    fn who_goes_without_for_too_long_does() {
+        let violation = check().check(0, 31 * SEC + 1).unwrap_err();
+        assert!(violation.property == Property::NoStarvation && violation.what.starts_with("node 3 "));
+        check().check(20 * SEC, 50 * SEC).expect("only calm times count");
+        assert!(check().check(20 * SEC, 51 * SEC).is_err());
+    }
+}

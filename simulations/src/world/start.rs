@@ -1,0 +1,160 @@
+//! Nodes that start: as founders, as joiners, again, or as members of a swarm that exists already.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
+use aquifer::protocol::ledger::{Gift, Ledger};
+use aquifer::protocol::limit::{Limit, Pool};
+use aquifer::protocol::node::{Node, NodeConfig, Policy, Saved, Start};
+use aquifer::protocol::share::{ONE, Share};
+use aquifer::wire;
+
+use super::World;
+use super::agenda::Event;
+use super::links::MESH_MAX;
+use super::machine::{Party, node_id};
+use crate::checker::Violation;
+use crate::random::{Purpose, Stream};
+use crate::scenario::{PolicySpec, StartSpec};
+use crate::time::SEC;
+
+/// How long members under `available` must be silent to count as vanished.
+const FORGET_AFTER: Duration = Duration::from_secs(15);
+
+/// In a formed swarm without a full mesh every node begins with the addresses of its parent and children in the tree of
+/// vouchers, and of so many more.
+const STRANGERS: u64 = 4;
+
+impl World<'_> {
+    /// Starts whoever runs from the beginning.
+    pub(super) fn begin_swarm(&mut self) -> Result<(), Violation> {
+        let nodes = self.machines.len();
+        match self.scenario.start {
+            StartSpec::Alone => self.start(0),
+            StartSpec::Joining => {
+                for place in 1..nodes {
+                    let at = 1 + self.dials.below(2 * SEC);
+                    self.agenda.push(at, Event::Start(place));
+                }
+                self.start(0)
+            }
+            StartSpec::Formed => {
+                let parties: Vec<Party> = self.machines.iter().map(super::Machine::party).collect();
+                let ledger = formed_ledger(&parties);
+                for place in 0..nodes {
+                    let reached_at = self.first_addresses(place);
+                    let id = LedgerId(node_id(parties[0]));
+                    let saved = Saved { id, ledger: ledger.clone(), reached_at, clean: true };
+                    self.start_as(place, Start::Resume(saved))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts a node that is down, if it is.
+    pub(super) fn start(&mut self, place: usize) -> Result<(), Violation> {
+        let machine = &self.machines[place];
+        if machine.is_up() {
+            return Ok(());
+        }
+        let start = match &machine.saved {
+            Some(bytes) => Start::Resume(wire::decode_saved(bytes).map_err(|error| self.malformed(&error))?),
+            None if place == 0 && machine.lives == 0 => Start::Found,
+            None => Start::Join,
+        };
+        self.start_as(place, start)
+    }
+
+    fn start_as(&mut self, place: usize, start: Start) -> Result<(), Violation> {
+        let joins = matches!(start, Start::Join);
+        let machine = &mut self.machines[place];
+        machine.begin_life();
+        self.checks.counters.begin(place);
+        let (id, lives) = (node_id(machine.party()), machine.lives);
+        let limit =
+            Limit { name: "units".to_owned(), unit: "requests".to_owned(), rate: self.scenario.rate() };
+        let config = NodeConfig {
+            id,
+            incarnation: Incarnation(lives),
+            name: format!("node-{place}"),
+            pools: vec![Pool::new("pool", vec![limit]).expect("BUG! a pool of one good limit")],
+            policy: match self.scenario.policy {
+                PolicySpec::Strict => Policy::Strict,
+                PolicySpec::Available => Policy::Available,
+            },
+            forget_after: FORGET_AFTER,
+            weight: self.scenario.weight(place),
+        };
+        // A stream for each life, so that one node's restart changes nothing for the others.
+        let seed = Stream::new(self.seed, Purpose::Nodes, (place as u64) << 24 | lives).seed();
+        let now = self.local(place);
+        let mut node = Node::new(config, start, seed, now);
+        node.set_addresses(vec![address(place)], now);
+        self.machines[place].node = Some(node);
+        if self.machines.len() <= MESH_MAX {
+            (0..self.machines.len()).for_each(|other| {
+                self.dial(place, other);
+            });
+        } else if joins {
+            let founder = self.machines[0].party();
+            self.reach(place, founder);
+        }
+        self.settle(place)
+    }
+
+    /// Whom a member of a formed swarm knows to reach when it begins; in a full mesh that is seen to otherwise.
+    fn first_addresses(&self, place: usize) -> BTreeMap<NodeId, Vec<String>> {
+        let nodes = self.machines.len();
+        if nodes <= MESH_MAX {
+            return BTreeMap::new();
+        }
+        let mut stream = Stream::new(self.seed, Purpose::Nodes, place as u64);
+        let strangers = (0..STRANGERS).map(|_| stream.below(nodes as u64) as usize);
+        let family = [place.wrapping_sub(1) / 2, 2 * place + 1, 2 * place + 2];
+        let known = family.into_iter().chain(strangers).filter(|other| *other < nodes && *other != place);
+        known.map(|other| (node_id(self.machines[other].party()), vec![address(other)])).collect()
+    }
+}
+
+/// Where a node is reached.
+pub(super) fn address(place: usize) -> String {
+    format!("/sim/{place}")
+}
+
+/// A ledger in which all have equal parts. They vouch in a tree, each for two, so that nobody has many records.
+fn formed_ledger(parties: &[Party]) -> Ledger {
+    let nodes = parties.len();
+    let part = ONE.scale(1, nodes as u64);
+    let mut below = vec![1; nodes];
+    for place in (1..nodes).rev() {
+        below[(place - 1) / 2] += below[place];
+    }
+    let mut ledger = Ledger::found(node_id(parties[0]));
+    for place in 1..nodes {
+        let gift = Gift { share: Share(part.0 * below[place]), levels: None };
+        ledger.merge_given(node_id(parties[(place - 1) / 2]), node_id(parties[place]), &gift);
+    }
+    ledger
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::Machine;
+    use super::*;
+    use crate::clock::ClockSpec;
+
+    #[test]
+    fn a_formed_ledger_has_equal_parts_of_at_most_the_whole() {
+        for nodes in [1, 2, 3, 7, 100] {
+            let machines = (0..nodes).map(|place| Machine::new(place, &ClockSpec::default(), 1));
+            let parties: Vec<Party> = machines.map(|machine| machine.party()).collect();
+            let bases = formed_ledger(&parties).bases();
+            assert_eq!(bases.len(), nodes);
+            assert_eq!(bases.values().copied().sum::<Share>(), ONE);
+            let part = ONE.scale(1, nodes as u64);
+            assert!(parties[1..].iter().all(|party| bases[&node_id(*party)] == part));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What is looked at now and then: samples and news for the record, and what checkers look at in turn.
+
+use std::collections::BTreeMap;
+
+use aquifer::protocol::gossip::Summary;
+use aquifer::protocol::id::NodeId;
+use aquifer::protocol::message::Message;
+use aquifer::protocol::share::{ONE, Share};
+
+use super::World;
+use super::agenda::Event;
+use super::machine::{Machine, node_id, party_of};
+use super::start::address;
+use crate::checker::{Conservation, Liveness, VIEWS_MAX, Version, Violation};
+use crate::clock::timers_allowance;
+use crate::random::{Purpose, Stream};
+use crate::record::{SAMPLE_EVERY, Sample, Spread};
+use crate::time::{Nanos, nanos};
+
+/// What is watched.
+pub(super) struct Watch {
+    probes: Stream,
+    /// News that not everybody knows, by the machine that put it out and the version of its page since then.
+    news: BTreeMap<(usize, u64), News>,
+    spreads: Vec<Spread>,
+    put_out: u64,
+    /// Since when nothing is wrong.
+    calm: Option<Nanos>,
+    /// Whose turn it is to be looked at.
+    turn: usize,
+    /// How far everybody's own page was at a moment since which nothing went wrong.
+    versions: Option<(Nanos, Vec<Option<Version>>)>,
+}
+
+struct News {
+    at: Nanos,
+    life: u64,
+    /// Who could hear of it and does not know it.
+    lacking: Vec<bool>,
+    reached_after: Vec<Nanos>,
+}
+
+impl Watch {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            probes: Stream::new(seed, Purpose::Probes, 0),
+            news: BTreeMap::new(),
+            spreads: Vec::new(),
+            put_out: 0,
+            calm: None,
+            turn: 0,
+            versions: None,
+        }
+    }
+
+    /// The news in a message that its recipient does not know.
+    pub(super) fn news_in(&self, to: usize, message: &Message) -> Vec<(usize, u64)> {
+        let mut told = Vec::new();
+        if !self.news.is_empty() {
+            for delta in &message.deltas {
+                let author = party_of(delta.author).node();
+                let news = self.news.range((author, 0)..=(author, delta.upto));
+                told.extend(news.filter(|(_, news)| news.lacking[to]).map(|(key, _)| *key));
+            }
+        }
+        told
+    }
+
+    /// A node heard a message with these news in it. It knows what it took in.
+    pub(super) fn heard(&mut self, to: usize, told: &[(usize, u64)], machines: &[Machine], now: Nanos) {
+        let Some(node) = machines[to].node.as_ref().filter(|_| !told.is_empty()) else { return };
+        let knowledge = node.knowledge();
+        for key in told {
+            let author = node_id(machines[key.0].party());
+            let Some(news) = self.news.get_mut(key).filter(|news| news.lacking[to]) else { continue };
+            if known(&knowledge, author) >= Some((news.life, key.1)) {
+                news.lacking[to] = false;
+                news.reached_after.push(now - news.at);
+                if !news.lacking.contains(&true) {
+                    let news = self.news.remove(key).expect("BUG! it was just there");
+                    self.spreads.push(Spread { at: news.at, reached_after: news.reached_after, missed: 0 });
+                }
+            }
+        }
+    }
+}
+
+impl World<'_> {
+    /// Something goes wrong, or right again.
+    pub(super) fn disturbed(&mut self) {
+        (self.watch.calm, self.watch.versions) = (None, None);
+    }
+
+    /// Writes down how the limit is divided, and looks at what is too dear to look at after every event.
+    pub(super) fn sample(&mut self) -> Result<(), Violation> {
+        self.agenda.push(self.now + SAMPLE_EVERY, Event::Sample);
+        let held = |machine: &Machine| machine.node.as_ref().map_or(Share::ZERO, |node| node.held(0));
+        let shares: Vec<Share> = self.machines.iter().map(held).collect();
+        let in_flight = ONE.saturating_sub(shares.iter().copied().sum()).fraction() as f32;
+        let held = shares.iter().map(|share| share.fraction() as f32).collect();
+        self.record.samples.push(Sample { at: self.now, held, in_flight });
+
+        self.watch.turn = (self.watch.turn + 1) % self.machines.len();
+        self.look_closely_at(self.watch.turn)?;
+        self.check_progress()
+    }
+
+    /// Puts out news at a random node: it is reached at one more address.
+    pub(super) fn probe(&mut self) -> Result<(), Violation> {
+        self.agenda.push(self.now + nanos(self.scenario.probe_every), Event::Probe);
+        let hears = |machine: &Machine| machine.is_up() && machine.paused_until <= self.now;
+        let live: Vec<usize> =
+            (0..self.machines.len()).filter(|place| hears(&self.machines[*place])).collect();
+        if live.is_empty() {
+            return Ok(());
+        }
+        let place = live[self.watch.probes.below(live.len() as u64) as usize];
+        self.watch.put_out += 1;
+        let addresses = vec![address(place), format!("{}/news/{}", address(place), self.watch.put_out)];
+        self.command(place, |node, now| node.set_addresses(addresses, now))?;
+        let Some(node) = &self.machines[place].node else { return Ok(()) };
+        let Some((life, version)) = known(&node.knowledge(), node.id()) else { return Ok(()) };
+        let lacking: Vec<bool> =
+            (0..self.machines.len()).map(|other| other != place && self.machines[other].is_up()).collect();
+        if lacking.contains(&true) {
+            let news = News { at: self.now, life, lacking, reached_after: Vec::new() };
+            self.watch.news.insert((place, version), news);
+        }
+        Ok(())
+    }
+
+    /// Writes down what is left of the news.
+    pub(super) fn end_watch(&mut self) {
+        for news in std::mem::take(&mut self.watch.news).into_values() {
+            let still_there = |place: &usize| news.lacking[*place] && self.machines[*place].is_up();
+            let missed = (0..self.machines.len()).filter(still_there).count();
+            self.watch.spreads.push(Spread { at: news.at, reached_after: news.reached_after, missed });
+        }
+        self.watch.spreads.sort_by_key(|spread| spread.at);
+        self.record.spreads = std::mem::take(&mut self.watch.spreads);
+    }
+
+    /// Looks whether everybody at a node had an answer in time.
+    pub(super) fn check_overdue(&self, place: usize) -> Result<(), Violation> {
+        let machine = &self.machines[place];
+        let allowance = timers_allowance(&self.scenario.clocks);
+        if !machine.is_up() || machine.paused_until + allowance > self.now {
+            return Ok(());
+        }
+        let then = machine.clock.local(self.now.saturating_sub(allowance));
+        machine.requests.overdue(then.as_nanos(), self.now)
+    }
+
+    fn look_closely_at(&mut self, place: usize) -> Result<(), Violation> {
+        self.check_overdue(place)?;
+        let (now, local) = (self.now, self.local(place));
+        let machine = &mut self.machines[place];
+        let Some(node) = machine.node.as_mut().filter(|_| machine.paused_until <= now) else { return Ok(()) };
+        if self.checks.strict {
+            Conservation::check_bases(place, node.bases().values().copied().sum(), now)?;
+        }
+        self.checks.bounded.pages(node.knowledge().len(), now)?;
+        // A view ends what is over; then there would be something to carry out.
+        if node.next_deadline() > local {
+            let limit = node.pool_view(0, local).limits.remove(0);
+            self.checks.counters.see(place, limit.admitted, limit.admitted_by_all, now)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether things go on while nothing is wrong.
+    fn check_progress(&mut self) -> Result<(), Violation> {
+        let wrong = |machine: &Machine| {
+            machine.paused_until > self.now || (machine.lives > 0 && !machine.is_up() && !machine.left)
+        };
+        if self.network.cuts.any() || self.machines.iter().any(wrong) {
+            self.disturbed();
+        } else if self.watch.calm.is_none() {
+            self.watch.calm = Some(self.now);
+        }
+        // Until links are up and views agree nothing need go on.
+        let settled = self.watch.calm.map(|calm| calm + Liveness::bound()).filter(|at| *at <= self.now);
+        let Some(settled) = settled else {
+            self.checks.liveness.start_over(self.now);
+            return self.check_views();
+        };
+        if self.checks.whole {
+            self.checks.starvation.check(settled, self.now)?;
+            self.checks.liveness.check_work(self.now)?;
+        }
+        self.check_views()
+    }
+
+    /// Looks whether everybody knows everybody's page as it was a while ago, if nothing went wrong since then.
+    fn check_views(&mut self) -> Result<(), Violation> {
+        if self.machines.len() > VIEWS_MAX || self.watch.calm.is_none() {
+            return Ok(());
+        }
+        let due = |(at, _): &(Nanos, _)| *at + Liveness::bound() <= self.now;
+        if self.watch.versions.as_ref().is_some_and(|then| !due(then)) {
+            return Ok(());
+        }
+        let knowledge: Vec<Option<Vec<Summary>>> =
+            self.machines.iter().map(|machine| Some(machine.node.as_ref()?.knowledge())).collect();
+        let id = |place: usize| node_id(self.machines[place].party());
+        for (author, should) in self.watch.versions.take().into_iter().flat_map(|(_, then)| then).enumerate()
+        {
+            let Some(should) = should.filter(|_| knowledge[author].is_some()) else { continue };
+            for (place, knowledge) in knowledge.iter().enumerate() {
+                if let Some(knowledge) = knowledge {
+                    Liveness::check_view(place, author, known(knowledge, id(author)), should, self.now)?;
+                }
+            }
+        }
+        let own = |(place, knowledge): (usize, &Option<Vec<Summary>>)| known(knowledge.as_ref()?, id(place));
+        let versions = knowledge.iter().enumerate().map(own).collect();
+        self.watch.versions = Some((self.now, versions));
+        Ok(())
+    }
+}
+
+/// How far the latest life of an author is known.
+fn known(knowledge: &[Summary], author: NodeId) -> Option<Version> {
+    let from = knowledge.partition_point(|summary| summary.author < author);
+    let lives = knowledge[from..].iter().take_while(|summary| summary.author == author);
+    lives.map(|summary| (summary.incarnation.0, summary.version)).max()
+}
