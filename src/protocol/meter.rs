@@ -41,6 +41,8 @@ pub struct Meter {
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
     sequence: u64,
+    /// When the next lease ends, if it is known; unknown after every change of a lease.
+    next_expiry: Option<Option<Instant>>,
 }
 
 impl Meter {
@@ -59,6 +61,7 @@ impl Meter {
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
             sequence: 0,
+            next_expiry: None,
             limit,
         }
     }
@@ -146,6 +149,7 @@ impl Meter {
     /// # Panics
     /// If more is lent than is free.
     pub fn lend(&mut self, borrower: Replica, share: Share, level: Level, now: Instant) {
+        self.next_expiry = None;
         assert!(share <= self.free(), "BUG! lent more than is free");
         self.refill(now);
         let level = self.bucket.shrink(share, level);
@@ -161,6 +165,7 @@ impl Meter {
 
     /// Gives up to `share` of what is borrowed back, with about `level` in all. Tells which lenders have word coming.
     pub fn give_back(&mut self, share: Share, level: Level, now: Instant) -> Vec<Replica> {
+        self.next_expiry = None;
         self.refill(now);
         let (mut share, mut level) = (share, level);
         let mut told = Vec::new();
@@ -181,6 +186,7 @@ impl Meter {
 
     /// Gives one lender all of its share back.
     pub fn give_back_to(&mut self, lender: &Replica, now: Instant) -> bool {
+        self.next_expiry = None;
         self.refill(now);
         let Some(borrowed) = self.borrowed.get_mut(lender).filter(|lease| lease.held() > Share::ZERO) else {
             return false;
@@ -194,6 +200,7 @@ impl Meter {
 
     /// Hears what `lender` has lent to this node.
     pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, now: Instant) {
+        self.next_expiry = None;
         self.refill(now);
         let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
         self.bucket.grow(moved.share, moved.level);
@@ -201,6 +208,7 @@ impl Meter {
 
     /// Hears what `borrower` has given back. True if something came home.
     pub fn hear_return(&mut self, borrower: Replica, word: &Return, now: Instant) -> bool {
+        self.next_expiry = None;
         self.refill(now);
         let Some(lent) = self.lent.get_mut(&borrower) else { return false };
         let moved = lent.hear(word);
@@ -212,6 +220,7 @@ impl Meter {
 
     /// Ends the leases whose time is over. Gives back the lenders that have word coming, and whether anything changed.
     pub fn expire(&mut self, now: Instant) -> (Vec<Replica>, bool) {
+        self.next_expiry = None;
         let mut told = Vec::new();
         if self.borrowed.values().any(|lease| lease.expired(now).is_some()) {
             // The share stopped counting at the lease's end; what it would have earned since is not there. The
@@ -247,7 +256,11 @@ impl Meter {
     ) -> Option<Grant> {
         let lent = self.lent.get_mut(borrower)?;
         let due = lent.is_due(echo.0, now) || (even_if_not && !lent.is_closed());
-        due.then(|| lent.send(echo, now))
+        if !due {
+            return None;
+        }
+        self.next_expiry = None;
+        Some(lent.send(echo, now))
     }
 
     /// Whether a grant should be sent to this borrower at `now`.
@@ -272,15 +285,18 @@ impl Meter {
     }
 
     /// The next moment at which [`expire`](Self::expire) has something to do.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO).map(Borrowed::until);
-        let runs = |lease: &&Lent| lease.out() > Share::ZERO || lease.overfull() > Level::ZERO;
-        let lent = self.lent.values().filter(runs).map(Lent::until);
-        borrowed.chain(lent).min()
+    pub fn next_expiry(&mut self) -> Option<Instant> {
+        *self.next_expiry.get_or_insert_with(|| {
+            let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO);
+            let runs = |lease: &&Lent| lease.out() > Share::ZERO || lease.overfull() > Level::ZERO;
+            let lent = self.lent.values().filter(runs).map(Lent::until);
+            borrowed.map(Borrowed::until).chain(lent).min()
+        })
     }
 
     /// Forgets leases with former lives of `node`, once nothing is out.
     pub fn forget_former(&mut self, current: Replica) {
+        self.next_expiry = None;
         let former =
             |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
         let runs = |lent: &Lent| lent.out() > Share::ZERO || lent.overfull() > Level::ZERO;
@@ -290,6 +306,7 @@ impl Meter {
 
     /// Drops base, leases, level, and what others have admitted: the ledger that they belong to is not ours any more.
     pub fn forget_everything(&mut self, me: Replica, now: Instant) {
+        self.next_expiry = None;
         let own = self.used.of(&me);
         self.used = GCounter::default();
         self.used.merge(me, own);

@@ -208,6 +208,8 @@ pub struct Node {
     peers: Peers,
     /// The latest life of every node that was ever heard first-hand in this life.
     lives: BTreeMap<NodeId, Incarnation>,
+    /// Who says that it leaves.
+    leaving: BTreeSet<NodeId>,
     /// When links went down that have not come back.
     down_at: BTreeMap<NodeId, Instant>,
     addresses: Vec<String>,
@@ -274,6 +276,7 @@ impl Node {
             pages: Pages::new(config.id, config.incarnation, now),
             peers: Peers::default(),
             lives: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             down_at: BTreeMap::new(),
             addresses: Vec::new(),
             reached_at: BTreeMap::new(),
@@ -421,7 +424,7 @@ impl Node {
 
     fn look_at_expiries(&mut self) {
         let never = Instant::from_nanos(u64::MAX);
-        self.next_expiry = self.meters.iter().filter_map(Meter::next_expiry).fold(never, Instant::min);
+        self.next_expiry = self.meters.iter_mut().filter_map(Meter::next_expiry).fold(never, Instant::min);
     }
 
     /// Leaves the node consistent after a call: shares follow demand, waiters are served, messages are out.

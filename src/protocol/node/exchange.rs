@@ -229,6 +229,11 @@ impl Node {
     fn learn(&mut self, author: Replica, key: Key, value: &Value, now: Instant) -> bool {
         match (key, value) {
             (Key::Profile, Value::Profile(profile)) => {
+                if profile.leaving {
+                    self.leaving.insert(author.node);
+                } else {
+                    self.leaving.remove(&author.node);
+                }
                 self.learn_addresses(author.node, profile, now);
                 self.forget_neighbours();
                 self.stale = true;

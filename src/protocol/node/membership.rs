@@ -90,6 +90,7 @@ impl Node {
         let me = self.replica;
         self.meters.iter_mut().for_each(|meter| meter.forget_everything(me, now));
         self.pages.start_over(now);
+        self.leaving.clear();
         self.forget_neighbours();
         self.peers.iter_mut().for_each(|(_, peer)| peer.start_over());
         if !matches!(self.phase, Phase::Leaving(_) | Phase::Left) {

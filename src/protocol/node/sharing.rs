@@ -214,6 +214,9 @@ impl Node {
 
     /// Peers that leave get back at once what they have lent.
     fn return_to_leavers(&mut self, now: Instant) {
+        if self.leaving.is_empty() {
+            return;
+        }
         let leavers: Vec<Replica> = self.linked().filter(|replica| self.is_leaving(&replica.node)).collect();
         for lender in leavers {
             for place in 0..self.meters.len() {
@@ -498,8 +501,7 @@ impl Node {
     }
 
     pub(super) fn is_leaving(&self, node: &NodeId) -> bool {
-        let profile = self.pages.get(node).and_then(|page| page.get(&Key::Profile));
-        matches!(profile, Some(Value::Profile(profile)) if profile.leaving)
+        self.leaving.contains(node)
     }
 
     pub(super) fn notice(&mut self, text: String) {
