@@ -5,13 +5,22 @@ use std::time::Duration;
 use super::time::Instant;
 
 /// What arrived in the last [`WINDOW`], in whole slots: integers only, so that every machine computes the same.
+///
+/// Few arrivals come in uneven numbers even if what causes them is steady, and a share that followed each of them would
+/// move all the time. So a slower mean counts, as long as the window does not differ from it by more than chance would
+/// have it.
 #[derive(Clone, Debug)]
 pub struct Demand {
     slots: [u64; SLOTS],
     slot: u64,
     largest: u64,
     last: Instant,
+    /// The mean per window, in 256ths.
+    mean: u64,
 }
+
+/// The mean follows the slots by one part in so many: over eight seconds.
+const INERTIA: u64 = 64;
 
 const SLOTS: usize = 8;
 const SLOT: Duration = Duration::from_millis(125);
@@ -26,7 +35,7 @@ const CEASED_MIN: Duration = Duration::from_millis(20);
 impl Demand {
     /// Nothing was asked for yet.
     pub fn new() -> Self {
-        Self { slots: [0; SLOTS], slot: 0, largest: 0, last: Instant::ZERO }
+        Self { slots: [0; SLOTS], slot: 0, largest: 0, last: Instant::ZERO, mean: 0 }
     }
 
     /// Counts an arrival of `units`, admitted or not.
@@ -36,15 +45,28 @@ impl Demand {
         self.slots[place] = self.slots[place].saturating_add(units);
         self.largest = self.largest.max(units);
         self.last = self.last.max(now);
+        self.anchor();
     }
 
-    /// Units that arrived in the last [`WINDOW`]; none if arrivals have ceased, that is, if the last one is longer ago
+    /// The mean starts anew where the window is above it by more than what chance makes of it, or below it by twice as
+    /// much (to ask for too little costs more than to ask for too much): with requests that know nothing of one another,
+    /// the variance of their sum is at most the sum times the largest.
+    fn anchor(&mut self) {
+        let (sum, mean) = (u128::from(self.sum()), u128::from(self.mean / 256));
+        let difference = sum.abs_diff(mean);
+        let variance = sum.max(mean).saturating_mul(u128::from(self.largest));
+        let chance = if sum > mean { variance } else { variance.saturating_mul(4) };
+        if difference > 0 && difference.saturating_mul(difference) >= chance {
+            self.mean = self.sum().saturating_mul(256);
+        }
+    }
+
+    /// Units that arrive in a [`WINDOW`], as of the last one; none if arrivals have ceased, that is, if the last one is longer ago
     /// than eight times their mean distance (one in 3,000 pauses of a Poisson stream is). So a burst that is over
     /// frees its share long before the window is empty.
     pub fn recent(&mut self, now: Instant) -> u64 {
         self.advance(now);
-        let recent = self.sum();
-        if now > self.last + self.patience(recent) { 0 } else { recent }
+        if now > self.last + self.patience(self.sum()) { 0 } else { self.mean.div_ceil(256) }
     }
 
     /// When arrivals will have ceased if none comes any more; none if they have at `now`.
@@ -72,15 +94,21 @@ impl Demand {
     fn advance(&mut self, now: Instant) {
         let slot = now.as_nanos() / SLOT.as_nanos() as u64;
         let passed = slot.saturating_sub(self.slot).min(SLOTS as u64);
-        for step in 1..=passed {
-            self.slots[((self.slot + step) % SLOTS as u64) as usize] = 0;
+        for step in 0..passed {
+            let ended = self.slots[((self.slot + step) % SLOTS as u64) as usize];
+            let per_window = ended.saturating_mul(SLOTS as u64).saturating_mul(256);
+            self.mean = self.mean - self.mean / INERTIA + per_window / INERTIA;
+            self.slots[((self.slot + step + 1) % SLOTS as u64) as usize] = 0;
         }
         if passed == SLOTS as u64 {
             self.slots = [0; SLOTS];
         }
         self.slot = self.slot.max(slot);
-        if self.slots.iter().all(|units| *units == 0) {
-            self.largest = 0;
+        if passed > 0 {
+            if self.slots.iter().all(|units| *units == 0) {
+                self.largest = 0;
+            }
+            self.anchor();
         }
     }
 }
@@ -100,20 +128,29 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_count_for_a_second_and_no_longer() {
+    fn what_arrived_once_is_forgotten_after_a_second() {
         let mut demand = Demand::new();
         demand.arrive(3, at(100_000));
-        demand.arrive(4, at(100_500));
-        assert_eq!((demand.recent(at(100_900)), demand.largest()), (7, 4));
-        assert_eq!(demand.recent(at(101_100)), 4);
+        assert_eq!((demand.recent(at(100_100)), demand.largest()), (3, 3));
         assert_eq!((demand.recent(at(101_600)), demand.largest()), (0, 0));
+    }
+
+    #[test]
+    fn chance_does_not_count_but_change_does() {
+        let mut demand = Demand::new();
+        // Five a second, now four and now six of them.
+        let times = [0, 200, 400, 600, 1_000, 1_100, 1_300, 1_500, 1_600, 1_900, 2_050, 2_300, 2_500, 2_900];
+        times.iter().for_each(|milli| demand.arrive(1, at(50_000 + milli)));
+        assert!((4..=6).contains(&demand.recent(at(52_950))), "{}", demand.recent(at(52_950)));
+        (0..12).for_each(|step| demand.arrive(1, at(53_000 + step * 50)));
+        assert!(demand.recent(at(53_600)) >= 12);
     }
 
     #[test]
     fn dense_arrivals_that_cease_stop_counting_soon() {
         let mut demand = Demand::new();
         (0..500).for_each(|milli| demand.arrive(1, at(1_000 + milli)));
-        assert_eq!(demand.recent(at(1_515)), 500);
+        assert!((470..=500).contains(&demand.recent(at(1_515))));
         assert_eq!(demand.recent(at(1_525)), 0);
     }
 
@@ -122,7 +159,7 @@ mod tests {
         let mut demand = Demand::new();
         demand.arrive(u64::MAX, at(500));
         demand.arrive(1, at(400));
-        assert_eq!(demand.recent(at(500)), u64::MAX);
+        assert!(demand.recent(at(500)) >= u64::MAX / 256);
         assert_eq!(demand.recent(Instant::from_nanos(u64::MAX)), 0);
     }
 }

@@ -16,6 +16,8 @@ pub struct Position {
     pub free: Share,
     /// It needs its target to the part: a whole-request lot, or all that it claims is nothing.
     pub exact: bool,
+    /// Requests wait there.
+    pub waits: bool,
 }
 
 /// What to do.
@@ -42,41 +44,50 @@ impl Position {
 
     /// Whether it holds more than it should.
     pub fn has_excess(&self) -> bool {
-        self.excess(GRAIN) > Share::ZERO
+        self.excess(GRAIN, Share::ZERO) > Share::ZERO
     }
 
-    fn excess(&self, grain: u64) -> Share {
-        self.beyond(self.held, self.target, grain)
+    fn excess(&self, grain: u64, floor: Share) -> Share {
+        self.beyond(self.held, self.target, grain, floor)
     }
 
-    fn deficit(&self, grain: u64) -> Share {
-        self.beyond(self.target, self.held, grain)
+    fn deficit(&self, grain: u64, floor: Share) -> Share {
+        self.beyond(self.target, self.held, grain, if self.waits { Share::ZERO } else { floor })
     }
 
-    fn beyond(&self, more: Share, less: Share, grain: u64) -> Share {
+    fn beyond(&self, more: Share, less: Share, grain: u64, floor: Share) -> Share {
         let difference = more.saturating_sub(less);
-        let ignored = if self.exact { Share::ZERO } else { self.target.scale(1, grain) };
+        let ignored = if self.exact { Share::ZERO } else { self.target.scale(1, grain).max(floor) };
         if difference > ignored { difference } else { Share::ZERO }
     }
 }
 
+/// So many nodes are many.
+const MANY: usize = 16;
 /// A lender covers parts of at most so many deficits at a time: more leases would cost more messages than they gain.
 const BORROWERS_MAX: usize = 8;
 
 /// What the node at place `me` should do, which has `borrowed` of what it holds on loan. All nodes list the positions in
 /// the same order.
 pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> Plan {
+    // Where there are many, what is small beside an equal part of all is left alone, too.
+    let floor = if positions.len() > MANY {
+        let held: Share = positions.iter().map(|position| position.held).sum();
+        held.scale(4, grain * positions.len() as u64)
+    } else {
+        Share::ZERO
+    };
     let deficits: Vec<Share> = positions
         .iter()
         .enumerate()
-        .map(|(place, position)| if place == me { Share::ZERO } else { position.deficit(grain) })
+        .map(|(place, position)| if place == me { Share::ZERO } else { position.deficit(grain, floor) })
         .collect();
     let deficit: Share = deficits.iter().copied().sum();
     let own = positions[me];
     // Exactness is the needy one's: a lender must not keep the crumbs that complete a lot.
     let needed_exactly =
         deficits.iter().zip(positions).any(|(deficit, position)| *deficit > Share::ZERO && position.exact);
-    let excess = if needed_exactly { own.held.saturating_sub(own.target) } else { own.excess(grain) };
+    let excess = if needed_exactly { own.held.saturating_sub(own.target) } else { own.excess(grain, floor) };
     let give_back = excess.min(borrowed);
     let lendable = (excess - give_back).min(own.free);
     let wanted = deficit > Share::ZERO;
@@ -162,7 +173,7 @@ mod tests {
     use super::*;
 
     fn position(held: u64, target: u64) -> Position {
-        Position { held: Share(held), target: Share(target), free: Share(held), exact: false }
+        Position { held: Share(held), target: Share(target), free: Share(held), exact: false, waits: false }
     }
 
     #[test]

@@ -133,6 +133,12 @@ impl Row {
         self.wants_more_than(known) && !as_known.is_urgent_after(known)
     }
 
+    /// Whether all that makes it [urgent](Self::is_urgent_after) is that it runs on more share or less.
+    pub fn is_mere_share_after(&self, known: &Self) -> bool {
+        let as_known = Self { held: known.held, free: known.free, ..*self };
+        !as_known.is_urgent_after(known)
+    }
+
     /// Whether somebody who knew the other may have to lend or give back because of this one.
     pub fn is_material_after(&self, known: &Self) -> bool {
         let sated = |row: &Self| row.waiting > 0 && row.demand > row.held + row.held.scale(1, 4);
@@ -150,4 +156,9 @@ impl Row {
 pub fn far(one: Share, other: Share, part: u64) -> bool {
     let (more, less) = (one.max(other), one.min(other));
     more - less > more.scale(1, part)
+}
+
+/// Whether two shares differ by more than so much.
+pub fn far_by(one: Share, other: Share, part: Share) -> bool {
+    one.max(other) - one.min(other) > part
 }

@@ -232,7 +232,7 @@ impl Node {
         let fair = total.scale(1, members.len() as u64);
         let position = |replica: &Replica| {
             let held = base(replica);
-            Position { held, target: fair, free: held, exact: false }
+            Position { held, target: fair, free: held, exact: false, waits: false }
         };
         let positions: Vec<Position> = members.iter().map(position).collect();
         for (place, share) in plan(0, &positions, Share::ZERO, DRIFT_GRAIN).lend {

@@ -10,8 +10,8 @@ use crate::protocol::gossip::affinity;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
-use crate::protocol::record::{Key, Row, Value, far};
-use crate::protocol::share::Share;
+use crate::protocol::record::{Key, Row, Value, far, far_by};
+use crate::protocol::share::{ONE, Share};
 use crate::protocol::target::{Claim, targets as targets_of};
 use crate::protocol::time::Instant;
 
@@ -101,13 +101,19 @@ impl Node {
             meter.turn_end = meter.turn_end.min(meter.tag);
         }
 
-        let own =
-            Position { held: row.held, target: targets[0], free: row.free, exact: targets[0] == Share::ZERO };
+        let own = Position {
+            held: row.held,
+            target: targets[0],
+            free: row.free,
+            exact: targets[0] == Share::ZERO,
+            waits: row.waiting > 0,
+        };
         let mut positions = Vec::with_capacity(claims.len());
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
             let exact = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
-            positions.push(Position { held, target: *target, free: neighbour.row.free, exact });
+            let (free, waits) = (neighbour.row.free, neighbour.row.waiting > 0);
+            positions.push(Position { held, target: *target, free, exact, waits });
         }
         // All nodes plan over the same list.
         let me = neighbours.partition_point(|neighbour| neighbour.replica.node < self.config.id);
@@ -323,7 +329,9 @@ impl Node {
         let queued = head > units;
         let refused = if meter.refused.1 > now && meter.refused.0 > units { meter.refused.0 } else { 0 };
         let backlog = if queued { state.queue.backlog(within) } else { 0 };
-        let reserve = if recent == 0 { 0 } else { meter.demand.largest().saturating_add(recent / 10) };
+        let depth = meter.bucket().depth_of(meter.held()).units(&rate);
+        let usual = meter.demand.largest().saturating_add(recent / 10);
+        let reserve = if recent == 0 { 0 } else { usual.min(depth - depth / 4) };
 
         let pressing = backlog.saturating_mul(1_000) / BACKLOG_HORIZON.as_millis() as u64;
         let demand = meter.as_share(recent.saturating_add(pressing));
@@ -370,18 +378,25 @@ impl Node {
         let sated =
             |row: &Row| row.demand > due + due.scale(1, 4) && row.held + due.scale(1, GRAIN / 4) >= due;
         let demand_counts = !(sated(&row) && sated(&known));
-        let urgent = row.is_urgent_after(&known) && (demand_counts || !row.is_mere_demand_after(&known));
+        // Where there are many, what is small beside an equal part of all matters to nobody soon.
+        let links = self.peers.len();
+        let few = links <= FEW_LINKS;
+        let part = if few { Share::ZERO } else { ONE.scale(1, 8 * links as u64) };
+        let differs = |one: Share, other: Share, grain| far(one, other, grain) && far_by(one, other, part);
+        let urgent = row.is_urgent_after(&known)
+            && (demand_counts || !row.is_mere_demand_after(&known))
+            && (few || !row.is_mere_share_after(&known));
         let slight = row.base != known.base
-            || far(row.held, known.held, GRAIN)
-            || (demand_counts && far(row.demand, known.demand, 16));
+            || differs(row.held, known.held, GRAIN)
+            || (demand_counts && differs(row.demand, known.demand, 16));
         let in_need = row.waiting > 0 && row.held + due.scale(1, 16) < due;
         let refresh =
             now >= self.rows_due || (in_need && now + self.refresh() >= self.rows_due + REFRESH_IN_NEED);
         self.stale |= round && urgent;
         if urgent || (round && (slight || refresh)) {
             self.pages.publish(key, Value::Row(row), now);
-            let to_all = self.peers.len() <= FEW_LINKS || (urgent && concerned.is_none());
-            let lazily = now + LAZY_PER_LINK * self.peers.len() as u32;
+            let to_all = few || (urgent && concerned.is_none());
+            let lazily = now + LAZY_PER_LINK * links as u32;
             self.peers_should_hear(if to_all { now } else { lazily });
             for node in concerned.unwrap_or_default().iter().filter(|_| urgent && !to_all) {
                 if let Some(peer) = self.peers.get_mut(node) {
@@ -431,6 +446,7 @@ impl Node {
     pub(super) fn learn_row(&mut self, place: usize, author: Replica, row: &Row) {
         let key = Key::Row(self.meters[place].fingerprint);
         let version = self.pages.get(&author.node).map_or(0, |page| page.version_of(&key));
+        let few = self.peers.len() <= FEW_LINKS;
         let Some(neighbours) = &mut self.near[place] else {
             self.stale = true;
             return;
@@ -438,7 +454,7 @@ impl Node {
         let found = neighbours.binary_search_by_key(&author, |neighbour| neighbour.replica);
         if let Ok(found) = found {
             let known = &mut Arc::make_mut(neighbours)[found];
-            self.stale |= row.is_material_after(&known.row);
+            self.stale |= row.is_material_after(&known.row) && (few || !row.is_mere_share_after(&known.row));
             (known.row, known.version) = (*row, version);
         } else {
             self.near[place] = None;
