@@ -239,6 +239,8 @@ pub struct Node {
     compare_at: Instant,
     /// The neighbours that it chose, best first, where not everybody has a link to everybody.
     chosen: BTreeSet<(u64, NodeId)>,
+    /// Since when news about how many members was passed on.
+    passed_on: (Instant, u32),
     /// When to ask for more links again.
     widen_at: Instant,
     /// What those without a link leave of each limit to the others; none where everybody has a link.
@@ -282,6 +284,7 @@ impl Node {
             reached_at: BTreeMap::new(),
             pools,
             chosen: BTreeSet::new(),
+            passed_on: (now, 0),
             widen_at: now,
             left_by_rest: vec![None; meters.len()],
             near: vec![None; meters.len()],

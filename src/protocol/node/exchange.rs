@@ -188,7 +188,7 @@ impl Node {
                 ledger_changed |= self.learn(replica, key, &value, now);
             }
             if of_member {
-                self.pass_on(delta.author, from);
+                self.pass_on(delta.author, from, now);
             }
             membership |= of_member;
         }

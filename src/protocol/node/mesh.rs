@@ -26,8 +26,12 @@ pub const NEIGHBOURS: usize = 16;
 const LINKED_BY: Duration = Duration::from_secs(5);
 /// So many links more a node asks for at a time when it lacks share.
 const WIDEN_BY: usize = 8;
-/// To so many neighbours news about a member is passed on at once.
+/// To so many neighbours news about a member is passed on at once …
 const PASSED_ON_TO: usize = 5;
+/// … about so many members in this time. More, as when a whole swarm starts, is found by comparing.
+const PASSED_ON_MAX: u32 = 16;
+/// See [`PASSED_ON_MAX`].
+const PASSED_ON_EVERY: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Whether everybody should have a link to everybody.
@@ -63,10 +67,14 @@ impl Node {
 
     /// Passes news about a member on to a few neighbours, where not everybody hears it from the member itself: its whole
     /// page, which leaves no gap wherever it comes.
-    pub(super) fn pass_on(&mut self, author: NodeId, from: NodeId) {
-        if self.is_mesh() {
+    pub(super) fn pass_on(&mut self, author: NodeId, from: NodeId, now: Instant) {
+        if now.since(self.passed_on.0) >= PASSED_ON_EVERY {
+            self.passed_on = (now, 0);
+        }
+        if self.is_mesh() || self.passed_on.1 >= PASSED_ON_MAX {
             return;
         }
+        self.passed_on.1 += 1;
         let Some(delta) = self.pages.get(&author).map(|page| page.whole(author)) else { return };
         let links = self.peers.len();
         let first = self.random(links as u64) as usize;
