@@ -612,3 +612,30 @@ fn a_message_that_a_new_link_brings_late_makes_nobody_look_alive() {
     ];
     survive(&Schedule { steps, amount: 7, burst: 35, drift_ppm: 87, seed: 41_911, ..swarm(6) });
 }
+
+#[test]
+fn whoever_was_served_while_others_could_not_be_does_not_wait_for_all_that_they_missed() {
+    let schedule = Schedule { amount: 10, burst: 3, ..swarm(3) };
+    let mut cluster = schedule.cluster(Policy::Strict);
+    let patient = Duration::from_secs(600);
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        cluster.cut(one, other);
+    }
+    // Behind the cut everybody has a third of the burst: enough for one request of one unit and for none of three.
+    for node in [1, 2] {
+        (0..200).for_each(|_| assert!(cluster.ask(node, 3, patient).is_some()));
+    }
+    for _ in 0..300 {
+        cluster.ask(0, 1, Duration::from_secs(1));
+        cluster.run_for(300 * MS);
+    }
+    assert!(cluster.admitted(0) > 200 && cluster.admitted(1) + cluster.admitted(2) == 0);
+
+    cluster.heal();
+    cluster.run_for(5 * SEC);
+    let before = cluster.admitted(0);
+    assert!(cluster.ask(0, 3, patient).is_some());
+    // Each of the others may be two turns of two seconds behind.
+    cluster.run_for(15 * SEC);
+    assert_eq!(cluster.admitted(0), before + 3, "T6: it waits until the others were served as often");
+}

@@ -218,7 +218,7 @@ fn mix_author(author: &NodeId) -> u64 {
         .fold(0, |hash, word| mix(hash ^ word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))))
 }
 
-/// The finalizer of SplitMix64 (Steele et al. 2014). Collisions delay a repair until the next change; nobody gains by
+/// The finalizer of `SplitMix64` (Steele et al. 2014). Collisions delay a repair until the next change; nobody gains by
 /// making one.
 fn mix(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -347,7 +347,7 @@ impl Pages {
     }
 
     /// How many pages there are, lives and what is remembered counted apart.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.pages.len() + self.former.len() + self.remembered.len()
     }
 

@@ -41,8 +41,9 @@ pub struct Meter {
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
     sequence: u64,
-    /// When the next lease ends, if it is known; unknown after every change of a lease.
-    next_expiry: Option<Option<Instant>>,
+    /// When the next lease ends, unless a lease changed since that was looked up.
+    next_expiry: Option<Instant>,
+    leases_changed: bool,
 }
 
 impl Meter {
@@ -62,6 +63,7 @@ impl Meter {
             borrowed: BTreeMap::new(),
             sequence: 0,
             next_expiry: None,
+            leases_changed: false,
             limit,
         }
     }
@@ -149,7 +151,7 @@ impl Meter {
     /// # Panics
     /// If more is lent than is free.
     pub fn lend(&mut self, borrower: Replica, share: Share, level: Level, now: Instant) {
-        self.next_expiry = None;
+        self.leases_changed = true;
         assert!(share <= self.free(), "BUG! lent more than is free");
         self.refill(now);
         let level = self.bucket.shrink(share, level);
@@ -165,7 +167,7 @@ impl Meter {
 
     /// Gives up to `share` of what is borrowed back, with about `level` in all. Tells which lenders have word coming.
     pub fn give_back(&mut self, share: Share, level: Level, now: Instant) -> Vec<Replica> {
-        self.next_expiry = None;
+        self.leases_changed = true;
         self.refill(now);
         let (mut share, mut level) = (share, level);
         let mut told = Vec::new();
@@ -186,7 +188,7 @@ impl Meter {
 
     /// Gives one lender all of its share back.
     pub fn give_back_to(&mut self, lender: &Replica, now: Instant) -> bool {
-        self.next_expiry = None;
+        self.leases_changed = true;
         self.refill(now);
         let Some(borrowed) = self.borrowed.get_mut(lender).filter(|lease| lease.held() > Share::ZERO) else {
             return false;
@@ -200,7 +202,7 @@ impl Meter {
 
     /// Hears what `lender` has lent to this node.
     pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, now: Instant) {
-        self.next_expiry = None;
+        self.leases_changed = true;
         self.refill(now);
         let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
         self.bucket.grow(moved.share, moved.level);
@@ -208,7 +210,7 @@ impl Meter {
 
     /// Hears what `borrower` has given back. True if something came home.
     pub fn hear_return(&mut self, borrower: Replica, word: &Return, now: Instant) -> bool {
-        self.next_expiry = None;
+        self.leases_changed = true;
         self.refill(now);
         let Some(lent) = self.lent.get_mut(&borrower) else { return false };
         let moved = lent.hear(word);
@@ -220,7 +222,7 @@ impl Meter {
 
     /// Ends the leases whose time is over. Gives back the lenders that have word coming, and whether anything changed.
     pub fn expire(&mut self, now: Instant) -> (Vec<Replica>, bool) {
-        self.next_expiry = None;
+        self.leases_changed = true;
         let mut told = Vec::new();
         if self.borrowed.values().any(|lease| lease.expired(now).is_some()) {
             // The share stopped counting at the lease's end; what it would have earned since is not there. The
@@ -259,7 +261,7 @@ impl Meter {
         if !due {
             return None;
         }
-        self.next_expiry = None;
+        self.leases_changed = true;
         Some(lent.send(echo, now))
     }
 
@@ -286,17 +288,18 @@ impl Meter {
 
     /// The next moment at which [`expire`](Self::expire) has something to do.
     pub fn next_expiry(&mut self) -> Option<Instant> {
-        *self.next_expiry.get_or_insert_with(|| {
+        if std::mem::take(&mut self.leases_changed) {
             let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO);
             let runs = |lease: &&Lent| lease.out() > Share::ZERO || lease.overfull() > Level::ZERO;
             let lent = self.lent.values().filter(runs).map(Lent::until);
-            borrowed.map(Borrowed::until).chain(lent).min()
-        })
+            self.next_expiry = borrowed.map(Borrowed::until).chain(lent).min();
+        }
+        self.next_expiry
     }
 
     /// Forgets leases with former lives of `node`, once nothing is out.
     pub fn forget_former(&mut self, current: Replica) {
-        self.next_expiry = None;
+        self.leases_changed = true;
         let former =
             |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
         let runs = |lent: &Lent| lent.out() > Share::ZERO || lent.overfull() > Level::ZERO;
@@ -306,7 +309,7 @@ impl Meter {
 
     /// Drops base, leases, level, and what others have admitted: the ledger that they belong to is not ours any more.
     pub fn forget_everything(&mut self, me: Replica, now: Instant) {
-        self.next_expiry = None;
+        self.leases_changed = true;
         let own = self.used.of(&me);
         self.used = GCounter::default();
         self.used.merge(me, own);

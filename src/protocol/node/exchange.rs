@@ -302,7 +302,7 @@ impl Node {
 
     /// Tells a peer how far each page is known, or where there are many, how they differ.
     fn send_digest(&mut self, to: NodeId, now: Instant) {
-        if self.pages.len() <= FULL_DIGEST_MAX {
+        if self.pages.count() <= FULL_DIGEST_MAX {
             self.send_full_digest(to, u64::MAX, now);
         } else if let Some(peer) = self.peers.get_mut(&to)
             && peer.compared_at.is_none_or(|at| now >= at + DIGEST_SPACING)
@@ -334,7 +334,7 @@ impl Node {
         let membership = self.pages.own_membership_version();
         // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) with one at random.
         let chosen = if now >= self.compare_at || self.members_changed {
-            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 50 * self.pages.len() as u32);
+            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 50 * self.pages.count() as u32);
             Some(self.random(self.peers.len() as u64) as usize)
         } else {
             None

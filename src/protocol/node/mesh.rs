@@ -140,7 +140,7 @@ impl Node {
             let demand = Share((demand * unknown as u128 / u128::from(known)) as u64);
             let weight: u64 = claims.iter().map(|claim| u64::from(claim.weight)).sum();
             let weight = (weight * unknown as u64 / known) as u32;
-            claims.push(Claim { demand, weight, ..claims[0] });
+            claims.push(Claim { weight, demand, ..claims[0] });
         }
         let total: Share = self.bases.values().copied().sum();
         let rest: Share = targets(total, &claims)[linked..].iter().copied().sum();

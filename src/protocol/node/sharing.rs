@@ -20,10 +20,12 @@ pub(super) const SLOW_ROUND: Duration = Duration::from_secs(1);
 /// Backlog counts as demand as if it should be gone in this time: short, so that a node which begins to ask has shown its
 /// whole demand after a few requests.
 const BACKLOG_HORIZON: Duration = Duration::from_millis(200);
-/// A turn lasts at least this long at the full rate, so that handing over (a round trip) costs a few per cent.
+/// A turn lasts at least this long, so that handing over (a round trip) costs a few per cent, …
 const TURN_MIN: Duration = Duration::from_millis(100);
-/// … or this many round trips, where those are long.
+/// … or this many round trips, where those are long, …
 const TURN_ROUND_TRIPS: u32 = 32;
+/// … but no longer than this, because everybody else waits for its end.
+const TURN_MAX: Duration = Duration::from_secs(2);
 
 /// Rounds of a busy node in which nothing changes come less and less often, down to one in so many …
 const STILL_ROUNDS_MAX: u32 = 2;
@@ -66,6 +68,9 @@ impl Node {
         self.meters[place].refill(now);
         let neighbours = self.neighbours(place);
         let mut row = self.row(place, now);
+        if row.waiting > 0 {
+            row.tag = self.forgive(place, &neighbours);
+        }
         let total = row.base + neighbours.iter().map(|neighbour| neighbour.row.base).sum();
         let mut claims = vec![self.claim(place, self.config.id, &row)];
         claims.extend(neighbours.iter().map(|peer| self.claim(place, peer.replica.node, &peer.row)));
@@ -83,18 +88,14 @@ impl Node {
             // Turns are taken among neighbours: the lots of others are out of sight.
             targets = targets_of(total, &claims);
         }
-        // A turn begins when the lot is held and the last turn is over.
+        // Where somebody waits for a turn, one begins when the lot is held and the last turn is over.
         let lot = claims[0].lot;
-        let turn = if lot == Share::ZERO {
-            0
-        } else {
-            let round_trips = self.peers.values().filter_map(|peer| peer.round_trip);
-            let longest = round_trips.max().unwrap_or_default();
-            self.quantum(place, &row, TURN_MIN.max(longest * TURN_ROUND_TRIPS))
-        };
+        let turns = claims.iter().zip(&targets).any(|(claim, target)| claim.lot > *target);
+        let begins = turns && lot > Share::ZERO && targets[0] >= lot && row.held >= lot;
+        let turn = if begins { self.quantum(place, &row, self.turn()) } else { 0 };
         let meter = &mut self.meters[place];
         meter.target = targets[0];
-        if lot > Share::ZERO && targets[0] >= lot && row.held >= lot && meter.tag >= meter.turn_end {
+        if begins && meter.tag >= meter.turn_end {
             meter.turn_end = meter.tag.saturating_add(turn);
         } else if lot == Share::ZERO {
             // Nobody waits here any more: the rest of the turn is forfeit, or the next request would cut into another's.
@@ -118,7 +119,6 @@ impl Node {
         // All nodes plan over the same list.
         let me = neighbours.partition_point(|neighbour| neighbour.replica.node < self.config.id);
         positions.insert(me, own);
-        let turns = claims.iter().zip(&targets).any(|(claim, target)| claim.lot > *target);
         let mut plan = plan(me, &positions, meter.borrowed(), grain);
         positions.remove(me);
         plan.lend.iter_mut().for_each(|(place, _)| *place -= usize::from(*place > me));
@@ -476,9 +476,29 @@ impl Node {
         }
     }
 
-    /// The service that a turn of this length gives at the full rate, at least one waiting request.
+    /// How long a turn lasts.
+    fn turn(&self) -> Duration {
+        let round_trips = self.peers.values().filter_map(|peer| peer.round_trip);
+        (round_trips.max().unwrap_or_default() * TURN_ROUND_TRIPS).clamp(TURN_MIN, TURN_MAX)
+    }
+
+    /// Whoever waited where it could not be served, behind a cut, say, is further behind than turns alone would leave it.
+    /// Were all of that made up for, those who were served meanwhile would now wait as long: it forgets what is more than
+    /// two of the longest turns. Returns its tag.
+    fn forgive(&mut self, place: usize, neighbours: &[Neighbour]) -> u64 {
+        let waiting = neighbours.iter().map(|peer| &peer.row).filter(|row| row.waiting > 0);
+        let lead = |row: &Row| self.quantum(place, row, TURN_MAX).saturating_mul(2);
+        let least = waiting.map(|row| row.tag.saturating_sub(lead(row))).max().unwrap_or(0);
+        let meter = &mut self.meters[place];
+        meter.tag = meter.tag.max(least);
+        meter.tag
+    }
+
+    /// The service that a turn of this length gives with one lot of share, at least one waiting request.
     fn quantum(&self, place: usize, row: &Row, turn: Duration) -> u64 {
-        let units = self.meters[place].limit.rate.per_second() * turn.as_secs_f64();
+        let meter = &self.meters[place];
+        let lot = meter.bucket().lot(row.waiting.max(1)).fraction().min(1.0);
+        let units = meter.limit.rate.per_second() * lot * turn.as_secs_f64();
         let units = (units as u64).max(row.waiting).max(1);
         (units.saturating_mul(TAG_SCALE) / u64::from(row.weight.clamp(1, 16))).max(1)
     }
