@@ -1,44 +1,57 @@
 #!/usr/bin/env bash
 # Everything that must pass before a change lands. CI runs this and nothing else. Needs a Rust toolchain and a C compiler
 # (for ring, below Noise); installs cargo-deny under target/tools when it is not there.
+#
+# Packages are tested one by one: with --workspace the simulations would be linked to a core that was built with the
+# daemon, and could come to use it unseen.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
 step "format"
-cargo fmt --check
+cargo fmt --all --check
 
-step "the core alone: no Tokio, no libp2p"
+step "the core alone, and the simulations on it: no Tokio, no libp2p"
 cargo build --locked --lib --no-default-features
-if cargo tree --locked --no-default-features --edges normal --prefix none | grep -E '^(tokio|libp2p|hyper)\b'; then
-    echo "the core depends on IO" >&2
-    exit 1
-fi
+for package in "aquifer --no-default-features" aquifer-simulations; do
+    # shellcheck disable=SC2086 # a package and its option
+    tree=$(cargo tree --locked --edges normal --prefix none -p $package)
+    if grep -E '^(tokio|libp2p|hyper)\b' <<<"$tree"; then
+        echo "$package depends on IO" >&2
+        exit 1
+    fi
+done
 
 step "lints"
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --workspace --all-targets -- -D warnings
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 step "tests"
 cargo test --locked
 
+step "tests of the simulations, among them that they do what real daemons do"
+cargo test --locked -p aquifer-simulations
+
+step "the simulations: a fixed set"
+scripts/simulations.sh
+
 step "a short demo: five real nodes, and the provider refuses nothing"
-target/debug/aquifer demo --headless --seconds 4 --svg target/demo.svg
+"${CARGO_TARGET_DIR:-target}/debug/aquifer" demo --headless --seconds 4 --svg "${CARGO_TARGET_DIR:-target}/demo.svg"
 
 step "dependencies: bans, licences, sources, advisories"
 deny=$(command -v cargo-deny || echo target/tools/bin/cargo-deny)
 if [ ! -x "$deny" ]; then
     cargo install --locked cargo-deny --version 0.20.2 --root target/tools --target-dir target/tools/build
 fi
-"$deny" --all-features check bans licenses sources
+"$deny" --workspace --all-features check bans licenses sources
 # The advisory database is a git repository of its own. Where it cannot be reached (no network, no copy under
 # $CARGO_HOME/advisory-dbs) this one check is left out, loudly; tests/dependencies.rs still holds the minimum safe
 # versions of what parses network bytes.
 if "$deny" fetch db >/dev/null 2>&1 || ls "${CARGO_HOME:-$HOME/.cargo}"/advisory-dbs/*/crates >/dev/null 2>&1; then
-    "$deny" --all-features check --disable-fetch advisories
+    "$deny" --workspace --all-features check --disable-fetch advisories
 else
     echo "NOT CHECKED: the advisory database cannot be reached"
 fi

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::time::Nanos;
+use crate::time::{MS, Nanos, SEC};
 
 /// A request that arrives. A run's arrivals are drawn before it begins, so that every scheme gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -52,7 +52,7 @@ pub struct Spread {
     pub at: Nanos,
     /// How long it took to reach each of the other nodes, in ascending order.
     pub reached_after: Vec<Nanos>,
-    /// How many nodes it had not reached when the run ended.
+    /// How many nodes it had not reached when the run ended, five seconds later or more.
     pub missed: usize,
 }
 
@@ -97,7 +97,7 @@ pub struct Record {
     pub arrivals: Vec<Arrival>,
     /// All answers, in order of time.
     pub answers: Vec<Answer>,
-    /// The division of the limit, every [`SAMPLE_EVERY`].
+    /// The division of the limit, every so [often](sample_every).
     pub samples: Vec<Sample>,
     /// What the scenario did.
     pub marks: Vec<Mark>,
@@ -113,5 +113,9 @@ pub struct Record {
     pub trace_hash: u64,
 }
 
-/// How often the division of the limit is sampled.
-pub const SAMPLE_EVERY: Nanos = 100 * crate::time::MS;
+/// How often the division of the limit is sampled: every 20 ms, because a reaction takes three hops and a round, 160 ms on
+/// links of 20 ms. Every 100 ms where that would be too much to keep: of more than 128 nodes, or in more than ten minutes.
+pub fn sample_every(nodes: usize, end: Nanos) -> Nanos {
+    let few = nodes <= 128 && end <= 600 * SEC;
+    if few { 20 * MS } else { 100 * MS }
+}

@@ -4,7 +4,7 @@ mod draw;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use self::draw::draw;
+pub use self::draw::{NODES_MAX, draw};
 
 use crate::checker::Violation;
 use crate::parallel;
@@ -35,25 +35,25 @@ pub struct Hunt {
     pub found: Option<Found>,
 }
 
-/// Draws a swarm and runs it.
+/// Draws a swarm of at most so many nodes and runs it.
 ///
 /// # Errors
 /// A property was violated, or something panicked.
-pub fn run(seed: u64) -> Result<(Scenario, Record), Box<Found>> {
-    let scenario = draw(seed);
+pub fn run(seed: u64, nodes: usize) -> Result<(Scenario, Record), Box<Found>> {
+    let scenario = draw(seed, nodes);
     match caught(|| world::run(&scenario, seed)) {
         Ok(record) => Ok((scenario, record)),
         Err(what) => Err(Box::new(Found { seed, scenario, what })),
     }
 }
 
-/// Runs seeds from `first` on, on all cores, until something is violated, `seeds` of them are done, or `go_on` says no;
+/// Runs seeds from `first` on, with at most so many nodes, on all cores, until something is violated, `seeds` of them are done, or `go_on` says no;
 /// it is asked after each. All seeds below the one that was found were run.
-pub fn hunt(first: u64, seeds: u64, mut go_on: impl FnMut(&Hunt) -> bool) -> Hunt {
+pub fn hunt(first: u64, seeds: u64, nodes: usize, mut go_on: impl FnMut(&Hunt) -> bool) -> Hunt {
     let mut hunt = Hunt::default();
     parallel::run(
         seeds,
-        |number| run(first.wrapping_add(number)),
+        |number| run(first.wrapping_add(number), nodes),
         |_, outcome| {
             hunt.runs += 1;
             match outcome {

@@ -61,6 +61,11 @@ impl Counters {
         Err(Violation::new(Property::Counters, now, what))
     }
 
+    /// The most that a node, in its present life, was seen to count of all together.
+    pub fn seen(&self, node: usize) -> u128 {
+        self.seen[node]
+    }
+
     /// A node's own counter shows `own`, and all together in its view `all`.
     ///
     /// # Errors
@@ -94,6 +99,7 @@ mod tests {
         check.say(0, 5, 2).unwrap();
         check.see(0, 5, 5, 3).unwrap();
         check.see(1, 0, 3, 4).unwrap();
+        assert_eq!((check.seen(0), check.seen(1)), (5, 3));
         check
     }
 

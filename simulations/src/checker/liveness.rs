@@ -106,6 +106,21 @@ impl Liveness {
         );
         Err(Violation::new(Property::Liveness, now, what))
     }
+
+    /// Looks whether a node counts as much, of all lives of all nodes together, as it should.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn check_total(node: usize, counts: u128, should: u128, now: Nanos) -> Result<(), Violation> {
+        if counts >= should {
+            return Ok(());
+        }
+        let what = format!(
+            "node {node} counts {counts} of all, and another counted {should} {} s before",
+            seconds(Self::bound())
+        );
+        Err(Violation::new(Property::Liveness, now, what))
+    }
 }
 
 #[cfg(test)]
@@ -140,5 +155,7 @@ mod tests {
         Liveness::check_view(0, 1, Some((2, 1)), (1, 7), 0).expect("a later life is news");
         assert!(Liveness::check_view(0, 1, Some((1, 6)), (1, 7), 0).is_err());
         assert!(Liveness::check_view(0, 1, None, (1, 1), 0).is_err());
+        Liveness::check_total(0, 7, 7, 0).unwrap();
+        assert!(Liveness::check_total(0, 6, 7, 0).is_err());
     }
 }

@@ -30,6 +30,11 @@ impl OneAnswer {
         self.waiting
     }
 
+    /// Whether this request has waited the longest of all.
+    pub fn is_oldest(&self, ticket: u64) -> bool {
+        self.requests.front().is_some_and(|(oldest, _)| *oldest == ticket)
+    }
+
     /// A request begins to wait under this ticket.
     ///
     /// # Errors
@@ -125,10 +130,11 @@ mod tests {
     #[test]
     fn one_answer_each_in_any_order_is_right() {
         let mut check = waiting();
+        assert!(check.is_oldest(1) && !check.is_oldest(2));
         assert_eq!(check.answer(2, true, 99, 20).unwrap().units, 2);
         assert_eq!(check.answer(4, false, 100, 20).unwrap().units, 4);
         assert_eq!(check.answer(1, true, 50, 20).unwrap().units, 1);
-        assert_eq!(check.waiting(), 0);
+        assert!(check.waiting() == 0 && !check.is_oldest(1));
         check.left(30).unwrap();
         check.overdue(1_000, 30).unwrap();
     }

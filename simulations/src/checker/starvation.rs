@@ -1,14 +1,20 @@
 //! T6: nobody who waits goes without for ever.
 
 use super::{Property, Violation};
-use crate::time::{Nanos, SEC, seconds};
+use crate::time::{MS, Nanos, SEC, seconds};
+
+/// The longest turn at the full rate: on links of 62 ms there and back and more.
+const TURN_MAX: Nanos = 2 * SEC;
+/// How far ahead a turn may begin, at the full rate.
+const TURN_MIN: Nanos = 100 * MS;
 
 /// Who waits without pause, and since when it has gone without.
 ///
-/// **The bound.** Where a limit is too small for everybody at once, whole requests take turns. A round of turns in which each of
-/// `n` nodes is served once, and everybody has the largest request there is, takes `n × largest / rate`. A node whose weight
-/// is the smallest may have to wait until the heaviest was served in proportion: 16 times as often. Twice that, for turns that
-/// lie badly, and ten seconds for everything to settle.
+/// **The bound.** Where a limit is too small for everybody at once, lots of whole requests take turns. A turn serves what
+/// the whole limit earns in two seconds, and one request more, which takes `2 s + largest / rate` however many take their
+/// turns at once. It may begin 0.1 s ahead of the least served. A round of turns, one for each of `n` nodes, takes `n` times the sum. A node whose weight is the smallest
+/// may have to wait until the heaviest was served in proportion: up to 16 times as often. Twice that, for whoever is one
+/// turn further ahead when faults end, which is the most that is not forgiven; and ten seconds for everything to settle.
 #[derive(Clone, Debug)]
 pub struct NoStarvation {
     since: Vec<Option<Nanos>>,
@@ -16,12 +22,12 @@ pub struct NoStarvation {
 }
 
 impl NoStarvation {
-    /// Nobody waits yet. `largest` is the largest request of the run, in units, `weights` the ratio of the greatest to the
-    /// least fairness weight.
+    /// Nobody waits yet. `largest` is the largest request of the run, in units, of a limit of so many units `per_second`;
+    /// `weights` is the ratio of the greatest to the least fairness weight.
     pub fn new(nodes: usize, largest: u64, per_second: u64, weights: u64) -> Self {
-        let turns =
-            u128::from(nodes as u64) * u128::from(largest) * u128::from(SEC) / u128::from(per_second.max(1));
-        let bound = 10 * u128::from(SEC) + 2 * turns * u128::from(weights.clamp(1, 16));
+        let of_request = u128::from(SEC) * u128::from(largest) / u128::from(per_second.max(1));
+        let round = nodes as u128 * (u128::from(TURN_MIN + TURN_MAX) + of_request);
+        let bound = 10 * u128::from(SEC) + 2 * round * u128::from(weights.clamp(1, 16));
         Self { since: vec![None; nodes], bound: u64::try_from(bound).unwrap_or(u64::MAX) }
     }
 
@@ -39,7 +45,8 @@ impl NoStarvation {
         }
     }
 
-    /// A node admits something.
+    /// A node admits what has waited the longest there. Whatever overtakes that does not count: large requests must not
+    /// wait for ever while small ones pass them.
     pub fn served(&mut self, node: usize, now: Nanos) {
         if let Some(since) = &mut self.since[node] {
             *since = now;
@@ -69,7 +76,8 @@ mod tests {
     use super::*;
 
     fn check() -> NoStarvation {
-        let mut check = NoStarvation::new(5, 2, 1, 1);
+        // Twice a round of 4 × (0.1 + 2 + 0.4) s.
+        let mut check = NoStarvation::new(4, 4, 10, 1);
         assert_eq!(check.bound(), 30 * SEC);
         check.waits(3, true, SEC);
         check

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, value_parser};
 use serde_json::json;
 
 use super::COMMAND;
 use super::output::{FAILED, fail, print, progress};
 use crate::record::Record;
 use crate::scenario::Scenario;
-use crate::swarm::{self, Found};
+use crate::swarm::{self, Found, NODES_MAX};
 use crate::time::seconds;
 
 /// Options of `swarm`.
@@ -23,6 +23,9 @@ pub struct Swarm {
     /// The first seed
     #[arg(long, value_name = "S", default_value_t = 1)]
     from: u64,
+    /// The most nodes of a swarm; few nodes find most faults, and fastest
+    #[arg(long, value_name = "N", default_value_t = NODES_MAX as u64, value_parser = value_parser!(u64).range(2..=NODES_MAX as u64))]
+    nodes: u64,
     /// Stop after so many minutes
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
@@ -36,6 +39,9 @@ pub struct Swarm {
 pub struct Replay {
     /// The seed
     seed: u64,
+    /// The most nodes that were asked of `swarm`
+    #[arg(long, value_name = "N", default_value_t = NODES_MAX as u64, value_parser = value_parser!(u64).range(2..=NODES_MAX as u64))]
+    nodes: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -57,15 +63,17 @@ impl Swarm {
         }
         let bar = progress(self.seeds, self.json);
         let began = Instant::now();
-        let hunt = swarm::hunt(self.from, self.seeds.unwrap_or(u64::MAX), |hunt| {
+        let hunt = swarm::hunt(self.from, self.seeds.unwrap_or(u64::MAX), self.nodes as usize, |hunt| {
             bar.set_position(hunt.runs);
             bar.set_message(format!("({})", rate(hunt.node_hours, began.elapsed())));
             until.is_none_or(|until| Instant::now() < until)
         });
         bar.finish_and_clear();
         let replay = match &hunt.found {
-            Some(found) => format!("{COMMAND} replay {}", found.seed),
-            None => format!("{COMMAND} swarm --from {} --seeds {}", self.from, hunt.runs),
+            Some(found) => format!("{COMMAND} replay {}{}", found.seed, of_nodes(self.nodes)),
+            None => {
+                format!("{COMMAND} swarm --from {} --seeds {}{}", self.from, hunt.runs, of_nodes(self.nodes))
+            }
         };
         let text = if self.json {
             let found = hunt.found.as_ref().map(
@@ -93,8 +101,8 @@ impl Swarm {
 impl Replay {
     /// Runs the command.
     pub fn run(&self) -> ExitCode {
-        let replay = format!("{COMMAND} replay {}", self.seed);
-        let outcome = swarm::run(self.seed);
+        let replay = format!("{COMMAND} replay {}{}", self.seed, of_nodes(self.nodes));
+        let outcome = swarm::run(self.seed, self.nodes as usize);
         if self.json {
             let (scenario, record, what) = match &outcome {
                 Ok((scenario, record)) => (scenario, Some(record), None),
@@ -114,6 +122,11 @@ impl Replay {
         };
         ended(&format!("seed {}\n\n{text}\nreplay: {replay}\n", self.seed), outcome.is_ok())
     }
+}
+
+/// The option as it must be given again.
+fn of_nodes(most: u64) -> String {
+    if most == NODES_MAX as u64 { String::new() } else { format!(" --nodes {most}") }
 }
 
 fn ended(text: &str, fine: bool) -> ExitCode {

@@ -7,13 +7,13 @@
 //! and from which on the mean of the next second is 95 % too.
 //!
 //! What a node can admit is its share times the rate where the scheme has shares: that is free of the noise of arrivals,
-//! and as fine as [`SAMPLE_EVERY`]. Without shares it is what the node admits in the second that begins at the moment,
+//! and as fine as [samples](sample_every) are. Without shares it is what the node admits in the second that begins at the moment,
 //! which is noise even if all is well: if arrivals are a Poisson process, the mean of `min(x, mean)` is 0.4 deviations
 //! below the mean, so much is added.
 
 use super::fairness::max_min;
 use super::load::Load;
-use crate::record::{Record, SAMPLE_EVERY, Sample};
+use crate::record::{Record, Sample, sample_every};
 use crate::time::{Nanos, SEC, seconds};
 
 /// The part of the optimum that counts as reached.
@@ -38,7 +38,7 @@ pub fn reaction(record: &Record, load: &Load, from: Nanos, until: Nanos) -> Opti
         max_min(record.rate, &demand, &record.weights)
     };
     if record.samples.iter().all(|sample| sample.held.is_empty()) {
-        let mut moments = (from..=until - STAYS).step_by(SAMPLE_EVERY as usize);
+        let mut moments = (from..=until - STAYS).step_by(sample_every(record.nodes, record.end) as usize);
         let reached = moments.find(|at| part_admitted(load, &optimum(*at), *at) >= REACHED);
         return reached.map(|at| at - from);
     }

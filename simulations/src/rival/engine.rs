@@ -7,7 +7,7 @@ use crate::checker::NeverOver;
 use crate::fault::{Fault, Nodes};
 use crate::network::{Group, Network, Verdict as Fate};
 use crate::random::{Purpose, Stream};
-use crate::record::{Answer, Arrival, Record, SAMPLE_EVERY, Sample, Traffic};
+use crate::record::{Answer, Arrival, Record, Sample, Traffic, sample_every};
 use crate::scenario::{Scenario, StartSpec};
 use crate::scheme::Scheme;
 use crate::time::{MS, Nanos, nanos};
@@ -224,7 +224,7 @@ impl<R: Rule> Engine<'_, R> {
             Event::Step(index) => self.step(index, now),
             Event::Sample => {
                 self.samples.push(Sample { at: now, held: self.rule.held(), in_flight: 0.0 });
-                self.at(now + SAMPLE_EVERY, Event::Sample);
+                self.at(now + sample_every(self.scenario.nodes, self.scenario.end()), Event::Sample);
             }
         }
     }

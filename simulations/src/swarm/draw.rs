@@ -21,21 +21,29 @@ const HOP_MS: f64 = 2_500.0;
 /// The most messages that are lost, doubled or overtaken, in percent.
 const PERCENT: f64 = 30.0;
 
-/// Draws a scenario from a seed. It passes [`Scenario::check`].
-pub fn draw(seed: u64) -> Scenario {
-    Draw(Stream::new(seed, Purpose::Options, 0)).scenario(seed)
+/// The most nodes of a swarm.
+pub const NODES_MAX: usize = 32;
+
+/// Draws a scenario of at most so many nodes from a seed. It passes [`Scenario::check`].
+///
+/// # Panics
+/// If `most` is not from 2 to [`NODES_MAX`].
+pub fn draw(seed: u64, most: usize) -> Scenario {
+    assert!((2..=NODES_MAX).contains(&most), "from 2 to {NODES_MAX} nodes, not {most}");
+    Draw(Stream::new(seed, Purpose::Options, 0)).scenario(seed, most)
 }
 
 struct Draw(Stream);
 
 impl Draw {
-    fn scenario(mut self, seed: u64) -> Scenario {
+    fn scenario(mut self, seed: u64, most: usize) -> Scenario {
         // Few nodes find most faults (Yuan et al. 2014: three are enough for 98 %).
         let nodes = match self.0.below(20) {
             0 => 13 + self.0.below(20) as usize,
             1..=7 => 2 + self.0.below(2) as usize,
             _ => 2 + self.0.below(11) as usize,
         };
+        let nodes = nodes.min(most);
         let act_one = self.between(5.0, ACT_ONE);
         let per_second = self.magnitude(1.0, 300.0) as u64;
         let burst = if self.0.chance(0.4) {
@@ -202,18 +210,19 @@ mod tests {
     #[test]
     fn whatever_is_drawn_is_a_scenario_and_can_be_written_as_one() {
         for seed in 0..1_000 {
-            let scenario = draw(seed);
+            let scenario = draw(seed, NODES_MAX);
             scenario.check().unwrap_or_else(|error| panic!("{error}"));
             let mut again: Scenario = toml::from_str(&toml::to_string(&scenario).unwrap()).unwrap();
             again.name.clone_from(&scenario.name);
             assert_eq!(again, scenario);
-            assert_eq!(draw(seed), scenario);
+            assert_eq!(draw(seed, NODES_MAX), scenario);
+            assert!(draw(seed, 4).nodes <= 4 && draw(seed, 4).check().is_ok());
         }
     }
 
     #[test]
     fn everything_is_drawn_at_some_time() {
-        let all: Vec<Scenario> = (0..1_000).map(draw).collect();
+        let all: Vec<Scenario> = (0..1_000).map(|seed| draw(seed, NODES_MAX)).collect();
         let word = |text: String| text.split([' ', '(']).next().unwrap_or_default().to_owned();
         let steps = all.iter().flat_map(|scenario| &scenario.step);
         let faults: BTreeSet<String> = steps.map(|step| word(format!("{:?}", step.fault))).collect();
@@ -230,7 +239,7 @@ mod tests {
 
     #[test]
     fn act_two_begins_with_everything_in_order_and_stays_so() {
-        for scenario in (0..1_000).map(draw) {
+        for scenario in (0..1_000).map(|seed| draw(seed, NODES_MAX)) {
             let [.., heal, links, start] = scenario.step.as_slice() else { panic!("no act two") };
             assert_eq!((&heal.fault, &start.fault), (&Fault::Heal, &Fault::Start(Nodes::All)));
             assert!(matches!(links.fault, Fault::Links(_)));

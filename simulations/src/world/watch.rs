@@ -9,32 +9,47 @@ use aquifer::protocol::share::{ONE, Share};
 
 use super::World;
 use super::agenda::Event;
-use super::machine::{Machine, node_id, party_of};
+use super::machine::{Machine, Party, node_id, party_of};
 use super::start::address;
 use crate::checker::{Conservation, Liveness, VIEWS_MAX, Version, Violation};
 use crate::clock::timers_allowance;
 use crate::random::{Purpose, Stream};
-use crate::record::{SAMPLE_EVERY, Sample, Spread};
-use crate::time::{Nanos, nanos};
+use crate::record::{Sample, Spread, sample_every};
+use crate::time::{Nanos, SEC, nanos};
+
+/// News is put out no later than so long before the end: what had less time was not missed.
+const SPREADS_FOR: Nanos = 5 * SEC;
 
 /// What is watched.
 pub(super) struct Watch {
     probes: Stream,
-    /// News that not everybody knows, by the machine that put it out and the version of its page since then.
-    news: BTreeMap<(usize, u64), News>,
+    /// News that not everybody knows, by the machine that put it out, the life in which it did, and the version of its page
+    /// since then.
+    news: BTreeMap<Key, News>,
     spreads: Vec<Spread>,
     put_out: u64,
     /// Since when nothing is wrong.
     calm: Option<Nanos>,
     /// Whose turn it is to be looked at.
     turn: usize,
-    /// How far everybody's own page was at a moment since which nothing went wrong.
-    versions: Option<(Nanos, Vec<Option<Version>>)>,
+    /// How things were at a moment since which nothing went wrong.
+    then: Option<Then>,
+    /// What everybody counts of all by now, if nothing went wrong for long enough.
+    total: Option<u128>,
 }
+
+struct Then {
+    at: Nanos,
+    /// How far everybody's own page was.
+    versions: Vec<Option<Version>>,
+    /// The most that anybody counted of all.
+    total: u128,
+}
+
+type Key = (usize, Version);
 
 struct News {
     at: Nanos,
-    life: u64,
     /// Who could hear of it and does not know it.
     lacking: Vec<bool>,
     reached_after: Vec<Nanos>,
@@ -49,17 +64,21 @@ impl Watch {
             put_out: 0,
             calm: None,
             turn: 0,
-            versions: None,
+            then: None,
+            total: None,
         }
     }
 
-    /// The news in a message that its recipient does not know.
-    pub(super) fn news_in(&self, to: usize, message: &Message) -> Vec<(usize, u64)> {
+    /// The news in a message that its recipient does not know: of the sender's own page, and of pages passed on.
+    pub(super) fn news_in(&self, to: usize, from: Party, message: &Message) -> Vec<Key> {
         let mut told = Vec::new();
         if !self.news.is_empty() {
-            for delta in &message.deltas {
-                let author = party_of(delta.author).node();
-                let news = self.news.range((author, 0)..=(author, delta.upto));
+            let own = message.news.iter().map(|news| (from, message.incarnation.0, news.upto));
+            let others = message.deltas.iter();
+            let others = others.map(|delta| (party_of(delta.author), delta.incarnation.0, delta.upto));
+            for (author, life, upto) in own.chain(others) {
+                let author = author.node();
+                let news = self.news.range((author, (life, 0))..=(author, (life, upto)));
                 told.extend(news.filter(|(_, news)| news.lacking[to]).map(|(key, _)| *key));
             }
         }
@@ -67,13 +86,13 @@ impl Watch {
     }
 
     /// A node heard a message with these news in it. It knows what it took in.
-    pub(super) fn heard(&mut self, to: usize, told: &[(usize, u64)], machines: &[Machine], now: Nanos) {
+    pub(super) fn heard(&mut self, to: usize, told: &[Key], machines: &[Machine], now: Nanos) {
         let Some(node) = machines[to].node.as_ref().filter(|_| !told.is_empty()) else { return };
         let knowledge = node.knowledge();
         for key in told {
             let author = node_id(machines[key.0].party());
             let Some(news) = self.news.get_mut(key).filter(|news| news.lacking[to]) else { continue };
-            if known(&knowledge, author) >= Some((news.life, key.1)) {
+            if known(&knowledge, author) >= Some(key.1) {
                 news.lacking[to] = false;
                 news.reached_after.push(now - news.at);
                 if !news.lacking.contains(&true) {
@@ -88,12 +107,12 @@ impl Watch {
 impl World<'_> {
     /// Something goes wrong, or right again.
     pub(super) fn disturbed(&mut self) {
-        (self.watch.calm, self.watch.versions) = (None, None);
+        (self.watch.calm, self.watch.then, self.watch.total) = (None, None, None);
     }
 
     /// Writes down how the limit is divided, and looks at what is too dear to look at after every event.
     pub(super) fn sample(&mut self) -> Result<(), Violation> {
-        self.agenda.push(self.now + SAMPLE_EVERY, Event::Sample);
+        self.agenda.push(self.now + sample_every(self.scenario.nodes, self.scenario.end()), Event::Sample);
         let held = |machine: &Machine| machine.node.as_ref().map_or(Share::ZERO, |node| node.held(0));
         let shares: Vec<Share> = self.machines.iter().map(held).collect();
         let in_flight = ONE.saturating_sub(shares.iter().copied().sum()).fraction() as f32;
@@ -105,9 +124,16 @@ impl World<'_> {
         self.check_progress()
     }
 
+    /// Has news put out, if there is time for it to spread.
+    pub(super) fn plan_probe(&mut self, at: Nanos) {
+        if self.scenario.probe_every > 0.0 && at + SPREADS_FOR <= self.scenario.end() {
+            self.agenda.push(at, Event::Probe);
+        }
+    }
+
     /// Puts out news at a random node: it is reached at one more address.
     pub(super) fn probe(&mut self) -> Result<(), Violation> {
-        self.agenda.push(self.now + nanos(self.scenario.probe_every), Event::Probe);
+        self.plan_probe(self.now + nanos(self.scenario.probe_every));
         let hears = |machine: &Machine| machine.is_up() && machine.paused_until <= self.now;
         let live: Vec<usize> =
             (0..self.machines.len()).filter(|place| hears(&self.machines[*place])).collect();
@@ -119,11 +145,11 @@ impl World<'_> {
         let addresses = vec![address(place), format!("{}/news/{}", address(place), self.watch.put_out)];
         self.command(place, |node, now| node.set_addresses(addresses, now))?;
         let Some(node) = &self.machines[place].node else { return Ok(()) };
-        let Some((life, version)) = known(&node.knowledge(), node.id()) else { return Ok(()) };
+        let Some(version) = known(&node.knowledge(), node.id()) else { return Ok(()) };
         let lacking: Vec<bool> =
             (0..self.machines.len()).map(|other| other != place && self.machines[other].is_up()).collect();
         if lacking.contains(&true) {
-            let news = News { at: self.now, life, lacking, reached_after: Vec::new() };
+            let news = News { at: self.now, lacking, reached_after: Vec::new() };
             self.watch.news.insert((place, version), news);
         }
         Ok(())
@@ -156,14 +182,15 @@ impl World<'_> {
         let (now, local) = (self.now, self.local(place));
         let machine = &mut self.machines[place];
         let Some(node) = machine.node.as_mut().filter(|_| machine.paused_until <= now) else { return Ok(()) };
-        if self.checks.strict {
-            Conservation::check_bases(place, node.bases().values().copied().sum(), now)?;
-        }
+        Conservation::check_bases(place, node.bases().values().copied().sum(), now)?;
         self.checks.bounded.pages(node.knowledge().len(), now)?;
         // A view ends what is over; then there would be something to carry out.
         if node.next_deadline() > local {
             let limit = node.pool_view(0, local).limits.remove(0);
             self.checks.counters.see(place, limit.admitted, limit.admitted_by_all, now)?;
+            if let Some(should) = self.watch.total {
+                Liveness::check_total(place, limit.admitted_by_all, should, now)?;
+            }
         }
         Ok(())
     }
@@ -191,20 +218,21 @@ impl World<'_> {
         self.check_views()
     }
 
-    /// Looks whether everybody knows everybody's page as it was a while ago, if nothing went wrong since then.
+    /// Looks whether everybody knows everybody's page as it was a while ago, if nothing went wrong since then; and from now
+    /// on also whether everybody counts what anybody counted then.
     fn check_views(&mut self) -> Result<(), Violation> {
         if self.machines.len() > VIEWS_MAX || self.watch.calm.is_none() {
             return Ok(());
         }
-        let due = |(at, _): &(Nanos, _)| *at + Liveness::bound() <= self.now;
-        if self.watch.versions.as_ref().is_some_and(|then| !due(then)) {
+        if self.watch.then.as_ref().is_some_and(|then| then.at + Liveness::bound() > self.now) {
             return Ok(());
         }
         let knowledge: Vec<Option<Vec<Summary>>> =
             self.machines.iter().map(|machine| Some(machine.node.as_ref()?.knowledge())).collect();
         let id = |place: usize| node_id(self.machines[place].party());
-        for (author, should) in self.watch.versions.take().into_iter().flat_map(|(_, then)| then).enumerate()
-        {
+        let then = self.watch.then.take();
+        self.watch.total = then.as_ref().map(|then| then.total);
+        for (author, should) in then.into_iter().flat_map(|then| then.versions).enumerate() {
             let Some(should) = should.filter(|_| knowledge[author].is_some()) else { continue };
             for (place, knowledge) in knowledge.iter().enumerate() {
                 if let Some(knowledge) = knowledge {
@@ -214,7 +242,9 @@ impl World<'_> {
         }
         let own = |(place, knowledge): (usize, &Option<Vec<Summary>>)| known(knowledge.as_ref()?, id(place));
         let versions = knowledge.iter().enumerate().map(own).collect();
-        self.watch.versions = Some((self.now, versions));
+        let up = (0..self.machines.len()).filter(|place| self.machines[*place].is_up());
+        let total = up.map(|place| self.checks.counters.seen(place)).max().unwrap_or(0);
+        self.watch.then = Some(Then { at: self.now, versions, total });
         Ok(())
     }
 }
