@@ -635,7 +635,7 @@ fn whoever_was_served_while_others_could_not_be_does_not_wait_for_all_that_they_
     cluster.run_for(5 * SEC);
     let before = cluster.admitted(0);
     assert!(cluster.ask(0, 3, patient).is_some());
-    // Each of the others may be two turns of two seconds behind.
-    cluster.run_for(15 * SEC);
+    // Each of the others may be two turns of four seconds behind.
+    cluster.run_for(30 * SEC);
     assert_eq!(cluster.admitted(0), before + 3, "T6: it waits until the others were served as often");
 }

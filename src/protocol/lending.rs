@@ -42,11 +42,6 @@ impl Position {
         self.held.saturating_sub(self.target).min(self.free)
     }
 
-    /// Whether it holds more than it should.
-    pub fn has_excess(&self) -> bool {
-        self.excess(GRAIN, Share::ZERO) > Share::ZERO
-    }
-
     fn excess(&self, grain: u64, floor: Share) -> Share {
         self.beyond(self.held, self.target, grain, floor)
     }

@@ -32,6 +32,8 @@ pub struct Meter {
     pub tag: u64,
     /// The tag up to which the present turn lasts.
     pub turn_end: u64,
+    /// Units of the largest request that waited in this turn.
+    pub turn_units: u64,
     /// The last target computed, for people.
     pub target: Share,
     /// The largest request that was refused without waiting, and until when it counts as if it waited.
@@ -55,6 +57,7 @@ impl Meter {
             demand: Demand::new(),
             tag: 0,
             turn_end: 0,
+            turn_units: 0,
             target: Share::ZERO,
             refused: (0, Instant::ZERO),
             bucket: LeakyBucket::new(limit.rate, now),

@@ -20,10 +20,6 @@ const CONFIRM_MEMBERSHIP: Duration = Duration::from_millis(200);
 /// How often a busy node compares what it knows with some peer; less often the more links it has.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-/// With how many peers a node with more than [`FEW_LINKS`] compares what it knows when it learned of a change among the
-/// members: push and pull with three reaches a thousand nodes in six rounds (Karp et al. 2000).
-const COMPARED_WITH: usize = 3;
-
 /// So many pages at most are compared one by one; more by buckets first.
 const FULL_DIGEST_MAX: usize = 32;
 
@@ -156,6 +152,7 @@ impl Node {
             if let Some(place) = self.place_of(*fingerprint) {
                 self.meters[place].hear_grant(from, grant, now);
                 self.stale = true;
+                self.publish_loan(place, now);
                 if let Some(peer) = self.peers.get_mut(&from.node) {
                     peer.words.insert(place);
                     peer.tell(now);
@@ -210,7 +207,7 @@ impl Node {
     }
 
     /// Who is a member and where it is reached should be known to everybody soon, not only at the next heartbeat:
-    /// asks all peers but the one that told us whether they know it. Where there are many, a few in the next round.
+    /// asks all peers but the one that told us whether they know it. Where there are many, one in the next round.
     fn compare_with_others(&mut self, except: NodeId) {
         let links = self.peers.len();
         if links > FEW_LINKS {
@@ -339,8 +336,7 @@ impl Node {
         } else {
             None
         };
-        let compared = if std::mem::take(&mut self.members_changed) { COMPARED_WITH } else { 1 };
-        let links = self.peers.len();
+        self.members_changed = false;
         let busy = self.busy;
         for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
             let patience =
@@ -349,10 +345,13 @@ impl Node {
                 peer.sent = peer.confirmed;
                 peer.tell(now);
             }
+            if peer.sent_at.is_some_and(|at| now >= at + ROUND / 2) && !peer.words_again.is_empty() {
+                peer.words.append(&mut peer.words_again);
+                peer.beat = true;
+            }
             let quiet = peer.promised_at.is_none_or(|at| now + ROUND >= at);
             peer.beat |= quiet;
-            let is_chosen = chosen.is_some_and(|chosen| (place + links - chosen) % links < compared);
-            if ((quiet && !busy) || is_chosen) && peer.digest == Digest::None {
+            if ((quiet && !busy) || chosen == Some(place)) && peer.digest == Digest::None {
                 peer.digest = hash.clone();
             }
             let patience = peer.silence * 2 + Duration::from_millis(500);

@@ -37,8 +37,10 @@ pub(super) struct Peer {
     pub(super) promised_at: Option<Instant>,
     /// Limits whose leases with it changed: send at once.
     pub(super) owed: BTreeSet<usize>,
-    /// Limits whose returns it should hear of with the next message.
+    /// Limits whose returns it should hear of with the next message …
     pub(super) words: BTreeSet<usize>,
+    /// … and once more in the next round: nobody confirms a return, and share whose return was lost serves nobody.
+    pub(super) words_again: BTreeSet<usize>,
     /// By when it should hear what changed on our page.
     pub(super) news_by: Option<Instant>,
     /// Something should be said now.
@@ -71,6 +73,7 @@ impl Peer {
             promised_at: None,
             owed: BTreeSet::new(),
             words: BTreeSet::new(),
+            words_again: BTreeSet::new(),
             news_by: None,
             beat: true,
             digest: Digest::None,
@@ -87,6 +90,7 @@ impl Peer {
     pub(super) fn owes(&mut self, place: usize) {
         self.owed.insert(place);
         self.words.insert(place);
+        self.words_again.insert(place);
     }
 
     /// It should hear our news by then at the latest.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::peers::Peer;
 use super::{FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND};
 use crate::protocol::bucket::Level;
-use crate::protocol::gossip::affinity;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
@@ -23,9 +22,9 @@ const BACKLOG_HORIZON: Duration = Duration::from_millis(200);
 /// A turn lasts at least this long, so that handing over (a round trip) costs a few per cent, …
 const TURN_MIN: Duration = Duration::from_millis(100);
 /// … or this many round trips, where those are long, …
-const TURN_ROUND_TRIPS: u32 = 32;
+const TURN_ROUND_TRIPS: u32 = 96;
 /// … but no longer than this, because everybody else waits for its end.
-const TURN_MAX: Duration = Duration::from_secs(2);
+const TURN_MAX: Duration = Duration::from_secs(4);
 
 /// Rounds of a busy node in which nothing changes come less and less often, down to one in so many …
 const STILL_ROUNDS_MAX: u32 = 2;
@@ -39,9 +38,6 @@ const REFRESH_MIN: Duration = Duration::from_millis(500);
 const REFRESH_IN_NEED: Duration = Duration::from_secs(1);
 /// News that does not concern a peer may wait this long for each link.
 const LAZY_PER_LINK: Duration = Duration::from_millis(10);
-
-/// At least so many are told at once of what is urgent, if they have anything to lend.
-const TOLD_MIN: usize = 8;
 
 /// A peer as the targets see it.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +93,7 @@ impl Node {
         meter.target = targets[0];
         if begins && meter.tag >= meter.turn_end {
             meter.turn_end = meter.tag.saturating_add(turn);
+            meter.turn_units = row.waiting;
         } else if lot == Share::ZERO {
             // Nobody waits here any more: the rest of the turn is forfeit, or the next request would cut into another's.
             meter.turn_end = meter.turn_end.min(meter.tag);
@@ -122,7 +119,8 @@ impl Node {
         let mut plan = plan(me, &positions, meter.borrowed(), grain);
         positions.remove(me);
         plan.lend.iter_mut().for_each(|(place, _)| *place -= usize::from(*place > me));
-        let concerned = if turns { None } else { Some(self.concerned(&neighbours, &positions, &own)) };
+        let concerned =
+            if turns { None } else { Some(Self::concerned(&neighbours, &positions, &own, row.need)) };
         if leaves {
             // A loan would keep the base here until it ends; it goes to an heir as a whole.
             plan.lend.clear();
@@ -328,6 +326,10 @@ impl Node {
         // A queue that waits for another limit of the pool does not want more of this one.
         let queued = head > units;
         let refused = if meter.refused.1 > now && meter.refused.0 > units { meter.refused.0 } else { 0 };
+        // In its turn a node keeps what its largest request so far took: the next may be as large, and share that went and
+        // came back with every request would be under way all the time.
+        let in_turn = meter.tag < meter.turn_end && !state.queue.is_empty();
+        let kept = if in_turn { meter.turn_units } else { 0 };
         let backlog = if queued { state.queue.backlog(within) } else { 0 };
         let depth = meter.bucket().depth_of(meter.held()).units(&rate);
         let usual = meter.demand.largest().saturating_add(recent / 10);
@@ -346,7 +348,7 @@ impl Node {
             held: meter.held(),
             free: meter.free(),
             demand: if recent == 0 && backlog == 0 { Share::ZERO } else { demand },
-            waiting: if queued { head.max(refused) } else { refused },
+            waiting: if queued { head.max(refused).max(kept) } else { refused.max(kept) },
             need: backlog.saturating_sub(units).min(meter.bucket().room().units(&rate)),
             spare: if state.queue.is_empty() && refused == 0 { units.saturating_sub(reserve) } else { 0 },
             weight: self.config.weight,
@@ -385,7 +387,7 @@ impl Node {
         let differs = |one: Share, other: Share, grain| far(one, other, grain) && far_by(one, other, part);
         let urgent = row.is_urgent_after(&known)
             && (demand_counts || !row.is_mere_demand_after(&known))
-            && (few || !row.is_mere_share_after(&known));
+            && (few || concerned.is_none() || !row.is_mere_share_after(&known));
         let slight = row.base != known.base
             || differs(row.held, known.held, GRAIN)
             || (demand_counts && differs(row.demand, known.demand, 16));
@@ -409,32 +411,29 @@ impl Node {
         }
     }
 
-    /// Who should hear at once what is urgent: those who hold enough beyond their targets to make up for what is lacking
-    /// here, by how well they suit this node, so that not all the needy ask the same.
-    fn concerned(&self, neighbours: &[Neighbour], positions: &[Position], own: &Position) -> Vec<NodeId> {
-        let mut lack = own.target.saturating_sub(own.held);
-        let has_something = |place: &usize| {
-            positions[*place].has_excess()
-                || (positions[*place].held > Share::ZERO && neighbours[*place].row.spare > 0)
+    /// Whoever hears that its loan has arrived must hear with it that less is lacking here now, or it lends again. The
+    /// others hear of it with the next row.
+    pub(super) fn publish_loan(&mut self, place: usize, now: Instant) {
+        if self.peers.len() > FEW_LINKS {
+            let key = Key::Row(self.meters[place].fingerprint);
+            let row = self.row(place, now);
+            self.pages.publish(key, Value::Row(row), now);
+        }
+    }
+
+    /// Who should hear at once what is urgent: those who hold more than their targets, and could lend or must give back,
+    /// if share is lacking here; those who can spare level, if level is. Each of them covers its own part of what is
+    /// lacking, so all must hear.
+    fn concerned(neighbours: &[Neighbour], positions: &[Position], own: &Position, need: u64) -> Vec<NodeId> {
+        let held: Share = positions.iter().map(|position| position.held).sum();
+        let little = (held + own.held).scale(1, 16 * (positions.len() as u64 + 1));
+        let lacks = own.target.saturating_sub(own.held) > little;
+        let has_something = |(neighbour, position): &(&Neighbour, &Position)| {
+            let share = lacks && position.held.saturating_sub(position.target) > little;
+            share || (need > 0 && neighbour.row.spare > 0)
         };
-        if positions.len() <= FEW_LINKS {
-            return Vec::new();
-        }
-        let mut lenders: Vec<(u64, usize)> = (0..positions.len())
-            .filter(has_something)
-            .map(|place| (affinity(&self.config.id, &neighbours[place].replica.node), place))
-            .collect();
-        lenders.sort_unstable();
-        let mut told = Vec::new();
-        for (_, place) in lenders {
-            if told.len() >= TOLD_MIN && lack == Share::ZERO {
-                break;
-            }
-            lack = lack
-                .saturating_sub(positions[place].held.saturating_sub(positions[place].target).scale(1, 2));
-            told.push(neighbours[place].replica.node);
-        }
-        told
+        let told = neighbours.iter().zip(positions).filter(has_something);
+        told.map(|(neighbour, _)| neighbour.replica.node).collect()
     }
 
     /// How often rows are told although little changed.
@@ -499,7 +498,7 @@ impl Node {
         let meter = &self.meters[place];
         let lot = meter.bucket().lot(row.waiting.max(1)).fraction().min(1.0);
         let units = meter.limit.rate.per_second() * lot * turn.as_secs_f64();
-        let units = (units as u64).max(row.waiting).max(1);
+        let units = (units as u64).max(row.waiting.saturating_mul(2)).max(1);
         (units.saturating_mul(TAG_SCALE) / u64::from(row.weight.clamp(1, 16))).max(1)
     }
 
