@@ -39,19 +39,19 @@ impl Stream {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number below `bound`; zero if that is zero.
     pub fn below(&mut self, bound: u64) -> u64 {
         // Widening multiplication (Lemire 2019) without rejection: the bias is below 2⁻³² for bounds up to 2³².
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from 0 up to but not including 1.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// True with this probability.
@@ -73,7 +73,7 @@ impl Stream {
     /// 32 bytes to seed a node with.
     pub fn seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
-        seed.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.next().to_be_bytes()));
+        seed.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.draw().to_be_bytes()));
         seed
     }
 }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn streams_are_the_same_for_the_same_seed_and_different_for_different_purposes() {
-        let first = |seed, purpose, number| Stream::new(seed, purpose, number).next();
+        let first = |seed, purpose, number| Stream::new(seed, purpose, number).draw();
         assert_eq!(first(1, Purpose::Network, 0), first(1, Purpose::Network, 0));
         let all = [
             first(1, Purpose::Network, 0),
