@@ -331,7 +331,7 @@ impl Node {
         let membership = self.pages.own_membership_version();
         // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) with one at random.
         let chosen = if now >= self.compare_at || self.members_changed {
-            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 50 * self.pages.count() as u32);
+            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 25 * self.pages.count() as u32);
             Some(self.random(self.peers.len() as u64) as usize)
         } else {
             None
