@@ -94,9 +94,12 @@ impl World<'_> {
         node.set_addresses(vec![address(place)], now);
         self.machines[place].node = Some(node);
         if self.machines.len() <= MESH_MAX {
-            (0..self.machines.len()).for_each(|other| {
-                self.dial(place, other);
-            });
+            // One that is down dials when it starts; one that cannot be heard now must be dialled again.
+            for other in 0..self.machines.len() {
+                if self.machines[other].is_up() {
+                    self.reach(place, self.machines[other].party());
+                }
+            }
         } else if joins {
             let founder = self.machines[0].party();
             self.reach(place, founder);
@@ -144,6 +147,27 @@ mod tests {
     use super::super::machine::Machine;
     use super::*;
     use crate::clock::ClockSpec;
+    use crate::fault::{Fault, Nodes};
+    use crate::scenario::{Scenario, Step};
+
+    #[test]
+    fn whoever_starts_while_it_is_cut_off_has_its_links_once_cuts_heal() {
+        let step = |at: f64, fault: Fault| Step { at, say: String::new(), fault };
+        let step = vec![
+            step(0.1, Fault::Partition(Nodes::One(0))),
+            step(0.2, Fault::Start(Nodes::All)),
+            step(0.3, Fault::Heal),
+        ];
+        let scenario =
+            Scenario { nodes: 3, seconds: 6.0, start: StartSpec::Alone, step, ..Scenario::default() };
+        let mut world = World::new(&scenario, 1, Vec::new());
+        world.begin().unwrap();
+        world.run().unwrap();
+        for machine in &world.machines {
+            assert_eq!(machine.links.len(), 2);
+            assert_eq!(machine.node.as_ref().unwrap().bases().len(), 3, "all have joined");
+        }
+    }
 
     #[test]
     fn a_formed_ledger_has_equal_parts_of_at_most_the_whole() {

@@ -189,7 +189,7 @@ impl World<'_> {
             let limit = node.pool_view(0, local).limits.remove(0);
             self.checks.counters.see(place, limit.admitted, limit.admitted_by_all, now)?;
             if let Some(should) = self.watch.total {
-                Liveness::check_total(place, limit.admitted_by_all, should, now)?;
+                self.checks.liveness.check_total(place, limit.admitted_by_all, should, now)?;
             }
         }
         Ok(())
@@ -205,8 +205,8 @@ impl World<'_> {
         } else if self.watch.calm.is_none() {
             self.watch.calm = Some(self.now);
         }
-        // Until links are up and views agree nothing need go on.
-        let settled = self.watch.calm.map(|calm| calm + Liveness::bound()).filter(|at| *at <= self.now);
+        // Until links are up, which many nodes need no more time for than few, nothing need go on.
+        let settled = self.watch.calm.map(|calm| calm + Liveness::bound(0)).filter(|at| *at <= self.now);
         let Some(settled) = settled else {
             self.checks.liveness.start_over(self.now);
             return self.check_views();
@@ -224,7 +224,12 @@ impl World<'_> {
         if self.machines.len() > VIEWS_MAX || self.watch.calm.is_none() {
             return Ok(());
         }
-        if self.watch.then.as_ref().is_some_and(|then| then.at + Liveness::bound() > self.now) {
+        if self
+            .watch
+            .then
+            .as_ref()
+            .is_some_and(|then| then.at + Liveness::bound(self.machines.len()) > self.now)
+        {
             return Ok(());
         }
         let knowledge: Vec<Option<Vec<Summary>>> =
@@ -236,7 +241,8 @@ impl World<'_> {
             let Some(should) = should.filter(|_| knowledge[author].is_some()) else { continue };
             for (place, knowledge) in knowledge.iter().enumerate() {
                 if let Some(knowledge) = knowledge {
-                    Liveness::check_view(place, author, known(knowledge, id(author)), should, self.now)?;
+                    let known = known(knowledge, id(author));
+                    self.checks.liveness.check_view(place, author, known, should, self.now)?;
                 }
             }
         }
