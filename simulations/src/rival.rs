@@ -1,7 +1,7 @@
 //! Small honest models of what others do, under the same arrivals and the same links.
 //!
-//! Each is a [`Rule`]: when a node may admit, and what nodes tell one another so that they know. One
-//! [event loop](engine) serves them all; every node has a queue in the order of arrival, and who waits longer than it is
+//! Each is a `Rule`: when a node may admit, and what nodes tell one another so that they know. One
+//! event loop (`engine`) serves them all; every node has a queue in the order of arrival, and who waits longer than it is
 //! willing to is refused. Clocks are right. Cuts and bad links the rivals feel; a node that is down or stands still gets no
 //! requests, but loses nothing that it knew.
 
