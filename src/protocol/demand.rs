@@ -69,6 +69,13 @@ impl Demand {
         if now > self.last + self.patience(self.sum()) { 0 } else { self.mean.div_ceil(256) }
     }
 
+    /// Units that arrived in the last [`WINDOW`], chance and all; none if arrivals have ceased.
+    pub fn latest(&mut self, now: Instant) -> u64 {
+        self.advance(now);
+        let sum = self.sum();
+        if now > self.last + self.patience(sum) { 0 } else { sum }
+    }
+
     /// When arrivals will have ceased if none comes any more; none if they have at `now`.
     pub fn ceases_at(&mut self, now: Instant) -> Option<Instant> {
         self.advance(now);

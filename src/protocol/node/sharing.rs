@@ -320,7 +320,9 @@ impl Node {
         let meter = &mut self.meters[place];
         let rate = meter.limit.rate;
         let head = state.queue.head().map_or(0, |(_, waiter)| waiter.units[within]);
-        let recent = meter.demand.recent(now);
+        // A few nodes follow every change; many would move share all the time for what is chance.
+        let few = self.peers.len() <= FEW_LINKS;
+        let recent = if few { meter.demand.latest(now) } else { meter.demand.recent(now) };
         let level = meter.bucket().level();
         let units = level.units(&rate);
         // A queue that waits for another limit of the pool does not want more of this one.
@@ -333,7 +335,11 @@ impl Node {
         let backlog = if queued { state.queue.backlog(within) } else { 0 };
         let depth = meter.bucket().depth_of(meter.held()).units(&rate);
         let usual = meter.demand.largest().saturating_add(recent / 10);
-        let reserve = if recent == 0 { 0 } else { usual.min(depth - depth / 4) };
+        let reserve = match recent {
+            0 => 0,
+            _ if few => usual,
+            _ => usual.min(depth - depth / 4),
+        };
 
         let pressing = backlog.saturating_mul(1_000) / BACKLOG_HORIZON.as_millis() as u64;
         let demand = meter.as_share(recent.saturating_add(pressing));
