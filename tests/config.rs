@@ -20,7 +20,7 @@ fn pools(flags: &[&str]) -> Result<Vec<PoolConfig>, String> {
 fn limits(pool: &PoolConfig) -> Vec<(&str, &str, u64, f64, u64)> {
     let limits = pool.pool.limits().iter();
     let row = |limit: &'_ aquifer::protocol::limit::Limit| {
-        (limit.rate.amount(), limit.rate.per().as_secs_f64(), limit.rate.burst())
+        (limit.kind.amount(), limit.kind.per().as_secs_f64(), limit.kind.capacity())
     };
     limits
         .map(|limit| {

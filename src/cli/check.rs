@@ -29,8 +29,8 @@ fn listing(args: &Args, config: &Config) -> String {
 
 fn pool(config: &PoolConfig) -> String {
     let limits = config.pool.limits().iter().map(|limit| {
-        let (amount, per) = (limit.rate.amount(), show_duration(limit.rate.per()));
-        format!("{} {amount} {} per {per}, burst {}", limit.name, limit.unit, limit.rate.burst())
+        let (amount, per) = (limit.kind.amount(), show_duration(limit.kind.per()));
+        format!("{} {amount} {} per {per}, burst {}", limit.name, limit.unit, limit.kind.capacity())
     });
     let limits = limits.collect::<Vec<_>>();
     plain(&format!("  {}: {}", config.pool.name(), limits.join("; "))) + "\n"

@@ -1,14 +1,23 @@
-//! The leaky bucket of one node: knows time and its share, and nothing of other nodes.
+//! What one node may spend of one limit: knows time and its share, and nothing of other nodes.
 
-use super::limit::Rate;
+mod counted;
+mod headroom;
+mod leaky;
+mod spans;
+
+pub use counted::{Bounds, CountedBucket};
+pub use leaky::LeakyBucket;
+
+use super::limit::Kind;
 use super::share::{ONE, Share};
 use super::time::Instant;
 
-/// What a bucket holds unspent, in *atoms*: one unit is `per × ONE` atoms, `per` in nanoseconds.
+/// What a bucket holds unspent, in *atoms*, a fraction of a unit that makes all arithmetic exact.
 ///
-/// With that unit a share of `h` parts gains exactly `amount × h` atoms a nanosecond and holds at most
-/// `burst × h × per`: whole numbers, so refilling, lending and returning round nothing at all. All products stay
-/// below 2¹²⁷ by the bounds of [`Rate`].
+/// For a leaky bucket one unit is `per × ONE` atoms, `per` in nanoseconds: a share of `h` parts gains exactly
+/// `amount × h` atoms a nanosecond and holds at most `burst × h × per`. For all other kinds one unit is `ONE` atoms, and a
+/// share of `h` parts has `amount × h`. Whole numbers, so refilling, lending and returning round nothing at all. All
+/// products stay below 2¹²⁷ by the bounds of [`Rate`](super::limit::Rate).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(pub u128);
 
@@ -16,14 +25,14 @@ impl Level {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
-    /// The level that `units` of `rate` take.
-    pub fn of(units: u64, rate: &Rate) -> Self {
-        Self(u128::from(units).saturating_mul(atoms_per_unit(rate)))
+    /// The level that `units` of a limit of this kind take.
+    pub fn of(units: u64, kind: &Kind) -> Self {
+        Self(u128::from(units).saturating_mul(atoms_per_unit(kind)))
     }
 
     /// Whole units in it.
-    pub fn units(self, rate: &Rate) -> u64 {
-        u64::try_from(self.0 / atoms_per_unit(rate)).unwrap_or(u64::MAX)
+    pub fn units(self, kind: &Kind) -> u64 {
+        u64::try_from(self.0 / atoms_per_unit(kind)).unwrap_or(u64::MAX)
     }
 
     /// The difference, or nothing if `other` is the greater.
@@ -33,212 +42,174 @@ impl Level {
     }
 }
 
-fn atoms_per_unit(rate: &Rate) -> u128 {
-    u128::from(rate.per_nanos()) * u128::from(ONE.0)
-}
-
-/// A leaky bucket read upside down, as a store of unspent units: it gains `rate × share` and overflows at
-/// `burst × share`. What is admitted in `[s, t]` is at most `burst × share + rate × share × (t − s)`, and since the
-/// shares of all nodes sum to at most [`ONE`], all nodes together stay under `burst + rate × (t − s)`.
-#[derive(Clone, Debug)]
-pub struct LeakyBucket {
-    rate: Rate,
-    share: Share,
-    level: Level,
-    withheld: Level,
-    at: Instant,
-}
-
-impl LeakyBucket {
-    /// A bucket without a share.
-    pub fn new(rate: Rate, now: Instant) -> Self {
-        Self { rate, share: Share::ZERO, level: Level::ZERO, withheld: Level::ZERO, at: now }
+fn atoms_per_unit(kind: &Kind) -> u128 {
+    match kind {
+        Kind::Rate(rate) => leaky::atoms_per_unit(rate),
+        _ => u128::from(ONE.0),
     }
+}
 
-    /// The limit that it runs a share of.
-    pub fn rate(&self) -> &Rate {
-        &self.rate
+/// The bucket of a limit of any kind.
+#[derive(Clone, Debug)]
+pub enum Bucket {
+    /// Units come back at a rate.
+    Leaky(LeakyBucket),
+    /// Units come back one by one.
+    Counted(CountedBucket),
+}
+
+impl Bucket {
+    /// A bucket without a share.
+    pub fn new(kind: &Kind, now: Instant) -> Self {
+        match kind {
+            Kind::Rate(rate) => Self::Leaky(LeakyBucket::new(*rate, now)),
+            Kind::Window(window) => Self::Counted(CountedBucket::window(window, now)),
+            Kind::Calendar(calendar) => Self::Counted(CountedBucket::calendar(calendar.amount(), now)),
+            Kind::Concurrency(limit) => Self::Counted(CountedBucket::concurrency(limit, now)),
+        }
     }
 
     /// The share that it runs on.
     pub fn share(&self) -> Share {
-        self.share
+        match self {
+            Self::Leaky(bucket) => bucket.share(),
+            Self::Counted(bucket) => bucket.share(),
+        }
     }
 
     /// What is unspent as of the last call that was given the time.
     pub fn level(&self) -> Level {
-        self.level
+        match self {
+            Self::Leaky(bucket) => bucket.level(),
+            Self::Counted(bucket) => bucket.level(),
+        }
     }
 
     /// The most that `share` can hold unspent.
     pub fn depth_of(&self, share: Share) -> Level {
-        Level(u128::from(self.rate.burst()) * u128::from(share.0) * u128::from(self.rate.per_nanos()))
+        match self {
+            Self::Leaky(bucket) => bucket.depth_of(share),
+            Self::Counted(bucket) => bucket.depth_of(share),
+        }
+    }
+
+    /// The share of its own that it can part with: none while it is in debt; only what is wholly unspent where units come
+    /// back to the share that they were spent from.
+    pub fn movable(&self) -> Share {
+        match self {
+            Self::Leaky(bucket) if bucket.in_debt() => Share::ZERO,
+            Self::Leaky(bucket) => bucket.share(),
+            Self::Counted(bucket) => bucket.loaded(),
+        }
     }
 
     /// The least share that can hold `units` at once; more than [`ONE`] if no share can.
     pub fn lot(&self, units: u64) -> Share {
-        let parts = (u128::from(units) * u128::from(ONE.0)).div_ceil(u128::from(self.rate.burst()));
-        Share(u64::try_from(parts).unwrap_or(u64::MAX))
+        match self {
+            Self::Leaky(bucket) => bucket.lot(units),
+            Self::Counted(bucket) => bucket.lot(units),
+        }
     }
 
-    /// Gains what the share earned since the last call. A `now` that is not later gains nothing.
+    /// Gains what came back since the last call. A `now` that is not later gains nothing.
     pub fn refill(&mut self, now: Instant) {
-        let elapsed = u128::from(now.as_nanos().saturating_sub(self.at.as_nanos()));
-        let earned = self.speed().saturating_mul(elapsed);
-        self.level = Level(self.level.0.saturating_add(earned)).min(self.depth());
-        self.at = self.at.max(now);
+        match self {
+            Self::Leaky(bucket) => bucket.refill(now),
+            Self::Counted(bucket) => bucket.refill(now),
+        }
     }
 
-    /// Whether `units` could be taken; call [`refill`](Self::refill) first.
-    pub fn has(&self, units: u64) -> bool {
-        self.level >= Level::of(units, &self.rate)
-    }
-
-    /// Takes `units`, which must be there.
-    ///
-    /// # Panics
-    /// If they are not: admitting them would break the limit.
+    /// Takes `units`. Whoever takes more than the [level](Self::level) goes into debt: nothing is there before as much has
+    /// come back.
     pub fn take(&mut self, units: u64) {
-        let left = self.level.0.checked_sub(Level::of(units, &self.rate).0);
-        self.level = Level(left.expect("BUG! taken from a bucket without asking it"));
+        match self {
+            Self::Leaky(bucket) => bucket.take(units),
+            Self::Counted(bucket) => bucket.take(units),
+        }
     }
 
-    /// The first moment at which [`has`](Self::has) holds for `units` if the share stays as it is; none if the
-    /// share can never hold them. Exact: one nanosecond earlier it does not hold.
+    /// Takes back `units` that were taken at `taken_at` and have turned out not to be used.
+    pub fn refund(&mut self, units: u64, taken_at: Instant) {
+        match self {
+            Self::Leaky(bucket) => bucket.refund(units, taken_at),
+            Self::Counted(bucket) => bucket.refund(units, taken_at),
+        }
+    }
+
+    /// When there are `units` if the share stays as it is; none if it can never hold them, or nobody knows.
     pub fn ready_at(&self, units: u64) -> Option<Instant> {
-        let wanted = Level::of(units, &self.rate);
-        if self.level >= wanted {
-            return Some(self.at);
+        match self {
+            Self::Leaky(bucket) => bucket.ready_at(units),
+            Self::Counted(bucket) => bucket.ready_at(units),
         }
-        if wanted > self.depth() {
-            return None;
-        }
-        let wait = (wanted.0 - self.level.0).div_ceil(self.speed());
-        Some(Instant::from_nanos(self.at.as_nanos().saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))))
     }
 
-    /// Gains a share and the level that comes with it. What does not fit overflows.
+    /// Gains a share and the level that comes with it. What does not fit a leaky bucket overflows.
     pub fn grow(&mut self, share: Share, level: Level) {
-        self.share += share;
-        self.level = Level(self.level.0.saturating_add(level.0)).min(self.depth());
+        match self {
+            Self::Leaky(bucket) => bucket.grow(share, level),
+            Self::Counted(bucket) => bucket.grow(share, level),
+        }
     }
 
-    /// Gives up `share` and with it at most `level`, but at least what the remaining share cannot hold. Gives back
-    /// the level that left.
+    /// Gives up `share` and with it at most `level`, but at least what the remaining share cannot hold. Gives back the level
+    /// that left.
     ///
     /// # Panics
     /// If the bucket does not have that share.
     pub fn shrink(&mut self, share: Share, level: Level) -> Level {
-        self.share -= share;
-        let forced = self.level.saturating_sub(self.depth());
-        let left = level.max(forced).min(self.level);
-        self.level = Level(self.level.0 - left.0);
-        left
+        match self {
+            Self::Leaky(bucket) => bucket.shrink(share, level),
+            Self::Counted(bucket) => bucket.shrink(share, level),
+        }
     }
 
-    /// How much more level the bucket can hold.
+    /// The part of the level that goes with `share`: in proportion in a leaky bucket; as much as it has rights where units
+    /// come back to the share that they were spent from.
+    pub fn part_of_level(&self, share: Share) -> Level {
+        match self {
+            Self::Leaky(bucket) => part(bucket.level(), share, bucket.share()),
+            Self::Counted(bucket) => bucket.level().min(bucket.depth_of(share)),
+        }
+    }
+
+    /// How much more level it can hold without more share; nothing where level does not move without share.
     pub fn room(&self) -> Level {
-        self.depth().saturating_sub(self.level)
+        match self {
+            Self::Leaky(bucket) => bucket.room(),
+            Self::Counted(_) => Level::ZERO,
+        }
     }
 
-    /// Keeps this much of the depth empty from now on: it belongs to level that left without the share to hold it and
-    /// is still on its way. Were it refilled meanwhile, the same units would be there twice.
+    /// Keeps this much of a leaky bucket's depth empty from now on: it belongs to level that left without the share to hold
+    /// it and is still on its way.
     pub fn withhold(&mut self, level: Level) {
-        self.withheld = level;
-        self.level = self.level.min(self.depth());
+        if let Self::Leaky(bucket) = self {
+            bucket.withhold(level);
+        }
     }
 
-    fn depth(&self) -> Level {
-        self.depth_of(self.share).saturating_sub(self.withheld)
+    /// The bucket of a limit whose units come back one by one.
+    pub fn counted(&self) -> Option<&CountedBucket> {
+        match self {
+            Self::Leaky(_) => None,
+            Self::Counted(bucket) => Some(bucket),
+        }
     }
 
-    /// Atoms gained per nanosecond.
-    fn speed(&self) -> u128 {
-        u128::from(self.rate.amount()) * u128::from(self.share.0)
+    /// Tells the bucket of a calendar limit its period.
+    pub fn set_period(&mut self, bounds: Bounds) {
+        if let Self::Counted(bucket) = self {
+            bucket.set_period(bounds);
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn full(amount: u64, per: Duration, burst: u64, share: Share) -> LeakyBucket {
-        let mut bucket = LeakyBucket::new(Rate::new(amount, per, burst).unwrap(), Instant::ZERO);
-        let depth = bucket.depth_of(share);
-        bucket.grow(share, depth);
-        bucket
+/// `level × share / held`, rounded up: exact enough that neither part exceeds its depth.
+fn part(level: Level, share: Share, held: Share) -> Level {
+    if held == Share::ZERO {
+        return Level::ZERO;
     }
-
-    #[test]
-    fn a_full_bucket_admits_its_burst_and_then_its_rate() {
-        let mut bucket = full(500, Duration::from_secs(60), 50, ONE);
-        bucket.take(50);
-        assert!(!bucket.has(1));
-        assert_eq!(bucket.ready_at(1), Some(Instant::from_nanos(120_000_000)));
-        assert_eq!(bucket.ready_at(51), None, "more than the burst never fits");
-    }
-
-    #[test]
-    fn the_largest_limit_does_not_overflow() {
-        let per = super::super::limit::PER_MAX;
-        let mut bucket = full(1_000_000_000_000, per, 1_000_000_000_000, ONE);
-        assert!(bucket.has(1_000_000_000_000));
-        bucket.refill(Instant::from_nanos(u64::MAX));
-        assert_eq!(bucket.level().units(bucket.rate()), 1_000_000_000_000);
-    }
-
-    #[test]
-    fn a_lot_is_the_least_share_that_holds_the_units() {
-        let mut bucket = full(5, Duration::from_secs(1), 3, ONE);
-        let lot = bucket.lot(1);
-        bucket.shrink(ONE - lot, Level(u128::MAX));
-        assert!(bucket.ready_at(1).is_some());
-        bucket.shrink(Share(1), Level::ZERO);
-        assert_eq!(bucket.ready_at(1), None);
-    }
-
-    proptest! {
-        #[test]
-        fn ready_exactly_when_promised_and_not_before(
-            amount in 1u64..100_000, per in 1u64..10_000, burst in 1u64..1_000, parts in 1u64..=1 << 32, units in 0u64..50,
-        ) {
-            let mut bucket = full(amount, Duration::from_millis(per), burst, Share(parts));
-            bucket.take(bucket.level().units(bucket.rate()));
-            if let Some(ready) = bucket.ready_at(units) {
-                let mut early = bucket.clone();
-                if ready > Instant::ZERO {
-                    early.refill(Instant::from_nanos(ready.as_nanos() - 1));
-                    prop_assert!(!early.has(units));
-                }
-                bucket.refill(ready);
-                prop_assert!(bucket.has(units));
-            } else {
-                bucket.refill(Instant::from_nanos(u64::MAX));
-                prop_assert!(!bucket.has(units));
-            }
-        }
-
-        #[test]
-        fn moving_share_to_and_fro_mints_no_level(
-            parts in 2u64..=1 << 32, moved in 1u64..=1 << 32, wish in 0u128..1 << 80, spent in 0u64..10,
-        ) {
-            let moved = Share(moved % parts + 1).min(Share(parts));
-            let mut lender = full(10, Duration::from_secs(1), 10, Share(parts));
-            lender.take(spent.min(lender.level().units(lender.rate())));
-            let before = lender.level();
-            let mut borrower = LeakyBucket::new(*lender.rate(), Instant::ZERO);
-            let level = lender.shrink(moved, Level(wish));
-            borrower.grow(moved, level);
-            prop_assert!(lender.level().0 + borrower.level().0 <= before.0);
-            prop_assert!(lender.level() <= lender.depth_of(lender.share()));
-            let level = borrower.shrink(moved, Level(u128::MAX));
-            lender.grow(moved, level);
-            prop_assert_eq!(borrower.level(), Level::ZERO);
-            prop_assert!(lender.level() <= before);
-        }
-    }
+    let (share, held) = (u128::from(share.0.min(held.0)), u128::from(held.0));
+    Level(level.0 / held * share + (level.0 % held * share).div_ceil(held))
 }

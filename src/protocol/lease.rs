@@ -78,6 +78,7 @@ pub struct Lent {
     returned: Share,
     returned_level: u128,
     returned_version: u64,
+    closed: bool,
     heard: u64,
     until: Instant,
     sent: Instant,
@@ -93,6 +94,7 @@ impl Lent {
             returned: Share::ZERO,
             returned_level: 0,
             returned_version: 0,
+            closed: false,
             heard: 0,
             until: Instant::ZERO,
             sent: Instant::ZERO,
@@ -168,8 +170,9 @@ impl Lent {
             && (renew || (self.heard < self.grant.version && age >= TTL / 16 && now < self.until))
     }
 
-    /// Hears the borrower: gives back what came home. Word of another sequence, or older word, changes nothing; word
-    /// of more than was granted is cut to what was granted.
+    /// Hears the borrower: gives back what came home. Word of another sequence, or older word, changes nothing, nor does
+    /// word of more than was granted. Once the lease is over its share is home; its word then tells only the level that
+    /// the borrower let go of.
     pub fn hear(&mut self, word: &Return) -> Moved {
         if word.sequence != self.grant.sequence {
             return Moved::default();
@@ -181,15 +184,16 @@ impl Lent {
         }
         if word.version <= self.returned_version
             || word.share > self.grant.share
-            || word.share < self.returned
+            || (word.share < self.returned && !self.closed)
         {
             return Moved::default();
         }
         let moved = Moved {
-            share: word.share - self.returned,
+            share: word.share.saturating_sub(self.returned),
             level: Level(word.level.wrapping_sub(self.returned_level)),
         };
-        self.returned = word.share;
+        let moved = if self.closed { Moved { share: Share::ZERO, ..moved } } else { moved };
+        self.returned = if self.closed { self.returned } else { word.share };
         self.returned_level = word.level;
         self.returned_version = word.version;
         moved
@@ -208,14 +212,13 @@ impl Lent {
         // What is still on its way comes too late to be taken up, and must not come again with the next grant either.
         self.overfull = Level::ZERO;
         self.returned = self.grant.share;
-        // Nothing that the borrower says of this sequence can come home any more.
-        self.returned_version = u64::MAX;
+        self.closed = true;
         (out > Share::ZERO).then_some(out)
     }
 
     /// Whether the lease has run out and a new sequence is needed to lend again.
     pub fn is_closed(&self) -> bool {
-        self.returned_version == u64::MAX
+        self.closed
     }
 }
 
@@ -360,7 +363,13 @@ mod tests {
 
         assert_eq!(lent.expire(at(2_002)), Some(Share(100)));
         assert_eq!(lent.expire(at(2_003)), None);
-        assert_eq!(lent.hear(&borrowed.word()), Moved::default(), "home already");
+        let word = lent.hear(&borrowed.word());
+        assert_eq!(
+            word,
+            Moved { share: Share::ZERO, ..parts(100) },
+            "home already, but its level was not spent"
+        );
+        assert_eq!(lent.hear(&borrowed.word()), Moved::default(), "heard twice");
         assert!(lent.is_closed());
     }
 

@@ -1,4 +1,4 @@
-//! What is limited: rates, and the pools of limits that one call must pass together.
+//! What is limited: limits of four kinds, and the pools of them that one call must pass together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+use super::calendar::Calendar;
 
 /// A leaky-bucket limit: at most `burst + amount × t / per` units in any interval of length `t`.
 ///
@@ -16,6 +18,34 @@ pub struct Rate {
     amount: u64,
     per_nanos: u64,
     burst: u64,
+}
+
+/// A sliding window: at most `amount` units in any interval of length `per`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    amount: u64,
+    per_nanos: u64,
+}
+
+/// At most `amount` permits at once, none of which outlives `ttl`: then the slots of a caller that vanished, or of a node
+/// that did, are free again, because nobody can still be using them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    amount: u64,
+    ttl_nanos: u64,
+}
+
+/// The numbers of a limit, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A leaky bucket.
+    Rate(Rate),
+    /// At most so many in any interval of a length.
+    Window(Window),
+    /// At most so many in each minute, hour, day or month of a time zone.
+    Calendar(Calendar),
+    /// At most so many at once.
+    Concurrency(Concurrency),
 }
 
 /// The largest `amount` and `burst`: 10¹² units.
@@ -97,6 +127,107 @@ impl Rate {
     }
 }
 
+impl Window {
+    /// At most `amount` units in any interval of length `per`.
+    ///
+    /// # Errors
+    /// A number outside its bounds: see [`LimitError`].
+    pub fn new(amount: u64, per: Duration) -> Result<Self, LimitError> {
+        Rate::new(amount, per, 1)?;
+        Ok(Self { amount, per_nanos: per.as_nanos() as u64 })
+    }
+
+    /// The most units in any interval of length [`per`](Self::per).
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// How long a spent unit stays spent.
+    pub fn per(&self) -> Duration {
+        Duration::from_nanos(self.per_nanos)
+    }
+}
+
+/// How long a permit of a concurrency limit lives at most where the configuration does not say.
+pub const PERMIT_TTL_MAX: Duration = Duration::from_secs(600);
+
+impl Concurrency {
+    /// At most `amount` permits at once, each for at most `ttl`.
+    ///
+    /// # Errors
+    /// A number outside its bounds: see [`LimitError`].
+    pub fn new(amount: u64, ttl: Duration) -> Result<Self, LimitError> {
+        Rate::new(amount, ttl, 1)?;
+        Ok(Self { amount, ttl_nanos: ttl.as_nanos() as u64 })
+    }
+
+    /// The most permits at once.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// The longest life of a permit.
+    pub fn ttl(&self) -> Duration {
+        Duration::from_nanos(self.ttl_nanos)
+    }
+}
+
+impl Kind {
+    /// `rate`, `window`, `calendar` or `concurrency`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Rate(_) => "rate",
+            Self::Window(_) => "window",
+            Self::Calendar(_) => "calendar",
+            Self::Concurrency(_) => "concurrency",
+        }
+    }
+
+    /// The most units that can be spent at once: no request can take more.
+    pub fn capacity(&self) -> u64 {
+        match self {
+            Self::Rate(rate) => rate.burst(),
+            Self::Window(window) => window.amount,
+            Self::Calendar(calendar) => calendar.amount(),
+            Self::Concurrency(concurrency) => concurrency.amount,
+        }
+    }
+
+    /// Units that come back in the time of [`per`](Self::per); for a concurrency limit those that may be held at once.
+    pub fn amount(&self) -> u64 {
+        match self {
+            Self::Rate(rate) => rate.amount,
+            _ => self.capacity(),
+        }
+    }
+
+    /// The time in which [`amount`](Self::amount) units come back: the nominal length of a calendar period; for a
+    /// concurrency limit the longest that a permit lives.
+    pub fn per(&self) -> Duration {
+        match self {
+            Self::Rate(rate) => rate.per(),
+            Self::Window(window) => window.per(),
+            Self::Calendar(calendar) => calendar.every().nominal(),
+            Self::Concurrency(concurrency) => concurrency.ttl(),
+        }
+    }
+
+    /// Units that come back per second in the long run. Permits of a concurrency limit come back when their holders are
+    /// done: nobody knows when, and one second stands for it.
+    pub fn per_second(&self) -> f64 {
+        match self {
+            Self::Concurrency(concurrency) => concurrency.amount as f64,
+            _ => self.amount() as f64 / self.per().as_secs_f64(),
+        }
+    }
+}
+
+impl From<Rate> for Kind {
+    fn from(rate: Rate) -> Self {
+        Self::Rate(rate)
+    }
+}
+
 /// Names a limit across the swarm: a digest of its pool, its name and its numbers. Two nodes whose
 /// configurations differ have different fingerprints, so their rows are shown as a mismatch and never merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -110,18 +241,29 @@ pub struct Limit {
     /// What part of a call's cost it takes: `requests`, `tokens`, or any other name.
     pub unit: String,
     /// Its numbers.
-    pub rate: Rate,
+    pub kind: Kind,
 }
 
 impl Limit {
     /// The limit's identity in the swarm, as a limit of `pool`.
     pub fn fingerprint(&self, pool: &str) -> Fingerprint {
         let mut hash = Sha256::new();
-        for text in [pool, &self.name, &self.unit, "rate"] {
+        let (texts, numbers) = match &self.kind {
+            Kind::Rate(rate) => ([String::new(), String::new()], [rate.amount, rate.per_nanos, rate.burst]),
+            Kind::Window(window) => ([String::new(), String::new()], [window.amount, window.per_nanos, 0]),
+            Kind::Calendar(calendar) => {
+                ([calendar.every().to_string(), calendar.zone().name().to_owned()], [calendar.amount(), 0, 0])
+            }
+            Kind::Concurrency(concurrency) => {
+                ([String::new(), String::new()], [concurrency.amount, concurrency.ttl_nanos, 0])
+            }
+        };
+        let named = [pool, &self.name, &self.unit, self.kind.name()];
+        for text in named.into_iter().chain(texts.iter().map(String::as_str)) {
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
-        for number in [self.rate.amount, self.rate.per_nanos, self.rate.burst] {
+        for number in numbers {
             hash.update(number.to_be_bytes());
         }
         let digest = hash.finalize();
@@ -220,8 +362,8 @@ mod tests {
     use super::*;
 
     fn limit(name: &str, amount: u64) -> Limit {
-        let rate = Rate::new(amount, Duration::from_secs(60), 50).unwrap();
-        Limit { name: name.to_owned(), unit: "requests".to_owned(), rate }
+        let kind = Kind::Rate(Rate::new(amount, Duration::from_secs(60), 50).unwrap());
+        Limit { name: name.to_owned(), unit: "requests".to_owned(), kind }
     }
 
     #[test]

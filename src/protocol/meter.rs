@@ -4,18 +4,26 @@
 //! Invariant, after every method: the bucket runs on `base − lent + borrowed`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::bucket::{LeakyBucket, Level};
+use super::bucket::{Bounds, Bucket, Level};
 use super::counter::GCounter;
 use super::demand::Demand;
 use super::id::Replica;
 use super::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
-use super::limit::{Fingerprint, Limit};
+use super::limit::{Fingerprint, Kind, Limit};
 use super::share::{ONE, Share};
 use super::time::Instant;
 
 /// Tags grow by this much per unit at weight 1, so that weights up to 16 divide without rounding to nothing.
 pub const TAG_SCALE: u64 = 16;
+
+/// Backlog counts as demand as if it should be gone in this time: short, so that a node which begins to ask has shown its
+/// whole demand after a few requests.
+pub const BACKLOG_HORIZON: Duration = Duration::from_millis(200);
+/// Rights to units that come back one by one are asked for as far ahead as this. What is unspent on loan when a link is cut
+/// counts as spent until word of it comes, so it should be little of a day's budget.
+const ARRIVAL_HORIZON: Duration = Duration::from_secs(4);
 
 /// One limit on one node.
 #[derive(Clone, Debug)]
@@ -36,9 +44,11 @@ pub struct Meter {
     pub turn_units: u64,
     /// The last target computed, for people.
     pub target: Share,
+    /// Units that were refunded: so many of those taken next were counted as used already.
+    unused: u64,
     /// The largest request that was refused without waiting, and until when it counts as if it waited.
     pub refused: (u64, Instant),
-    bucket: LeakyBucket,
+    bucket: Bucket,
     base: Share,
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
@@ -59,8 +69,9 @@ impl Meter {
             turn_end: 0,
             turn_units: 0,
             target: Share::ZERO,
+            unused: 0,
             refused: (0, Instant::ZERO),
-            bucket: LeakyBucket::new(limit.rate, now),
+            bucket: Bucket::new(&limit.kind, now),
             base: Share::ZERO,
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
@@ -72,7 +83,7 @@ impl Meter {
     }
 
     /// The bucket, to read.
-    pub fn bucket(&self) -> &LeakyBucket {
+    pub fn bucket(&self) -> &Bucket {
         &self.bucket
     }
 
@@ -91,9 +102,19 @@ impl Meter {
         self.base
     }
 
-    /// Base share that is not out on loan.
+    /// Base share that is not out on loan and can be lent or given.
     pub fn free(&self) -> Share {
-        self.base.saturating_sub(self.lent())
+        self.base.saturating_sub(self.lent()).min(self.bucket.movable())
+    }
+
+    /// Whether there are so many units now; call [`refill`](Self::refill) first.
+    pub fn has(&self, units: u64) -> bool {
+        self.bucket.level() >= Level::of(units, &self.limit.kind)
+    }
+
+    /// Whole units that are there.
+    pub fn units(&self) -> u64 {
+        self.bucket.level().units(&self.limit.kind)
     }
 
     /// Base share that is out on loan.
@@ -111,12 +132,26 @@ impl Meter {
         self.lent.get(borrower).map_or(Share::ZERO, Lent::unheard)
     }
 
-    /// Spends `units` that are there, as `replica`.
+    /// Spends `units` as `replica`. More than there are becomes a debt.
     pub fn take(&mut self, units: u64, replica: Replica, weight: u32) {
         self.bucket.take(units);
-        let count = self.used.of(&replica).saturating_add(units);
+        let known = self.unused.min(units);
+        self.unused -= known;
+        let count = self.used.of(&replica).saturating_add(units - known);
         self.used.merge(replica, count);
         self.tag = self.tag.saturating_add(units.saturating_mul(TAG_SCALE) / u64::from(weight.max(1)));
+    }
+
+    /// Takes back `units` that were taken at `taken_at` and have turned out not to be used. What was counted as used stays
+    /// counted, because counters only grow, and is not counted again.
+    pub fn refund(&mut self, units: u64, taken_at: Instant) {
+        self.bucket.refund(units, taken_at);
+        self.unused = self.unused.saturating_add(units);
+    }
+
+    /// Tells a calendar limit its period.
+    pub fn set_period(&mut self, bounds: Bounds) {
+        self.bucket.set_period(bounds);
     }
 
     /// Changes the base share; `level` comes with a greater one. A smaller one leaves the bucket at least what it can
@@ -157,6 +192,8 @@ impl Meter {
         self.leases_changed = true;
         assert!(share <= self.free(), "BUG! lent more than is free");
         self.refill(now);
+        // Where units come back to the share that they were spent from, only unspent share is lent.
+        let level = if self.bucket.counted().is_some() { self.bucket.part_of_level(share) } else { level };
         let level = self.bucket.shrink(share, level);
         let closed = self.lent.get(&borrower).is_none_or(Lent::is_closed);
         if closed {
@@ -172,7 +209,7 @@ impl Meter {
     pub fn give_back(&mut self, share: Share, level: Level, now: Instant) -> Vec<Replica> {
         self.leases_changed = true;
         self.refill(now);
-        let (mut share, mut level) = (share, level);
+        let (mut share, mut level) = (share.min(self.returnable()), level);
         let mut told = Vec::new();
         for (lender, borrowed) in &mut self.borrowed {
             let part = share.min(borrowed.held());
@@ -189,7 +226,14 @@ impl Meter {
         told
     }
 
-    /// Gives one lender all of its share back.
+    /// The share that may go back now. What is spent of a calendar's share is spent wherever it is until the period ends;
+    /// a window's or a permit's units come back here.
+    fn returnable(&self) -> Share {
+        if matches!(self.limit.kind, Kind::Calendar(_)) { self.held() } else { self.bucket.movable() }
+    }
+
+    /// Gives one lender all of its share back, even if some of it is spent and comes back to the lender later than it would
+    /// here.
     pub fn give_back_to(&mut self, lender: &Replica, now: Instant) -> bool {
         self.leases_changed = true;
         self.refill(now);
@@ -197,7 +241,7 @@ impl Meter {
             return false;
         };
         let share = borrowed.held();
-        let level = part(self.bucket.level(), share, self.bucket.share());
+        let level = self.bucket.part_of_level(share);
         let level = self.bucket.shrink(share, level);
         borrowed.give_back(Moved { share, level });
         true
@@ -218,6 +262,11 @@ impl Meter {
         let Some(lent) = self.lent.get_mut(&borrower) else { return false };
         let moved = lent.hear(word);
         self.withhold();
+        if moved.share == Share::ZERO && self.bucket.counted().is_some() {
+            // Word of a lease that ended without: these rights were presumed spent and never were.
+            self.bucket.grow(Share::ZERO, moved.level);
+            return moved.level > Level::ZERO;
+        }
         // Level that comes without the share to hold it was late on its way out: its place was filled meanwhile.
         self.reshare(moved.level.min(self.bucket.depth_of(moved.share)));
         moved.share > Share::ZERO
@@ -236,7 +285,7 @@ impl Meter {
         }
         for (lender, borrowed) in &mut self.borrowed {
             if let Some(share) = borrowed.expired(now) {
-                let level = part(self.bucket.level(), share, self.bucket.share());
+                let level = self.bucket.part_of_level(share);
                 let level = self.bucket.shrink(share, level);
                 borrowed.give_back(Moved { share, level });
                 told.push(*lender);
@@ -316,22 +365,40 @@ impl Meter {
         let own = self.used.of(&me);
         self.used = GCounter::default();
         self.used.merge(me, own);
-        self.bucket = LeakyBucket::new(self.limit.rate, now);
+        self.bucket = Bucket::new(&self.limit.kind, now);
         (self.base, self.lent, self.borrowed) = (Share::ZERO, BTreeMap::new(), BTreeMap::new());
     }
 
     /// The part of the level that goes with `share` of what is held.
     pub fn part_of_level(&self, share: Share) -> Level {
-        part(self.bucket.level(), share, self.bucket.share())
+        self.bucket.part_of_level(share)
     }
 
-    /// `units_per_second` as a share of the limit; at most 16 times the whole.
-    pub fn as_share(&self, units_per_second: u64) -> Share {
-        let rate = self.bucket.rate();
-        let whole = u128::from(rate.amount()) * 1_000_000_000;
-        let parts = u128::from(units_per_second)
-            .saturating_mul(u128::from(rate.per_nanos()) * u128::from(ONE.0))
-            / whole;
+    /// The share that `arriving` units per second and `backlog` units that wait would use; at most 16 times the whole.
+    ///
+    /// A leaky bucket needs the share that earns what arrives, and the backlog within [`BACKLOG_HORIZON`]. Where units come
+    /// back one by one it needs what is spent, what waits, and what will arrive until more share can be here.
+    pub fn wanted(&self, arriving: u64, backlog: u64) -> Share {
+        let per_second = u128::from(1_000_000_000_u64);
+        let (units, whole) = match self.bucket.counted() {
+            None => {
+                let pressing = u128::from(backlog) * per_second / BACKLOG_HORIZON.as_nanos();
+                let units = u128::from(arriving).saturating_add(pressing);
+                let per = self.limit.kind.per().as_nanos();
+                (units.saturating_mul(per), u128::from(self.limit.kind.amount()) * per_second)
+            }
+            Some(bucket) => {
+                let horizon = match self.limit.kind {
+                    // Permits come back: what arrives in a second does not add up.
+                    Kind::Concurrency(_) => BACKLOG_HORIZON,
+                    _ => self.limit.kind.per().min(ARRIVAL_HORIZON),
+                };
+                let arriving = (u128::from(arriving) * horizon.as_nanos()).div_ceil(per_second);
+                let spent = bucket.spent_atoms().div_ceil(u128::from(ONE.0));
+                (spent + arriving + u128::from(backlog), u128::from(self.limit.kind.amount()))
+            }
+        };
+        let parts = units.saturating_mul(u128::from(ONE.0)) / whole;
         Share(u64::try_from(parts).unwrap_or(u64::MAX)).min(Share(ONE.0 << 4))
     }
 
@@ -352,19 +419,8 @@ impl Meter {
     }
 }
 
-/// `level × share / held`, rounded up: exact enough that neither part exceeds its depth.
-fn part(level: Level, share: Share, held: Share) -> Level {
-    if held == Share::ZERO {
-        return Level::ZERO;
-    }
-    let (share, held) = (u128::from(share.0.min(held.0)), u128::from(held.0));
-    Level(level.0 / held * share + (level.0 % held * share).div_ceil(held))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::id::{Incarnation, NodeId};
     use super::super::limit::Rate;
     use super::*;
@@ -376,8 +432,8 @@ mod tests {
     }
 
     fn meter(base: Share) -> Meter {
-        let rate = Rate::new(100, Duration::from_secs(1), 40).unwrap();
-        let limit = Limit { name: "rps".to_owned(), unit: "requests".to_owned(), rate };
+        let kind = Kind::Rate(Rate::new(100, Duration::from_secs(1), 40).unwrap());
+        let limit = Limit { name: "rps".to_owned(), unit: "requests".to_owned(), kind };
         let mut meter = Meter::new(limit, "pool", Instant::ZERO);
         let level = meter.bucket.depth_of(base);
         meter.set_base(base, level, Instant::ZERO);
@@ -392,14 +448,14 @@ mod tests {
         let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
         borrower.hear_grant(replica(1), &grant, Instant::ZERO);
         assert_eq!((lender.held(), borrower.held()), (half, half));
-        assert!(borrower.bucket().has(20) && !borrower.bucket().has(21));
-        assert!(lender.bucket().has(20) && !lender.bucket().has(21));
+        assert!(borrower.has(20) && !borrower.has(21));
+        assert!(lender.has(20) && !lender.has(21));
 
         borrower.take(15, replica(2), 1);
         assert_eq!(borrower.give_back(ONE, Level(u128::MAX), Instant::ZERO), [replica(1)]);
         assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
         assert_eq!((lender.held(), borrower.held()), (ONE, Share::ZERO));
-        assert!(lender.bucket().has(25) && !lender.bucket().has(26));
+        assert!(lender.has(25) && !lender.has(26));
     }
 
     #[test]
@@ -418,7 +474,7 @@ mod tests {
 
     #[test]
     fn demand_becomes_a_share_of_the_limit() {
-        assert_eq!(meter(ONE).as_share(50), ONE.scale(1, 2));
-        assert_eq!(meter(ONE).as_share(u64::MAX), Share(ONE.0 << 4));
+        assert_eq!(meter(ONE).wanted(50, 0), ONE.scale(1, 2));
+        assert_eq!(meter(ONE).wanted(u64::MAX, 0), Share(ONE.0 << 4));
     }
 }

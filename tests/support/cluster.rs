@@ -258,7 +258,7 @@ impl Cluster {
         machine.offset = offset;
         (machine.admitted_in_this_life, machine.left, machine.dies_after) = (0, false, None);
         let rate = Rate::new(self.setup.amount, Duration::from_secs(1), self.setup.burst).unwrap();
-        let limit = Limit { name: "rps".to_owned(), unit: "requests".to_owned(), rate };
+        let limit = Limit { name: "rps".to_owned(), unit: "requests".to_owned(), kind: rate.into() };
         let config = NodeConfig {
             id: node_id(place),
             incarnation: Incarnation(machine.lives),

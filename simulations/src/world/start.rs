@@ -73,8 +73,11 @@ impl World<'_> {
         machine.begin_life();
         self.checks.counters.begin(place);
         let (id, lives) = (node_id(machine.party()), machine.lives);
-        let limit =
-            Limit { name: "units".to_owned(), unit: "requests".to_owned(), rate: self.scenario.rate() };
+        let limit = Limit {
+            name: "units".to_owned(),
+            unit: "requests".to_owned(),
+            kind: self.scenario.rate().into(),
+        };
         let config = NodeConfig {
             id,
             incarnation: Incarnation(lives),

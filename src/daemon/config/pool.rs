@@ -93,10 +93,10 @@ fn limit(written: &LimitSection, kept: u32) -> Result<Limit, ConfigError> {
         };
         place.error(error.to_string())
     })?;
-    let limit = Limit { name: name.value.clone(), unit: unit.value.clone(), rate };
+    let limit = Limit { name: name.value.clone(), unit: unit.value.clone(), kind: rate.into() };
     // A pool of this limit alone says whether the names are good, and which one is not.
     for (text, place) in [(&limit.name, &name.place), (&limit.unit, &unit.place)] {
-        let alone = Limit { name: text.clone(), unit: text.clone(), rate };
+        let alone = Limit { name: text.clone(), unit: text.clone(), kind: rate.into() };
         Pool::new("pool", vec![alone]).map_err(|error| place.error(error.to_string()))?;
     }
     Ok(limit)

@@ -74,7 +74,7 @@ fn refused(answer: &mut AcquireAnswer, view: &PoolView, refusal: Refusal) {
             (Reason::Paused, "this node is leaving the swarm; ask another one".to_owned())
         }
         node::Reason::Never => {
-            let burst = limit.map_or(0, |limit| limit.rate.burst());
+            let burst = limit.map_or(0, |limit| limit.kind.capacity());
             (
                 Reason::Never,
                 format!("{name} can never hold that much at once: its burst is {burst}; split the request"),
@@ -102,8 +102,8 @@ pub fn headers(engine: &Engine, pool: usize, answer: &AcquireAnswer, headers: &m
             format!(
                 "{};q={};w={}",
                 quoted(&limit.name),
-                limit.rate.amount(),
-                limit.rate.per().as_secs().max(1)
+                limit.kind.amount(),
+                limit.kind.per().as_secs().max(1)
             )
         });
         policies.collect::<Vec<_>>().join(", ")
@@ -205,7 +205,7 @@ fn pool_status(view: &PoolView, now: Instant) -> PoolStatus {
 }
 
 fn limit_state(view: &LimitView) -> LimitState {
-    let burst = view.limit.rate.burst();
+    let burst = view.limit.kind.capacity();
     LimitState {
         name: view.limit.name.clone(),
         limit: burst,
@@ -220,8 +220,8 @@ fn limit_status(view: &LimitView) -> LimitStatus {
     LimitStatus {
         now: limit_state(view),
         unit: view.limit.unit.clone(),
-        amount: view.limit.rate.amount(),
-        per_ms: millis(view.limit.rate.per()),
+        amount: view.limit.kind.amount(),
+        per_ms: millis(view.limit.kind.per()),
         held_share: view.held.fraction(),
         lent_share: view.lent.fraction(),
         borrowed_share: view.borrowed.fraction(),

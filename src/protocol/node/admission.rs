@@ -89,7 +89,7 @@ impl Node {
             return refuse(Reason::Leaving, None, Some(Duration::from_secs(1)));
         }
         let first = state.first;
-        let too_large = |place: &usize| units[*place] > self.meters[first + place].limit.rate.burst();
+        let too_large = |place: &usize| units[*place] > self.meters[first + place].limit.kind.capacity();
         if let Some(place) = (0..count).find(too_large) {
             return refuse(Reason::Never, Some(place), None);
         }
@@ -104,7 +104,7 @@ impl Node {
         if !self.busy {
             self.wake(now);
         }
-        let lacking = (0..count).find(|place| !self.meters[first + place].bucket().has(units[*place]));
+        let lacking = (0..count).find(|place| !self.meters[first + place].has(units[*place]));
         if nobody_waits && lacking.is_none() {
             self.take(first, units);
             return Acquired::Now(Outcome::Admitted { waited: Duration::ZERO });
@@ -112,7 +112,7 @@ impl Node {
         let answer = if wait.is_zero() {
             for (place, units) in units.iter().enumerate() {
                 let meter = &mut self.meters[first + place];
-                if !meter.bucket().has(*units) {
+                if !meter.has(*units) {
                     let still = if meter.refused.1 > now { meter.refused.0 } else { 0 };
                     meter.refused = ((*units).max(still), now + REFUSED_COUNTS);
                     self.stale = true;
@@ -172,7 +172,7 @@ impl Node {
             let Some((ticket, waiter)) = state.queue.head() else { break };
             let meters = &mut self.meters[first..first + limits];
             meters.iter_mut().for_each(|meter| meter.refill(now));
-            if meters.iter().zip(&waiter.units).any(|(meter, units)| !meter.bucket().has(*units)) {
+            if meters.iter().zip(&waiter.units).any(|(meter, units)| !meter.has(*units)) {
                 break;
             }
             let waiter = self.pools[pool].queue.remove(ticket).expect("BUG! the head is not in the queue");
@@ -215,7 +215,7 @@ impl Node {
 
     fn lacking(&self, pool: usize, units: &[u64]) -> Option<usize> {
         let first = self.pools[pool].first;
-        (0..units.len()).find(|place| !self.meters[first + place].bucket().has(units[*place]))
+        (0..units.len()).find(|place| !self.meters[first + place].has(units[*place]))
     }
 
     /// The limit that the head of the queue waits for.
@@ -246,7 +246,7 @@ impl Node {
             let wait = match meter.bucket().ready_at(*units) {
                 Some(at) if state.queue.is_empty() => at.since(now),
                 // More than this node's share can hold, or behind others: what the whole limit needs for it.
-                _ => Duration::from_secs_f64((ahead as f64 / meter.limit.rate.per_second()).min(86_400.0)),
+                _ => Duration::from_secs_f64((ahead as f64 / meter.limit.kind.per_second()).min(86_400.0)),
             };
             longest = longest.max(wait);
         }

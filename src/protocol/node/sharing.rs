@@ -16,9 +16,6 @@ use crate::protocol::time::Instant;
 
 /// How often small deviations are evened out and base shares drift.
 pub(super) const SLOW_ROUND: Duration = Duration::from_secs(1);
-/// Backlog counts as demand as if it should be gone in this time: short, so that a node which begins to ask has shown its
-/// whole demand after a few requests.
-const BACKLOG_HORIZON: Duration = Duration::from_millis(200);
 /// A turn lasts at least this long, so that handing over (a round trip) costs a few per cent, …
 const TURN_MIN: Duration = Duration::from_millis(100);
 /// … or this many round trips, where those are long, …
@@ -165,8 +162,8 @@ impl Node {
             let level = if row.need > 0 || row.waiting > 0 {
                 Level::ZERO
             } else {
-                let spare = Level::of(row.spare, &meter.limit.rate);
-                let need = Level::of(borrower.row.need, &meter.limit.rate);
+                let spare = Level::of(row.spare, &meter.limit.kind);
+                let need = Level::of(borrower.row.need, &meter.limit.kind);
                 meter.part_of_level(*share).max(need).min(spare)
             };
             meter.lend(borrower.replica, *share, level, now);
@@ -193,7 +190,7 @@ impl Node {
         }
         let spare = neighbours.iter().map(|peer| peer.row.spare).fold(row.spare, u64::saturating_add);
         let mut left =
-            Level::of(row.spare, &self.meters[place].limit.rate).min(self.meters[place].bucket().level());
+            Level::of(row.spare, &self.meters[place].limit.kind).min(self.meters[place].bucket().level());
         for neighbour in neighbours.iter().filter(|peer| peer.row.need > 0) {
             let meter = &self.meters[place];
             let lasts =
@@ -206,7 +203,7 @@ impl Node {
             let need = u128::from(neighbour.row.need);
             let part = (need * u128::from(row.spare)).div_ceil(u128::from(spare.max(needs)));
             let part = u64::try_from(part).unwrap_or(u64::MAX).min(neighbour.row.need);
-            let level = Level::of(part, &self.meters[place].limit.rate).min(left);
+            let level = Level::of(part, &self.meters[place].limit.kind).min(left);
             if level == Level::ZERO {
                 break;
             }
@@ -318,13 +315,14 @@ impl Node {
         let (pool, within) = self.pool_of(place);
         let state = &self.pools[pool];
         let meter = &mut self.meters[place];
-        let rate = meter.limit.rate;
+        let kind = meter.limit.kind.clone();
+        let counted = meter.bucket().counted().is_some();
         let head = state.queue.head().map_or(0, |(_, waiter)| waiter.units[within]);
         // A few nodes follow every change; many would move share all the time for what is chance.
         let few = self.peers.len() <= FEW_LINKS;
         let recent = if few { meter.demand.latest(now) } else { meter.demand.recent(now) };
         let level = meter.bucket().level();
-        let units = level.units(&rate);
+        let units = level.units(&kind);
         // A queue that waits for another limit of the pool does not want more of this one.
         let queued = head > units;
         let refused = if meter.refused.1 > now && meter.refused.0 > units { meter.refused.0 } else { 0 };
@@ -333,7 +331,7 @@ impl Node {
         let in_turn = meter.tag < meter.turn_end && !state.queue.is_empty();
         let kept = if in_turn { meter.turn_units } else { 0 };
         let backlog = if queued { state.queue.backlog(within) } else { 0 };
-        let depth = meter.bucket().depth_of(meter.held()).units(&rate);
+        let depth = meter.bucket().depth_of(meter.held()).units(&kind);
         let usual = meter.demand.largest().saturating_add(recent / 10);
         let reserve = match recent {
             0 => 0,
@@ -341,11 +339,10 @@ impl Node {
             _ => usual.min(depth - depth / 4),
         };
 
-        let pressing = backlog.saturating_mul(1_000) / BACKLOG_HORIZON.as_millis() as u64;
-        let demand = meter.as_share(recent.saturating_add(pressing));
+        let demand = meter.wanted(recent, backlog);
         // A bucket that fills up while it is asked needs a little less than what arrives, one that runs dry a little
         // more.
-        let lean = demand.scale(1, 16);
+        let lean = if counted { Share::ZERO } else { demand.scale(1, 16) };
         let demand = if units > reserve && backlog == 0 { demand - lean } else { demand + lean };
         Row {
             used: meter.used.of(&self.replica),
@@ -353,10 +350,14 @@ impl Node {
             base: meter.base(),
             held: meter.held(),
             free: meter.free(),
-            demand: if recent == 0 && backlog == 0 { Share::ZERO } else { demand },
+            demand: if recent == 0 && backlog == 0 && !counted { Share::ZERO } else { demand },
             waiting: if queued { head.max(refused).max(kept) } else { refused.max(kept) },
-            need: backlog.saturating_sub(units).min(meter.bucket().room().units(&rate)),
-            spare: if state.queue.is_empty() && refused == 0 { units.saturating_sub(reserve) } else { 0 },
+            need: backlog.saturating_sub(units).min(meter.bucket().room().units(&kind)),
+            spare: if state.queue.is_empty() && refused == 0 && !counted {
+                units.saturating_sub(reserve)
+            } else {
+                0
+            },
             weight: self.config.weight,
             tag: meter.tag,
             turn_end: meter.turn_end,
@@ -503,7 +504,7 @@ impl Node {
     fn quantum(&self, place: usize, row: &Row, turn: Duration) -> u64 {
         let meter = &self.meters[place];
         let lot = meter.bucket().lot(row.waiting.max(1)).fraction().min(1.0);
-        let units = meter.limit.rate.per_second() * lot * turn.as_secs_f64();
+        let units = meter.limit.kind.per_second() * lot * turn.as_secs_f64();
         let units = (units as u64).max(row.waiting.saturating_mul(2)).max(1);
         (units.saturating_mul(TAG_SCALE) / u64::from(row.weight.clamp(1, 16))).max(1)
     }

@@ -244,16 +244,16 @@ impl Node {
         let mut held_by: BTreeMap<NodeId, Share> =
             self.rows(place).map(|(node, row)| (node, row.held)).collect();
         held_by.insert(self.config.id, meter.held());
-        let rate = meter.limit.rate;
-        let held_units = meter.bucket().level().units(&rate);
+        let kind = &meter.limit.kind;
+        let held_units = meter.bucket().level().units(kind);
         let remaining = self.rows(place).map(|(_, row)| row.level).fold(held_units, u64::saturating_add);
-        let remaining = remaining.min(rate.burst());
+        let remaining = remaining.min(kind.capacity());
         LimitView {
             limit: meter.limit.clone(),
             fingerprint: meter.fingerprint,
             held_units,
             remaining,
-            reset_in: Duration::from_secs_f64((rate.burst() - remaining) as f64 / rate.per_second()),
+            reset_in: Duration::from_secs_f64((kind.capacity() - remaining) as f64 / kind.per_second()),
             held: meter.held(),
             lent: meter.lent(),
             borrowed: meter.borrowed(),
