@@ -22,8 +22,8 @@
 //!
 //! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, in one array of slots. Everything takes
 //! constant time but the heap of deadlines, which takes O(log n). A live permit takes 211 bytes with its part of the heap
-//! and the lists, a remembered answer no more. Nothing is allocated once these have grown to what is needed, except for
-//! permits of more than [`INLINE`] limits.
+//! and the lists (measured at [`PERMITS_DEFAULT`] of them), a remembered answer no more. Nothing is allocated once these
+//! have grown to what is needed, except for permits of more than [`INLINE`] limits.
 
 mod deadlines;
 mod id;
@@ -264,10 +264,9 @@ impl Permits {
             Some(State::Settled(how, settlement)) => {
                 Settled::Already { how: *how, settlement: settlement.clone() }
             }
-            Some(State::Free) => Settled::Unknown,
             None if id.incarnation < self.incarnation => Settled::Former,
             None if self.was_issued(id) => Settled::Forgotten,
-            None => Settled::Unknown,
+            Some(State::Free) | None => Settled::Unknown,
         }
     }
 
