@@ -16,6 +16,7 @@ pub mod limit;
 pub mod message;
 pub mod meter;
 pub mod node;
+pub mod permit;
 pub mod queue;
 pub mod record;
 pub mod share;

@@ -1,0 +1,340 @@
+//! Permits: what admitted calls have reserved, until each is settled, exactly once.
+//!
+//! A permit ends in one of four ways ([`How`]): the caller commits what it really used, releases what it did not use,
+//! its connection closes, or its time is over. The last two count as used as reserved.
+//!
+//! # Why exactly once
+//!
+//! A permit lives in a *slot*, and its id names the life of the node, the slot and which use of the slot it is. A slot
+//! goes round: free, live, settled, free again, and its number of uses grows on the last step. The reservation is
+//! handed out ([`Settled::Now`], [`Settled::Late`], [`Permits::expire`], [`Issued::evicted`]) only by the one step from
+//! live to settled. So whoever names the same permit later finds the slot settled, and gets the answer that it
+//! remembers; or finds it in a later use, and the permit is [`Settled::Forgotten`]; but never another one's. Uses are
+//! counted in 32 bits, and between two uses of a slot at least [`REMEMBERED`] permits end: an id comes again after 2⁴⁸ of
+//! them at the earliest, nine years at a million a second, and never in another life.
+//!
+//! # When the node restarts
+//!
+//! Permits are not saved. Those of the former life are answered [`Settled::Former`]: what they reserved was counted as
+//! used when it was taken, and stays so.
+//!
+//! # Bounds
+//!
+//! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, in one array of slots. Everything takes
+//! constant time but the heap of deadlines, which takes O(log n). A live permit takes 211 bytes with its part of the heap
+//! and the lists (measured at [`PERMITS_DEFAULT`] of them), a remembered answer no more. Nothing is allocated once these
+//! have grown to what is needed, except for permits of more than [`INLINE`] limits.
+
+mod deadlines;
+mod id;
+mod order;
+
+use std::collections::VecDeque;
+use std::mem;
+
+use smallvec::SmallVec;
+use thiserror::Error;
+
+pub use id::{PermitId, PermitIdError};
+
+use super::id::Incarnation;
+use super::time::Instant;
+use deadlines::Deadlines;
+use order::Order;
+
+/// How many permits are live at most where the configuration does not say.
+pub const PERMITS_DEFAULT: usize = 262_144;
+/// The most permits that a node can be told to keep live: 16,777,216.
+pub const PERMITS_MAX: usize = 1 << 24;
+/// How many of the permits that ended last are remembered, to answer whoever settles one again.
+pub const REMEMBERED: usize = 65_536;
+/// Limits of a permit that need no allocation; longer lists are on the heap.
+pub const INLINE: usize = 8;
+
+/// What an admitted call has reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// The place of the pool that admitted it.
+    pub pool: u32,
+    /// Whose call it is: the place of the agent in the node's table.
+    pub agent: u32,
+    /// What it took of which limits.
+    pub taken: SmallVec<[Taken; INLINE]>,
+    /// When it was admitted.
+    pub since: Instant,
+    /// When its time is over: at this moment it has ended, whether it was settled or not.
+    pub expires: Instant,
+}
+
+/// What was reserved of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The place of the limit's meter in the node.
+    pub meter: u32,
+    /// Units of the limit.
+    pub units: u64,
+}
+
+/// How a permit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The caller said what it really used.
+    Committed,
+    /// The caller used nothing.
+    Released,
+    /// The connection to which it was bound closed: used as reserved.
+    Closed,
+    /// Its time was over, or it had to make room: used as reserved.
+    Expired,
+}
+
+/// By how much what was used differed from what was reserved: the answer to the caller, and to its repetitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settlement {
+    /// One for each limit where the two differ.
+    pub corrections: SmallVec<[Correction; INLINE]>,
+}
+
+/// The difference for one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// Less was used than reserved, and this came back.
+    Refund {
+        /// The place of the limit's meter in the node.
+        meter: u32,
+        /// Units of the limit.
+        units: u64,
+    },
+    /// More was used than reserved, and this is paid before the next admission.
+    Debt {
+        /// The place of the limit's meter in the node.
+        meter: u32,
+        /// Units of the limit.
+        units: u64,
+    },
+}
+
+/// What [`Permits::settle`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The permit has ended now, as was asked. The caller applies that to the limits, and says with
+    /// [`Permits::remember`] what came of it.
+    Now(Permit),
+    /// The permit has ended now, but as [`How::Expired`], because its time was over before: whatever was asked, it
+    /// counts as used as reserved.
+    Late(Permit),
+    /// It had ended before, and this was the answer.
+    Already {
+        /// How it had ended.
+        how: How,
+        /// What came of it.
+        settlement: Settlement,
+    },
+    /// It had ended before more than [`REMEMBERED`] others did; how is not known any more.
+    Forgotten,
+    /// It was issued in a former life of this node, and counts as used as reserved.
+    Former,
+    /// This node never issued it.
+    Unknown,
+}
+
+/// A permit that was issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// Its name.
+    pub id: PermitId,
+    /// The permit that ended for it as [`How::Expired`], where as many were live as may be.
+    pub evicted: Option<(PermitId, Permit)>,
+}
+
+/// As many permits are live as may be, and each holds a concurrency slot. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("all {max} permits are out and hold a concurrency slot; settle some, or allow more")]
+pub struct Full {
+    /// How many may be live.
+    pub max: usize,
+}
+
+/// The permits of one node in one life.
+///
+/// Which permits are bound to which connection is the driver's to know: it settles each as [`How::Closed`].
+#[derive(Clone, Debug)]
+pub struct Permits {
+    incarnation: Incarnation,
+    max: usize,
+    remembered: usize,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Of the live: all.
+    deadlines: Deadlines,
+    /// Of the live: those that may end to make room, oldest first.
+    evictable: Order,
+    /// The settled, in the order in which they ended.
+    settled: VecDeque<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Free,
+    Live(Permit),
+    Settled(How, Settlement),
+}
+
+impl Permits {
+    /// No permits yet, and room for `max`, which is brought into 1 to [`PERMITS_MAX`]. `incarnation` must exceed that of
+    /// every life before.
+    pub fn new(incarnation: Incarnation, max: usize) -> Self {
+        Self::remembering(incarnation, max, REMEMBERED)
+    }
+
+    fn remembering(incarnation: Incarnation, max: usize, remembered: usize) -> Self {
+        Self {
+            incarnation,
+            max: max.clamp(1, PERMITS_MAX),
+            remembered,
+            slots: Vec::new(),
+            free: Vec::new(),
+            deadlines: Deadlines::default(),
+            evictable: Order::new(),
+            settled: VecDeque::new(),
+        }
+    }
+
+    /// How many are live.
+    pub fn len(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// Whether none is live.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether one more can be issued: to be asked before anything is taken for it.
+    pub fn has_room(&self) -> bool {
+        self.len() < self.max || self.evictable.first().is_some()
+    }
+
+    /// Issues a permit. Where as many are live as may be, the oldest that holds no concurrency slot ends as if its time
+    /// were over; one that holds a slot (`keep`) never does, because its caller still runs and the slot would be given
+    /// twice.
+    ///
+    /// # Errors
+    /// [`Full`] where all that are live hold a slot.
+    pub fn issue(&mut self, permit: Permit, keep: bool) -> Result<Issued, Full> {
+        let evicted = if self.len() < self.max {
+            None
+        } else {
+            let oldest = self.evictable.first().ok_or(Full { max: self.max })?;
+            Some((self.id(oldest), self.end(oldest, How::Expired)))
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, state: State::Free });
+            self.slots.len() as u32 - 1
+        });
+        self.deadlines.insert(slot, permit.expires);
+        if !keep {
+            self.evictable.push(slot);
+        }
+        self.slots[slot as usize].state = State::Live(permit);
+        Ok(Issued { id: self.id(slot), evicted })
+    }
+
+    /// The permit with this id, if it is live.
+    pub fn get(&self, id: PermitId) -> Option<&Permit> {
+        match &self.slot(id)?.state {
+            State::Live(permit) => Some(permit),
+            State::Free | State::Settled(..) => None,
+        }
+    }
+
+    /// Ends a permit as `how`, if it has not ended yet.
+    pub fn settle(&mut self, id: PermitId, how: How, now: Instant) -> Settled {
+        match self.slot(id).map(|slot| &slot.state) {
+            Some(State::Live(permit)) if permit.expires <= now => {
+                Settled::Late(self.end(id.slot, How::Expired))
+            }
+            Some(State::Live(_)) => Settled::Now(self.end(id.slot, how)),
+            Some(State::Settled(how, settlement)) => {
+                Settled::Already { how: *how, settlement: settlement.clone() }
+            }
+            None if id.incarnation < self.incarnation => Settled::Former,
+            None if self.was_issued(id) => Settled::Forgotten,
+            Some(State::Free) | None => Settled::Unknown,
+        }
+    }
+
+    /// Says what came of settling a permit, for whoever settles it again. Until then, nothing did. Without effect on a
+    /// permit that is live or forgotten.
+    pub fn remember(&mut self, id: PermitId, settlement: Settlement) {
+        if self.slot(id).is_some()
+            && let State::Settled(_, remembered) = &mut self.slots[id.slot as usize].state
+        {
+            *remembered = settlement;
+        }
+    }
+
+    /// Ends the permit whose time was over first, if it is over; to be called until there is none.
+    pub fn expire(&mut self, now: Instant) -> Option<(PermitId, Permit)> {
+        let (expires, slot) = self.deadlines.first()?;
+        (expires <= now).then(|| (self.id(slot), self.end(slot, How::Expired)))
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(expires, _)| expires)
+    }
+
+    /// The live permits, for listings: in a fixed order, but not in that of their issue. Looks at every slot.
+    pub fn iter(&self) -> impl Iterator<Item = (PermitId, &Permit)> {
+        self.slots.iter().zip(0..).filter_map(|(slot, place)| match &slot.state {
+            State::Live(permit) => Some((self.id(place), permit)),
+            State::Free | State::Settled(..) => None,
+        })
+    }
+
+    /// The step from live to settled, the only one that hands out what was reserved.
+    fn end(&mut self, slot: u32, how: How) -> Permit {
+        self.deadlines.remove(slot);
+        self.evictable.remove(slot);
+        let settled = State::Settled(how, Settlement::default());
+        let State::Live(permit) = mem::replace(&mut self.slots[slot as usize].state, settled) else {
+            panic!("BUG! a permit ends that is not live");
+        };
+        self.settled.push_back(slot);
+        if self.settled.len() > self.remembered {
+            let oldest = self.settled.pop_front().expect("BUG! the longer queue is empty");
+            let forgotten = &mut self.slots[oldest as usize];
+            forgotten.generation = forgotten.generation.wrapping_add(1);
+            forgotten.state = State::Free;
+            self.free.push(oldest);
+        }
+        permit
+    }
+
+    /// The slot that an id names, if it is still, or again, in the use that the id names.
+    fn slot(&self, id: PermitId) -> Option<&Slot> {
+        let slot = self.slots.get(id.slot as usize)?;
+        (id.incarnation == self.incarnation && id.generation == slot.generation).then_some(slot)
+    }
+
+    /// Whether an id names an earlier use of its slot.
+    fn was_issued(&self, id: PermitId) -> bool {
+        let slot = self.slots.get(id.slot as usize);
+        id.incarnation == self.incarnation && slot.is_some_and(|slot| id.generation < slot.generation)
+    }
+
+    fn id(&self, slot: u32) -> PermitId {
+        let generation = self.slots[slot as usize].generation;
+        PermitId { incarnation: self.incarnation, generation, slot }
+    }
+}
+
+#[cfg(test)]
+mod tests;
