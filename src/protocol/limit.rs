@@ -278,7 +278,12 @@ pub struct Pool {
     limits: Vec<Limit>,
     /// The most requests that may wait in this node's queue for the pool.
     pub max_queue: usize,
+    /// After so long a waiting request moves up one class; nothing becomes critical by it.
+    pub ageing: Duration,
 }
+
+/// After how long a waiting request moves up where the configuration does not say.
+pub const AGEING_DEFAULT: Duration = Duration::from_secs(10);
 
 /// How many requests may wait for a pool where the configuration does not say.
 pub const QUEUE_DEFAULT: usize = 1_000;
@@ -304,7 +309,7 @@ impl Pool {
                 return Err(LimitError::Duplicate(limit.name.clone()));
             }
         }
-        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT })
+        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT })
     }
 
     /// What callers ask for.
@@ -346,8 +351,13 @@ impl Cost {
 
     /// What the call takes of `limit`.
     pub fn of(&self, limit: &Limit) -> u64 {
+        self.said(limit).unwrap_or(0)
+    }
+
+    /// What is said of `limit`, if anything.
+    pub fn said(&self, limit: &Limit) -> Option<u64> {
         let named = self.limits.get(&limit.name);
-        named.or_else(|| self.units.get(&limit.unit)).copied().unwrap_or(0)
+        named.or_else(|| self.units.get(&limit.unit)).copied()
     }
 
     /// The first name in `limits` that `pool` does not have: a caller's mistake.

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::bucket::{Bounds, Bucket, Level};
 use super::counter::GCounter;
-use super::demand::Demand;
+use super::demand::{Demand, WINDOW};
 use super::id::Replica;
 use super::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use super::limit::{Fingerprint, Kind, Limit};
+use super::queue::Class;
 use super::share::{ONE, Share};
 use super::time::Instant;
 
@@ -34,8 +35,14 @@ pub struct Meter {
     pub fingerprint: Fingerprint,
     /// Units that everybody has admitted, ever.
     pub used: GCounter,
-    /// What callers ask for.
+    /// What callers ask for, …
     pub demand: Demand,
+    /// … and by class, once one but the usual has been asked for.
+    by_class: Option<Box<[Demand; 4]>>,
+    /// Units that wait, by class.
+    pub backlog: [u64; 4],
+    /// How long the whole limit takes to earn a unit, in nanoseconds.
+    pub unit_nanos: f64,
     /// Service received, per weight.
     pub tag: u64,
     /// The tag up to which the present turn lasts.
@@ -65,6 +72,9 @@ impl Meter {
             fingerprint: limit.fingerprint(pool),
             used: GCounter::default(),
             demand: Demand::new(),
+            by_class: None,
+            backlog: [0; 4],
+            unit_nanos: 1e9 / limit.kind.per_second(),
             tag: 0,
             turn_end: 0,
             turn_units: 0,
@@ -130,6 +140,29 @@ impl Meter {
     /// Share just lent to a borrower that it has not said it heard of.
     pub fn unheard_by(&self, borrower: &Replica) -> Share {
         self.lent.get(borrower).map_or(Share::ZERO, Lent::unheard)
+    }
+
+    /// Counts an arrival of `units` of a class, admitted or not.
+    pub fn arrive(&mut self, units: u64, class: Class, now: Instant) {
+        self.demand.arrive(units, now);
+        if self.by_class.is_none() && class != Class::Normal {
+            self.by_class = Some(Box::default());
+        }
+        if let Some(by_class) = &mut self.by_class {
+            by_class[class.index()].arrive(units, now);
+        }
+    }
+
+    /// Splits a demand into the parts of the critical, high and low class, as they arrive and wait; the rest is normal.
+    pub fn split(&mut self, demand: Share, now: Instant) -> [Share; 3] {
+        let Some(by_class) = &mut self.by_class else { return [Share::ZERO; 3] };
+        let horizons = u64::try_from(WINDOW.as_nanos() / BACKLOG_HORIZON.as_nanos()).unwrap_or(1);
+        let mut units = [0_u64; 4];
+        for ((units, demand), backlog) in units.iter_mut().zip(by_class.iter_mut()).zip(self.backlog) {
+            *units = demand.latest(now).saturating_add(backlog.saturating_mul(horizons));
+        }
+        let all = units.iter().fold(0_u64, |sum, units| sum.saturating_add(*units));
+        [Class::Critical, Class::High, Class::Low].map(|class| demand.scale(units[class.index()], all))
     }
 
     /// Spends `units` as `replica`. More than there are becomes a debt.

@@ -20,8 +20,10 @@ mod exchange;
 mod membership;
 mod mesh;
 mod peers;
+mod settling;
 mod sharing;
 mod view;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -32,10 +34,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-pub use admission::{Acquired, Outcome, Reason, Refusal, WAIT_MAX};
+pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
 pub use mesh::{MESH_MAX, NEIGHBOURS};
+pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
+use super::agents::Agents;
 use super::bucket::Level;
 use super::gossip::Pages;
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
@@ -44,12 +48,14 @@ use super::ledger::Ledger;
 use super::limit::{Fingerprint, Pool};
 use super::message::Message;
 use super::meter::Meter;
+use super::permit::{PERMITS_DEFAULT, Permits};
 use super::queue::{Queue, Ticket};
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::time::Instant;
 use peers::Peers;
 use sharing::Neighbour;
+use waiting::Waiter;
 
 /// How often a node looks around while something changes.
 pub const ROUND: Duration = Duration::from_millis(100);
@@ -107,6 +113,8 @@ pub struct NodeConfig {
     pub forget_after: Duration,
     /// How much of a contended limit it should get against the others; at least 1.
     pub weight: u32,
+    /// Those who ask, as far as anything is known of them: their rules.
+    pub agents: Agents,
 }
 
 /// Where a node's ledger comes from.
@@ -219,7 +227,13 @@ pub struct Node {
     meters: Vec<Meter>,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
+    agents: Agents,
+    waiters: BTreeMap<Ticket, Waiter>,
+    deadlines: BTreeSet<(Instant, Ticket)>,
     tickets: u64,
+    permits: Permits,
+    /// Permits out that hold a slot of a concurrency limit.
+    slots_out: usize,
     next_round: Instant,
     next_slow: Instant,
     /// When rows are published next even if little changed.
@@ -263,7 +277,7 @@ impl Node {
         for pool in &config.pools {
             let first = meters.len();
             meters.extend(pool.limits().iter().map(|limit| Meter::new(limit.clone(), pool.name(), now)));
-            let queue = Queue::new(pool.limits().len());
+            let queue = Queue::new(pool.ageing);
             pools.push(PoolState { pool: pool.clone(), first, queue, head_ready: None });
         }
         let mut node = Self {
@@ -291,7 +305,12 @@ impl Node {
             meters,
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
+            agents: config.agents.clone(),
+            waiters: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             tickets: 0,
+            permits: Permits::new(config.incarnation, PERMITS_DEFAULT),
+            slots_out: 0,
             next_round: now,
             next_slow: now,
             rows_due: now,
@@ -382,9 +401,11 @@ impl Node {
     pub fn next_deadline(&self) -> Instant {
         let mut next = self.next_round.min(self.next_expiry);
         for pool in &self.pools {
-            let times = [pool.head_ready, pool.queue.next_deadline()];
+            let times = [pool.head_ready, pool.queue.next_ageing()];
             next = times.into_iter().flatten().fold(next, Instant::min);
         }
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        next = deadline.into_iter().chain(self.next_permit_expiry()).fold(next, Instant::min);
         if let Phase::Leaving(until) = self.phase {
             next = next.min(until);
         }
@@ -412,6 +433,9 @@ impl Node {
 
     /// Ends the leases whose time is over. Must come before anything that reads a bucket at `now`.
     fn expire(&mut self, now: Instant) {
+        if self.next_permit_expiry().is_some_and(|at| now >= at) {
+            self.expire_permits(now);
+        }
         if now < self.next_expiry {
             return;
         }

@@ -55,7 +55,7 @@ impl Value {
             }
             Self::Share(_) => 8,
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
-            Self::Row(_) => 80,
+            Self::Row(_) => 100,
         }
     }
 }
@@ -95,10 +95,16 @@ pub struct Row {
     pub held: Share,
     /// Its base share that is not out on loan.
     pub free: Share,
-    /// Share that its arrivals and backlog would use.
+    /// Share that its arrivals and backlog would use, …
     pub demand: Share,
+    /// … and what of it is critical, high and low; the rest is normal.
+    pub classes: [Share; 3],
+    /// What the claims of each class weigh, the most urgent first, in thousandths; zero where there is none.
+    pub weights: [u32; 4],
     /// Units of its largest waiting request; zero if none waits.
     pub waiting: u64,
+    /// The class of the request that is next; zero is critical.
+    pub class: u8,
     /// Units of level that it lacks for what waits, and has room for.
     pub need: u64,
     /// Units of level that it can spare while others wait.
@@ -118,6 +124,7 @@ impl Row {
     /// Whether peers should hear at once that it is no longer the one they know.
     pub fn is_urgent_after(&self, known: &Self) -> bool {
         self.waiting > known.waiting
+            || (self.waiting > 0 && self.class < known.class)
             || (self.waiting == 0) != (known.waiting == 0)
             || (self.need == 0) != (known.need == 0)
             || self.base != known.base
@@ -129,7 +136,7 @@ impl Row {
 
     /// Whether all that makes it [urgent](Self::is_urgent_after) is that more is asked for.
     pub fn is_mere_demand_after(&self, known: &Self) -> bool {
-        let as_known = Self { demand: known.demand, ..*self };
+        let as_known = Self { demand: known.demand, classes: known.classes, ..*self };
         self.wants_more_than(known) && !as_known.is_urgent_after(known)
     }
 
@@ -148,7 +155,17 @@ impl Row {
     }
 
     fn wants_more_than(&self, known: &Self) -> bool {
-        self.waiting > 0 && self.demand > known.demand && far(self.demand, known.demand, 4)
+        let more = |now: Share, before: Share| now > before && far(now, before, 4);
+        // More of a more urgent class is news even if less of another makes up for it.
+        let urgent = (0..2).any(|class| more(self.classes[class], known.classes[class]));
+        self.waiting > 0 && (more(self.demand, known.demand) || urgent)
+    }
+
+    /// What is asked for by class, the most urgent first.
+    pub fn by_class(&self) -> [Share; 4] {
+        let [critical, high, low] = self.classes;
+        let normal = self.demand.saturating_sub(critical + high + low);
+        [critical, high, normal, low]
     }
 }
 

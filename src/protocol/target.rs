@@ -1,4 +1,5 @@
-//! Who should hold how much of one limit: weighted max-min over demand, and turns where shares are too small.
+//! Who should hold how much of one limit: weighted max-min over demand, the urgent classes first, and turns where shares
+//! are too small.
 //!
 //! Pure arithmetic on what the nodes say of themselves. Every node computes it from its own view; views that differ
 //! for a moment cost fairness and utilisation, never the limit, because share moves only by leases.
@@ -11,12 +12,14 @@ use super::share::Share;
 pub struct Claim {
     /// Whose claim; breaks ties.
     pub node: NodeId,
-    /// Fairness weight, at least 1.
-    pub weight: u32,
-    /// Share that its arrivals and its backlog would use; may exceed the whole.
-    pub demand: Share,
+    /// Fairness weights by class, at least 1.
+    pub weights: [u32; CLASSES],
+    /// Share that its arrivals and its backlog would use, by class; may exceed the whole.
+    pub demand: [Share; CLASSES],
     /// The least share that can hold its largest waiting request; zero if none waits.
     pub lot: Share,
+    /// The class of that request.
+    pub class: usize,
     /// Service received, per weight; the start tag of start-time fair queueing (Goyal et al. 1996).
     pub tag: u64,
     /// The tag up to which its present turn lasts.
@@ -35,10 +38,23 @@ impl Claim {
         self.tag < self.turn_end
     }
 
-    fn wants(&self) -> Share {
-        self.demand.max(self.lot)
+    /// By class, with what is missing to the lot.
+    fn wants(&self) -> [Share; CLASSES] {
+        let mut wants = self.demand;
+        wants[self.class] += self.lot.saturating_sub(self.asks());
+        wants
+    }
+
+    /// Share that is asked for in all classes.
+    pub fn asks(&self) -> Share {
+        self.demand.iter().copied().sum()
     }
 }
+
+/// Classes of urgency, the most urgent first.
+pub const CLASSES: usize = 4;
+/// A class keeps this part of the whole, if it asks for it, however much more urgent ones ask for.
+const FLOOR: u64 = 32;
 
 /// The share that each claim should have of `total`. The targets sum to at most `total`; what nobody claims is left
 /// unassigned, so that it stays where it is.
@@ -47,8 +63,8 @@ impl Claim {
 /// claims. Where one does not, fractions are useless: whole-request lots take turns, those in a turn first, then the
 /// least served for its weight. A turn lasts a quantum, so that handing over costs little.
 pub fn targets(total: Share, claims: &[Claim]) -> Vec<Share> {
-    let wants: Vec<_> = claims.iter().map(|claim| (claim.wants().min(total), claim.weight)).collect();
-    let fair = max_min(total, &wants);
+    let wants: Vec<_> = claims.iter().map(Claim::wants).collect();
+    let fair = by_class(total, claims, &wants);
     // A lot beyond the total (the rest is out of reach) cannot be served in any way: such a claim gets its fraction.
     let lumpy = |i: usize| claims[i].waits() && claims[i].lot > fair[i] && claims[i].lot <= total;
     if !(0..claims.len()).any(lumpy) {
@@ -57,21 +73,58 @@ pub fn targets(total: Share, claims: &[Claim]) -> Vec<Share> {
     take_turns(total, claims, &wants, &fair, lumpy)
 }
 
+/// The most urgent class first, weighted max-min inside it; the classes below keep their floors.
+fn by_class(total: Share, claims: &[Claim], wants: &[[Share; CLASSES]]) -> Vec<Share> {
+    let mut wanted = [Share::ZERO; CLASSES];
+    for wants in wants {
+        wanted.iter_mut().zip(wants).for_each(|(sum, want)| *sum += *want);
+    }
+    let mut left = total;
+    let mut shares = vec![Share::ZERO; claims.len()];
+    for class in (0..CLASSES).filter(|class| wanted[*class] > Share::ZERO) {
+        let below: Share = wanted[class + 1..].iter().map(|want| (*want).min(total.scale(1, FLOOR))).sum();
+        let weighed: Vec<_> = claims
+            .iter()
+            .zip(wants)
+            .map(|(claim, wants)| (wants[class].min(total), claim.weights[class]))
+            .collect();
+        for (share, part) in shares.iter_mut().zip(max_min(left.saturating_sub(below), &weighed)) {
+            *share += part;
+            left -= part;
+        }
+    }
+    shares
+}
+
 fn take_turns(
     total: Share,
     claims: &[Claim],
-    wants: &[(Share, u32)],
+    wants: &[[Share; CLASSES]],
     fair: &[Share],
     lumpy: impl Fn(usize) -> bool,
 ) -> Vec<Share> {
-    let least = claims.iter().filter(|claim| claim.waits()).map(|claim| claim.tag).min().unwrap_or(0);
+    let least_of = |class: usize| {
+        let waiting = claims.iter().filter(|claim| claim.waits() && claim.class == class);
+        waiting.map(|claim| claim.tag).min()
+    };
+    let least: [Option<u64>; CLASSES] = std::array::from_fn(least_of);
+    // Whoever is passed over for long by more urgent ones has one turn as if it were the most urgent: the floor of its class.
+    let rank = |claim: &Claim| {
+        let lag = claim.quantum.saturating_mul(FLOOR);
+        let passed_over = |tag: &Option<u64>| tag.is_some_and(|tag| tag >= claim.tag.saturating_add(lag));
+        if least[..claim.class].iter().any(passed_over) { 0 } else { claim.class }
+    };
     let mut queue: Vec<usize> = (0..claims.len())
         .filter(|i| {
             let claim = &claims[*i];
+            let least = least[claim.class].unwrap_or(0);
             lumpy(*i) && (claim.is_in_turn() || claim.tag <= least.saturating_add(claim.quantum))
         })
         .collect();
-    queue.sort_by_key(|i| (!claims[*i].is_in_turn(), claims[*i].tag, claims[*i].node));
+    queue.sort_by_key(|i| {
+        let claim = &claims[*i];
+        (rank(claim), !claim.is_in_turn(), claim.tag, claim.node)
+    });
 
     let mut shares: Vec<Share> =
         (0..claims.len()).map(|i| if lumpy(i) { Share::ZERO } else { fair[i] }).collect();
@@ -84,18 +137,27 @@ fn take_turns(
         } else if place == 0 {
             // The first in line is served even if the others' fractions must make room for it.
             let others: Vec<_> =
-                (0..claims.len()).map(|j| if lumpy(j) { (Share::ZERO, 1) } else { wants[j] }).collect();
-            shares = max_min(total - lot, &others);
+                (0..claims.len()).map(|j| if lumpy(j) { [Share::ZERO; CLASSES] } else { wants[j] }).collect();
+            shares = by_class(total - lot, claims, &others);
             shares[i] = lot;
             left = total - shares.iter().copied().sum();
         }
     }
     let more: Vec<_> = (0..claims.len())
-        .map(|i| if shares[i] > Share::ZERO { wants[i].0.saturating_sub(shares[i]) } else { Share::ZERO })
-        .zip(wants.iter().map(|(_, weight)| *weight))
+        .map(|i| if shares[i] > Share::ZERO { without(wants[i], shares[i]) } else { [Share::ZERO; CLASSES] })
         .collect();
-    let more = max_min(left, &more);
+    let more = by_class(left, claims, &more);
     shares.iter().zip(more).map(|(share, more)| *share + more).collect()
+}
+
+/// What is still wanted by somebody who has `share`, which serves the most urgent first.
+fn without(mut wants: [Share; CLASSES], mut share: Share) -> [Share; CLASSES] {
+    for want in &mut wants {
+        let served = share.min(*want);
+        *want -= served;
+        share -= served;
+    }
+    wants
 }
 
 /// Weighted max-min: everybody gets what it wants, up to a common level per weight. Exact: if the wants exceed
@@ -128,7 +190,8 @@ mod tests {
 
     fn claim(node: u8, demand: u64, lot: u64, tag: u64) -> Claim {
         let node = NodeId([node; 32]);
-        Claim { node, weight: 1, demand: Share(demand), lot: Share(lot), tag, turn_end: 0, quantum: 10 }
+        let demand = [Share::ZERO, Share::ZERO, Share(demand), Share::ZERO];
+        Claim { node, weights: [1; 4], demand, lot: Share(lot), class: 2, tag, turn_end: 0, quantum: 10 }
     }
 
     #[test]
@@ -145,8 +208,31 @@ mod tests {
     #[test]
     fn weights_divide_what_all_want() {
         let mut heavy = claim(0, 1_000, 1, 0);
-        heavy.weight = 3;
+        heavy.weights = [3; 4];
         assert_eq!(targets(Share(100), &[heavy, claim(1, 1_000, 1, 0)]), [Share(75), Share(25)]);
+    }
+
+    #[test]
+    fn urgent_classes_are_filled_first_but_for_a_floor() {
+        let mut urgent = claim(0, 0, 0, 0);
+        urgent.demand = [Share(1_000), Share::ZERO, Share::ZERO, Share::ZERO];
+        let mut background = claim(1, 0, 0, 0);
+        background.demand = [Share::ZERO, Share::ZERO, Share::ZERO, Share(1_000)];
+        let shares = targets(Share(3_200), &[urgent, background, claim(2, 900, 0, 0)]);
+        assert_eq!(shares, [Share(1_000), Share(1_000), Share(900)], "enough for all");
+        let shares = targets(Share(640), &[urgent, background, claim(2, 900, 0, 0)]);
+        assert_eq!(shares, [Share(600), Share(20), Share(20)]);
+    }
+
+    #[test]
+    fn an_urgent_lot_cuts_into_a_turn_until_the_other_was_passed_over_for_long() {
+        let mut holder = claim(0, 1_000, 100, 5);
+        holder.turn_end = 6;
+        let mut urgent = claim(1, 1_000, 100, 20);
+        urgent.class = 0;
+        assert_eq!(targets(Share(100), &[holder, urgent]), [Share(0), Share(100)]);
+        urgent.tag = 5 + 32 * 10;
+        assert_eq!(targets(Share(100), &[holder, urgent]), [Share(100), Share(0)]);
     }
 
     #[test]
@@ -183,7 +269,7 @@ mod tests {
             claims in proptest::collection::vec((0u64..1 << 34, 0u64..=ONE.0, 0u64..100, 1u32..5, 0u64..120), 1..13),
         ) {
             let claims: Vec<_> = claims.iter().enumerate().map(|(i, (demand, lot, tag, weight, end))| Claim {
-                weight: *weight, turn_end: *end, ..claim(i as u8, *demand, *lot, *tag)
+                weights: [*weight; 4], turn_end: *end, ..claim(i as u8, *demand, *lot, *tag)
             }).collect();
             let shares = targets(ONE, &claims);
             prop_assert!(shares.iter().copied().sum::<Share>() <= ONE);

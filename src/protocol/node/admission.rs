@@ -1,18 +1,50 @@
-//! Asking, waiting, being answered.
+//! Asking and being answered at once. What waits is in [`waiting`](super::waiting), what comes after in
+//! [`settling`](super::settling).
 
 use std::time::Duration;
 
-use super::{Node, Output, Phase};
-use crate::protocol::limit::{Cost, LIMITS_MAX};
-use crate::protocol::queue::{Ticket, Waiter};
+use smallvec::SmallVec;
+
+use super::{Node, Phase};
+use crate::protocol::agents::AgentIndex;
+use crate::protocol::limit::{Cost, Kind};
+use crate::protocol::permit::{INLINE, Permit, PermitId, Taken};
+use crate::protocol::queue::{Class, Ticket};
 use crate::protocol::time::Instant;
+
+/// What one call asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// What it takes, of one pool or of several: all or nothing.
+    pub items: &'a [Item<'a>],
+    /// Who asks; may be empty.
+    pub agent: &'a str,
+    /// How urgent it is.
+    pub class: Class,
+    /// How long it would wait; nothing to be answered at once.
+    pub wait: Duration,
+    /// How long its permit lives unless it is settled before. A concurrency limit may cut it short.
+    pub ttl: Duration,
+}
+
+/// What a call takes of one pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// The place of the pool.
+    pub pool: usize,
+    /// Units of its limits.
+    pub cost: &'a Cost,
+}
+
+/// How long a permit lives where nobody says.
+pub const PERMIT_TTL: Duration = Duration::from_secs(120);
 
 /// What became of a request at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acquired {
     /// It has its answer.
     Now(Outcome),
-    /// It waits; the answer will come as [`Output::Answer`] unless it is cancelled.
+    /// It waits; the answer will come as [`Output::Answer`](super::Output::Answer) unless it is cancelled.
     Waiting(Ticket),
 }
 
@@ -23,6 +55,10 @@ pub enum Outcome {
     Admitted {
         /// How long it waited.
         waited: Duration,
+        /// Names what was taken, to settle it.
+        permit: PermitId,
+        /// How long the permit lives.
+        ttl: Duration,
     },
     /// Nothing was taken.
     Refused(Refusal),
@@ -33,8 +69,8 @@ pub enum Outcome {
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
-    /// The place in the pool of the limit that stood in the way.
-    pub limit: Option<usize>,
+    /// The limit that stood in the way: the places of its pool and of the limit in the pool.
+    pub limit: Option<(usize, usize)>,
     /// In how long the request could be admitted: exact as far as this node's own share decides, then spread by up to
     /// a tenth so that refused callers do not come back together. None if never.
     pub retry_after: Option<Duration>,
@@ -47,9 +83,9 @@ pub struct Refusal {
 pub enum Reason {
     /// A limit has no room now, and the caller would not wait.
     Limit,
-    /// A limit had no room until the deadline.
+    /// A limit had no room until the deadline, or cannot have any before it.
     Deadline,
-    /// As many requests wait as may.
+    /// As many requests wait as may, or as many permits are out.
     QueueFull,
     /// The node leaves.
     Leaving,
@@ -63,194 +99,251 @@ pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a request that was refused without waiting counts as if it waited, so that pollers too get their turn.
 const REFUSED_COUNTS: Duration = Duration::from_millis(250);
 
+/// A request as the node sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// Units by meter; none of them zero.
+    pub needs: Needs,
+    /// The pools that it passes; at least one.
+    pub pools: SmallVec<[u32; 2]>,
+    pub agent: AgentIndex,
+    pub class: Class,
+    /// How long the whole of the limit that needs longest takes to earn it, in nanoseconds.
+    pub cost: u64,
+    pub ttl: Duration,
+}
+
+/// Units by meter.
+pub(super) type Needs = SmallVec<[Taken; INLINE]>;
+
 impl Node {
     /// The place of the pool with this name.
     pub fn pool(&self, name: &str) -> Option<usize> {
         self.pools.iter().position(|state| state.pool.name() == name)
     }
 
-    /// Asks for `cost` of the pool at this place, waiting up to `wait`: all limits are taken, or none.
+    /// Asks for `cost` of one pool as nobody in particular: see [`ask`](Self::ask).
     ///
     /// # Panics
     /// If there is no such pool.
     pub fn acquire(&mut self, pool: usize, cost: &Cost, wait: Duration, now: Instant) -> Acquired {
+        let items = &[Item { pool, cost }];
+        self.ask(&Ask { items, agent: "", class: Class::Normal, wait, ttl: PERMIT_TTL }, now)
+    }
+
+    /// Asks for what a call takes, waiting as long as it would: all of it is taken, or nothing.
+    ///
+    /// # Panics
+    /// If there is no such pool, or no item.
+    pub fn ask(&mut self, ask: &Ask<'_>, now: Instant) -> Acquired {
         self.expire(now);
-        let state = &self.pools[pool];
-        let mut units = [0; LIMITS_MAX];
-        let count = state.pool.limits().len();
-        for (units, limit) in units.iter_mut().zip(state.pool.limits()) {
-            *units = cost.of(limit);
-        }
-        let units = &units[..count];
-        let refuse = |reason, limit, retry_after| {
-            Acquired::Now(Outcome::Refused(Refusal { reason, limit, retry_after, waited: Duration::ZERO }))
-        };
         if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
             return refuse(Reason::Leaving, None, Some(Duration::from_secs(1)));
         }
-        let first = state.first;
-        let too_large = |place: &usize| units[*place] > self.meters[first + place].limit.kind.capacity();
-        if let Some(place) = (0..count).find(too_large) {
-            return refuse(Reason::Never, Some(place), None);
+        let request = self.request(ask);
+        if let Some(place) = self.too_large(&request) {
+            return refuse(Reason::Never, Some(self.pool_of(place)), None);
         }
-        let nobody_waits = state.queue.is_empty();
-        for (place, units) in units.iter().enumerate() {
-            let meter = &mut self.meters[first + place];
-            meter.refill(now);
-            if *units > 0 {
-                meter.demand.arrive(*units, now);
-            }
-        }
+        self.arrive(&request, now);
         if !self.busy {
             self.wake(now);
         }
-        let lacking = (0..count).find(|place| !self.meters[first + place].has(units[*place]));
-        if nobody_waits && lacking.is_none() {
-            self.take(first, units);
-            return Acquired::Now(Outcome::Admitted { waited: Duration::ZERO });
-        }
-        let answer = if wait.is_zero() {
-            for (place, units) in units.iter().enumerate() {
-                let meter = &mut self.meters[first + place];
-                if !meter.has(*units) {
-                    let still = if meter.refused.1 > now { meter.refused.0 } else { 0 };
-                    meter.refused = ((*units).max(still), now + REFUSED_COUNTS);
-                    self.stale = true;
+        let lacking = self.lacking(&request.needs);
+        let passes = request.pools.iter().all(|pool| self.may_pass(*pool as usize, &request, now));
+        if lacking.is_none() && passes && self.permits.has_room() {
+            for pool in &request.pools {
+                let weight = self.agents.weight(request.agent);
+                let queue = &mut self.pools[*pool as usize].queue;
+                if !queue.is_empty() {
+                    queue.passed(request.class, request.agent, weight, request.cost);
                 }
             }
-            let after = self.retry_after(pool, units, now);
-            refuse(Reason::Limit, lacking.or_else(|| self.blocker(pool)), Some(after))
-        } else if self.pools[pool].queue.len() >= self.pools[pool].pool.max_queue {
-            let after = self.retry_after(pool, units, now);
-            refuse(Reason::QueueFull, lacking.or_else(|| self.blocker(pool)), Some(after))
-        } else {
-            if nobody_waits {
-                self.begin_backlog(pool);
-            }
-            // News at the first and whenever the queue has doubled: a growing backlog is told a few times, not each time.
-            self.stale |= (self.pools[pool].queue.len() + 1).is_power_of_two();
-            self.tickets += 1;
-            let ticket = Ticket(self.tickets);
-            let waiter = Waiter { units: units.to_vec(), since: now, deadline: now + wait.min(WAIT_MAX) };
-            self.pools[pool].queue.push(ticket, waiter);
-            Acquired::Waiting(ticket)
-        };
+            return Acquired::Now(self.admit(&request, Duration::ZERO, now));
+        }
+        let answer = self.answer_later(ask, request, lacking, now);
         self.finish(now);
         answer
     }
 
-    /// A caller that waits hung up: it takes nothing and gets no answer. False if it was answered already.
-    pub fn cancel(&mut self, ticket: Ticket, now: Instant) -> bool {
-        let cancelled = self.pools.iter_mut().any(|state| state.queue.remove(ticket).is_some());
-        if cancelled {
-            self.expire(now);
-            self.stale = true;
-            self.finish(now);
-        }
-        cancelled
-    }
-
-    /// Answers whoever can be answered, in every pool.
-    pub(super) fn serve_all(&mut self, now: Instant) {
-        (0..self.pools.len()).for_each(|pool| self.serve(pool, now));
-    }
-
-    /// First those whose time is over, then the heads that have room.
-    fn serve(&mut self, pool: usize, now: Instant) {
-        while let Some((ticket, waiter)) = self.pools[pool].queue.pop_expired(now) {
-            let after = self.retry_after(pool, &waiter.units, now);
-            let limit = self.lacking(pool, &waiter.units).or_else(|| self.blocker(pool));
-            let waited = now.since(waiter.since);
-            let refusal = Refusal { reason: Reason::Deadline, limit, retry_after: Some(after), waited };
-            self.outputs.push_back(Output::Answer(ticket, Outcome::Refused(refusal)));
-        }
-        let first = self.pools[pool].first;
-        let limits = self.pools[pool].pool.limits().len();
-        let mut served = false;
-        loop {
-            let state = &self.pools[pool];
-            let Some((ticket, waiter)) = state.queue.head() else { break };
-            let meters = &mut self.meters[first..first + limits];
-            meters.iter_mut().for_each(|meter| meter.refill(now));
-            if meters.iter().zip(&waiter.units).any(|(meter, units)| !meter.has(*units)) {
-                break;
+    /// There is no room at once: refuses, or has it wait.
+    fn answer_later(
+        &mut self,
+        ask: &Ask<'_>,
+        request: Request,
+        lacking: Option<usize>,
+        now: Instant,
+    ) -> Acquired {
+        let first = request.pools[0] as usize;
+        let blocker = lacking.or_else(|| self.blocker(first)).map(|place| self.pool_of(place));
+        let is_full = |pool: &u32| {
+            let state = &self.pools[*pool as usize];
+            state.queue.len() >= state.pool.max_queue
+        };
+        if ask.wait.is_zero() {
+            for need in &request.needs {
+                let meter = &mut self.meters[need.meter as usize];
+                if !meter.has(need.units) {
+                    let still = if meter.refused.1 > now { meter.refused.0 } else { 0 };
+                    meter.refused = (need.units.max(still), now + REFUSED_COUNTS);
+                    self.stale = true;
+                }
             }
-            let waiter = self.pools[pool].queue.remove(ticket).expect("BUG! the head is not in the queue");
-            self.take(first, &waiter.units);
-            let waited = now.since(waiter.since);
-            self.outputs.push_back(Output::Answer(ticket, Outcome::Admitted { waited }));
-            served = true;
-        }
-        self.pools[pool].head_ready = self.head_ready(pool);
-        if served && self.turn_is_over(pool) {
-            self.share_out(now);
-            self.pools[pool].head_ready = self.head_ready(pool);
+            let after = self.retry_after(&request, now);
+            refuse(Reason::Limit, blocker, Some(after))
+        } else if request.pools.iter().any(is_full) || !self.permits.has_room() {
+            let after = self.retry_after(&request, now);
+            refuse(Reason::QueueFull, blocker, Some(after))
+        } else if now + ask.wait < self.earliest(&request, now) {
+            let after = self.retry_after(&request, now);
+            refuse(Reason::Deadline, blocker, Some(after))
+        } else {
+            Acquired::Waiting(self.enqueue(request, now + ask.wait.min(WAIT_MAX), now))
         }
     }
 
-    /// Refuses everybody who waits, because the node leaves.
-    pub(super) fn refuse_all(&mut self, now: Instant) {
-        for state in &mut self.pools {
-            while let Some((ticket, _)) = state.queue.head() {
-                let waiter = state.queue.remove(ticket).expect("BUG! the head is not in the queue");
-                let refusal = Refusal {
-                    reason: Reason::Leaving,
-                    limit: None,
-                    retry_after: Some(Duration::from_secs(1)),
-                    waited: now.since(waiter.since),
-                };
-                self.outputs.push_back(Output::Answer(ticket, Outcome::Refused(refusal)));
+    /// What is asked for, in the node's terms.
+    fn request(&mut self, ask: &Ask<'_>) -> Request {
+        let mut request = Request {
+            needs: Needs::new(),
+            pools: SmallVec::new(),
+            agent: self.agents.intern(ask.agent),
+            class: ask.class,
+            cost: 1,
+            ttl: ask.ttl,
+        };
+        for item in ask.items {
+            let state = &self.pools[item.pool];
+            let pool = item.pool as u32;
+            if !request.pools.contains(&pool) {
+                request.pools.push(pool);
             }
-            state.head_ready = None;
-        }
-    }
-
-    fn take(&mut self, first: usize, units: &[u64]) {
-        for (place, units) in units.iter().enumerate() {
-            if *units > 0 {
-                self.meters[first + place].take(*units, self.replica, self.config.weight);
+            for (place, limit) in state.pool.limits().iter().enumerate() {
+                let (meter, units) = ((state.first + place) as u32, item.cost.of(limit));
+                if units == 0 {
+                    continue;
+                }
+                if let Kind::Concurrency(limit) = &limit.kind {
+                    request.ttl = request.ttl.min(limit.ttl());
+                }
+                let nanos = (units as f64 * self.meters[meter as usize].unit_nanos) as u64;
+                request.cost = request.cost.max(nanos);
+                match request.needs.iter_mut().find(|need| need.meter == meter) {
+                    Some(need) => need.units = need.units.saturating_add(units),
+                    None => request.needs.push(Taken { meter, units }),
+                }
             }
         }
+        assert!(!request.pools.is_empty(), "BUG! a request for nothing");
+        request
     }
 
-    fn lacking(&self, pool: usize, units: &[u64]) -> Option<usize> {
-        let first = self.pools[pool].first;
-        (0..units.len()).find(|place| !self.meters[first + place].has(units[*place]))
+    /// The first limit that can never hold what is asked for.
+    fn too_large(&self, request: &Request) -> Option<usize> {
+        let mut meters = request.needs.iter().map(|need| (need.meter as usize, need.units));
+        meters
+            .find(|(place, units)| *units > self.meters[*place].limit.kind.capacity())
+            .map(|(place, _)| place)
     }
 
-    /// The limit that the head of the queue waits for.
-    fn blocker(&self, pool: usize) -> Option<usize> {
-        let (_, head) = self.pools[pool].queue.head()?;
-        self.lacking(pool, &head.units)
+    fn arrive(&mut self, request: &Request, now: Instant) {
+        for need in &request.needs {
+            let meter = &mut self.meters[need.meter as usize];
+            meter.refill(now);
+            meter.arrive(need.units, request.class, now);
+        }
     }
 
-    /// When the head has room if the shares stay as they are; none if they do not suffice.
-    fn head_ready(&self, pool: usize) -> Option<Instant> {
-        let state = &self.pools[pool];
-        let (_, head) = state.queue.head()?;
-        let ready =
-            |(place, units): (usize, &u64)| self.meters[state.first + place].bucket().ready_at(*units);
-        head.units
-            .iter()
-            .enumerate()
-            .map(ready)
-            .try_fold(Instant::ZERO, |latest, at| at.map(|at| latest.max(at)))
+    /// Whether nobody who waits in the pool comes before this request.
+    fn may_pass(&self, pool: usize, request: &Request, now: Instant) -> bool {
+        let queue = &self.pools[pool].queue;
+        queue.is_empty()
+            || (queue.may_pass(request.class) && !self.agents.is_over(request.agent, pool, now))
     }
 
-    fn retry_after(&mut self, pool: usize, units: &[u64], now: Instant) -> Duration {
-        let state = &self.pools[pool];
-        let mut longest = Duration::from_millis(1);
-        for (place, units) in units.iter().enumerate() {
-            let meter = &self.meters[state.first + place];
-            let ahead = state.queue.backlog(place).saturating_add(*units);
-            let wait = match meter.bucket().ready_at(*units) {
-                Some(at) if state.queue.is_empty() => at.since(now),
+    /// Takes what is there for the request, and names it.
+    pub(super) fn admit(&mut self, request: &Request, waited: Duration, now: Instant) -> Outcome {
+        let mut slots = false;
+        for need in &request.needs {
+            let meter = &mut self.meters[need.meter as usize];
+            meter.take(need.units, self.replica, self.config.weight);
+            slots |= matches!(meter.limit.kind, Kind::Concurrency(_));
+        }
+        for pool in &request.pools {
+            self.agents.admitted(request.agent, *pool as usize, request.cost, now);
+        }
+        self.agents.hold(request.agent);
+        let permit = Permit {
+            pool: request.pools[0],
+            agent: request.agent.0,
+            taken: request.needs.clone(),
+            since: now,
+            expires: now + request.ttl,
+        };
+        let issued = self.permits.issue(permit, slots).expect("BUG! admitted without room for a permit");
+        if let Some((_, evicted)) = issued.evicted {
+            self.permit_ended(&evicted);
+        }
+        self.slots_out += usize::from(slots);
+        Outcome::Admitted { waited, permit: issued.id, ttl: request.ttl }
+    }
+
+    /// The first limit that lacks what is needed of it.
+    pub(super) fn lacking(&self, needs: &Needs) -> Option<usize> {
+        let mut lacking = needs.iter().filter(|need| !self.meters[need.meter as usize].has(need.units));
+        lacking.next().map(|need| need.meter as usize)
+    }
+
+    /// The first moment at which the whole swarm could admit the request if all of every limit were here: before it, waiting
+    /// is in vain.
+    fn earliest(&self, request: &Request, now: Instant) -> Instant {
+        let mut earliest = now;
+        for need in &request.needs {
+            let place = need.meter as usize;
+            let meter = &self.meters[place];
+            let at = match &meter.limit.kind {
+                Kind::Rate(rate) => {
+                    let ahead: u64 = meter.backlog[..=request.class.index()].iter().sum();
+                    let over = ahead.saturating_add(need.units).saturating_sub(rate.burst());
+                    now + Duration::from_secs_f64((over as f64 / rate.per_second()).min(WAIT_MAX.as_secs_f64()))
+                }
+                Kind::Calendar(_) if meter.units() == 0 && self.rows(place).all(|(_, row)| row.level == 0) => {
+                    // Refunds can bring something back before the period ends; nobody knows of any.
+                    meter.bucket().counted().and_then(|bucket| bucket.period()).map_or(now, |period| period.until)
+                }
+                _ => now,
+            };
+            earliest = earliest.max(at);
+        }
+        earliest
+    }
+
+    /// In how long the request could be admitted, as far as is known here.
+    pub(super) fn estimate(&self, request: &Request, now: Instant) -> Duration {
+        let nobody_waits = request.pools.iter().all(|pool| self.pools[*pool as usize].queue.is_empty());
+        let mut longest = Duration::from_millis(1).max(self.earliest(request, now).since(now));
+        for need in &request.needs {
+            let meter = &self.meters[need.meter as usize];
+            let ahead = meter.backlog.iter().sum::<u64>().saturating_add(need.units);
+            let wait = match meter.bucket().ready_at(need.units) {
+                Some(at) if nobody_waits => at.since(now),
                 // More than this node's share can hold, or behind others: what the whole limit needs for it.
-                _ => Duration::from_secs_f64((ahead as f64 / meter.limit.kind.per_second()).min(86_400.0)),
+                _ => Duration::from_secs_f64(
+                    (ahead as f64 * meter.unit_nanos / 1e9).min(WAIT_MAX.as_secs_f64()),
+                ),
             };
             longest = longest.max(wait);
         }
+        longest
+    }
+
+    /// The estimate, spread so that refused callers do not come back together.
+    pub(super) fn retry_after(&mut self, request: &Request, now: Instant) -> Duration {
+        let longest = self.estimate(request, now);
         let spread = u64::try_from(longest.as_nanos() / 10).unwrap_or(u64::MAX).max(1_000_000);
         longest + Duration::from_nanos(self.random(spread))
     }
+}
+
+fn refuse(reason: Reason, limit: Option<(usize, usize)>, retry_after: Option<Duration>) -> Acquired {
+    Acquired::Now(Outcome::Refused(Refusal { reason, limit, retry_after, waited: Duration::ZERO }))
 }

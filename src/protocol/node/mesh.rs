@@ -136,11 +136,15 @@ impl Node {
         if unknown > 0 {
             // As many again as those who are known, on the average.
             let known = claims.len() as u64;
-            let demand: u128 = claims.iter().map(|claim| u128::from(claim.demand.0)).sum();
-            let demand = Share((demand * unknown as u128 / u128::from(known)) as u64);
-            let weight: u64 = claims.iter().map(|claim| u64::from(claim.weight)).sum();
-            let weight = (weight * unknown as u64 / known) as u32;
-            claims.push(Claim { weight, demand, ..claims[0] });
+            let demand = std::array::from_fn(|class| {
+                let demand: u128 = claims.iter().map(|claim| u128::from(claim.demand[class].0)).sum();
+                Share((demand * unknown as u128 / u128::from(known)) as u64)
+            });
+            let weights = std::array::from_fn(|class| {
+                let weight: u64 = claims.iter().map(|claim| u64::from(claim.weights[class])).sum();
+                u32::try_from(weight * unknown as u64 / known).unwrap_or(u32::MAX)
+            });
+            claims.push(Claim { weights, demand, ..claims[0] });
         }
         let total: Share = self.bases.values().copied().sum();
         let rest: Share = targets(total, &claims)[linked..].iter().copied().sum();

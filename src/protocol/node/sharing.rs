@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::peers::Peer;
 use super::{FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND};
+use crate::protocol::agents::WEIGHT_DEFAULT;
 use crate::protocol::bucket::Level;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
+use crate::protocol::queue::Class;
 use crate::protocol::record::{Key, Row, Value, far, far_by};
 use crate::protocol::share::{ONE, Share};
-use crate::protocol::target::{Claim, targets as targets_of};
+use crate::protocol::target::{CLASSES, Claim, targets as targets_of};
 use crate::protocol::time::Instant;
 
 /// How often small deviations are evened out and base shares drift.
@@ -35,6 +37,9 @@ const REFRESH_MIN: Duration = Duration::from_millis(500);
 const REFRESH_IN_NEED: Duration = Duration::from_secs(1);
 /// News that does not concern a peer may wait this long for each link.
 const LAZY_PER_LINK: Duration = Duration::from_millis(10);
+
+/// The greatest weight of a node's claims of one class, in thousandths: 16 times its own, of up to 64 agents of weight 1.
+const WEIGHT_MAX: u32 = 16 * 64 * 1_000;
 
 /// A peer as the targets see it.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +74,7 @@ impl Node {
         claims.extend(neighbours.iter().map(|peer| self.claim(place, peer.replica.node, &peer.row)));
         let leaves = matches!(self.phase, Phase::Leaving(_) | Phase::Left);
         if leaves {
-            claims[0] = Claim { demand: Share::ZERO, lot: Share::ZERO, ..claims[0] };
+            claims[0] = Claim { demand: [Share::ZERO; CLASSES], lot: Share::ZERO, ..claims[0] };
         }
         let mut targets = match self.left_by_rest[place] {
             Some(left) if !leaves => targets_of(left, &claims),
@@ -247,6 +252,7 @@ impl Node {
             let row = self.row(place, now);
             self.publish_row(place, row, true, Some(&[]), now);
         }
+        self.expire_permits(now);
         self.busy = self.is_busy();
         self.look_after_peers(now);
         let still = self.version_at_round == self.pages.own_version();
@@ -312,12 +318,13 @@ impl Node {
 
     /// What this node says of one limit now.
     pub(super) fn row(&mut self, place: usize, now: Instant) -> Row {
-        let (pool, within) = self.pool_of(place);
+        let (pool, _) = self.pool_of(place);
+        let (head, class) = self.head_of(pool, place).unwrap_or((0, Class::Normal.index()));
+        let weights = self.weights(pool);
         let state = &self.pools[pool];
         let meter = &mut self.meters[place];
         let kind = meter.limit.kind.clone();
         let counted = meter.bucket().counted().is_some();
-        let head = state.queue.head().map_or(0, |(_, waiter)| waiter.units[within]);
         // A few nodes follow every change; many would move share all the time for what is chance.
         let few = self.peers.len() <= FEW_LINKS;
         let recent = if few { meter.demand.latest(now) } else { meter.demand.recent(now) };
@@ -330,7 +337,7 @@ impl Node {
         // came back with every request would be under way all the time.
         let in_turn = meter.tag < meter.turn_end && !state.queue.is_empty();
         let kept = if in_turn { meter.turn_units } else { 0 };
-        let backlog = if queued { state.queue.backlog(within) } else { 0 };
+        let backlog = if queued { meter.backlog.iter().sum() } else { 0 };
         let depth = meter.bucket().depth_of(meter.held()).units(&kind);
         let usual = meter.demand.largest().saturating_add(recent / 10);
         let reserve = match recent {
@@ -344,13 +351,17 @@ impl Node {
         // more.
         let lean = if counted { Share::ZERO } else { demand.scale(1, 16) };
         let demand = if units > reserve && backlog == 0 { demand - lean } else { demand + lean };
+        let demand = if recent == 0 && backlog == 0 && !counted { Share::ZERO } else { demand };
         Row {
             used: meter.used.of(&self.replica),
             level: units,
             base: meter.base(),
             held: meter.held(),
             free: meter.free(),
-            demand: if recent == 0 && backlog == 0 && !counted { Share::ZERO } else { demand },
+            demand,
+            classes: meter.split(demand, now),
+            weights,
+            class: class as u8,
             waiting: if queued { head.max(refused).max(kept) } else { refused.max(kept) },
             need: backlog.saturating_sub(units).min(meter.bucket().room().units(&kind)),
             spare: if state.queue.is_empty() && refused == 0 && !counted {
@@ -362,6 +373,15 @@ impl Node {
             tag: meter.tag,
             turn_end: meter.turn_end,
         }
+    }
+
+    /// What the claims of each class of a pool weigh: this node's weight for each agent of weight one that waits.
+    fn weights(&self, pool: usize) -> [u32; CLASSES] {
+        let weigh = |agents: u64| {
+            let agents = if agents == 0 { u64::from(WEIGHT_DEFAULT) } else { agents };
+            u32::try_from(agents.saturating_mul(u64::from(self.config.weight))).unwrap_or(u32::MAX).min(WEIGHT_MAX)
+        };
+        self.pools[pool].queue.weights().map(weigh)
     }
 
     /// Puts a row on the page if it says something new enough. Urgent news is told at once to those whom it concerns (to
@@ -473,9 +493,10 @@ impl Node {
         let lot = if row.waiting > 0 { meter.bucket().lot(row.waiting) } else { Share::ZERO };
         Claim {
             node,
-            weight: row.weight.clamp(1, 16),
-            demand: row.demand,
+            weights: row.weights.map(|weight| weight.clamp(1, WEIGHT_MAX)),
+            demand: row.by_class(),
             lot,
+            class: usize::from(row.class).min(CLASSES - 1),
             tag: row.tag,
             turn_end: row.turn_end,
             quantum: self.quantum(place, row, TURN_MIN),

@@ -227,8 +227,7 @@ impl Node {
         let state = &self.pools[pool];
         let ready = meters
             .iter()
-            .enumerate()
-            .map(|(place, meter)| meter.bucket().ready_at(state.queue.backlog(place).saturating_add(1)));
+            .map(|meter| meter.bucket().ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)));
         PoolView {
             pool: state.pool.clone(),
             waiting: state.queue.len(),
@@ -333,7 +332,7 @@ impl Node {
     }
 
     /// The newest rows of members with a link.
-    fn rows(&self, place: usize) -> impl Iterator<Item = (NodeId, Row)> + '_ {
+    pub(super) fn rows(&self, place: usize) -> impl Iterator<Item = (NodeId, Row)> + '_ {
         let key = Key::Row(self.meters[place].fingerprint);
         self.linked().filter_map(move |peer| match self.pages.get(&peer.node)?.get(&key)? {
             Value::Row(row) => Some((peer.node, *row)),

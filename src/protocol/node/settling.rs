@@ -1,0 +1,148 @@
+//! Permits: what was really used, said after the call; and those of which nothing is said.
+
+use super::Node;
+use crate::protocol::agents::AgentIndex;
+use crate::protocol::limit::{Cost, Kind};
+use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement};
+use crate::protocol::time::Instant;
+
+use thiserror::Error;
+
+/// How a permit was settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settling {
+    /// How it ended: as asked for now, or otherwise before.
+    pub how: How,
+    /// It had ended before, and this is what came of it then.
+    pub repeated: bool,
+    /// What came back, and what was used beyond what was reserved.
+    pub settlement: Settlement,
+}
+
+/// Why a permit could not be settled. Nothing was changed; what it reserved counts as used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SettleError {
+    /// Its time was over.
+    #[error("its time to live was over before; what it reserved counts as used. Ask for a longer ttl_ms")]
+    Expired,
+    /// It ended so long ago that nobody remembers how.
+    #[error("it has ended, too long ago to tell how")]
+    Forgotten,
+    /// The node was restarted since; what it reserved counts as used.
+    #[error("this node was restarted since; what the permit reserved counts as used")]
+    Former,
+    /// This node never issued it.
+    #[error("this node never issued it")]
+    Unknown,
+}
+
+impl Node {
+    /// Tells what a call really used, by limit or unit; of limits that are not named, as reserved. What was reserved beyond
+    /// it is free at once; what was used beyond what was reserved is paid before the next admission.
+    ///
+    /// # Errors
+    /// If the permit cannot be settled any more. Saying it again changes nothing and gives the same answer.
+    pub fn commit(&mut self, id: PermitId, used: &Cost, now: Instant) -> Result<Settling, SettleError> {
+        self.settle(id, How::Committed, |limit, reserved| used.said(limit).unwrap_or(reserved), now)
+    }
+
+    /// Tells that a call used nothing.
+    ///
+    /// # Errors
+    /// If the permit cannot be settled any more. Saying it again changes nothing and gives the same answer.
+    pub fn release(&mut self, id: PermitId, now: Instant) -> Result<Settling, SettleError> {
+        self.settle(id, How::Released, |_, _| 0, now)
+    }
+
+    /// The connection that a permit is bound to is gone: what it reserved counts as used, but its slots are free.
+    pub fn close(&mut self, id: PermitId, now: Instant) {
+        // Whoever has settled it before has nothing to settle now.
+        let _ = self.settle(id, How::Closed, |_, reserved| reserved, now);
+    }
+
+    fn settle(
+        &mut self,
+        id: PermitId,
+        how: How,
+        used: impl Fn(&crate::protocol::limit::Limit, u64) -> u64,
+        now: Instant,
+    ) -> Result<Settling, SettleError> {
+        self.expire(now);
+        let permit = match self.permits.settle(id, how, now) {
+            Settled::Now(permit) => permit,
+            Settled::Late(permit) => {
+                self.permit_ended(&permit);
+                self.finish(now);
+                return Err(SettleError::Expired);
+            }
+            Settled::Already { how: How::Expired, .. } => return Err(SettleError::Expired),
+            Settled::Already { how, settlement } => return Ok(Settling { how, repeated: true, settlement }),
+            Settled::Forgotten => return Err(SettleError::Forgotten),
+            Settled::Former => return Err(SettleError::Former),
+            Settled::Unknown => return Err(SettleError::Unknown),
+        };
+        let mut settlement = Settlement::default();
+        for place in self.limits_of(&permit) {
+            let reserved = permit.taken.iter().find(|taken| taken.meter as usize == place);
+            let reserved = reserved.map_or(0, |taken| taken.units);
+            let meter = &mut self.meters[place];
+            if matches!(meter.limit.kind, Kind::Concurrency(_)) {
+                continue;
+            }
+            meter.refill(now);
+            let used = used(&meter.limit, reserved);
+            if used < reserved {
+                meter.refund(reserved - used, permit.since);
+                settlement.corrections.push(Correction::Refund { meter: place as u32, units: reserved - used });
+            } else if used > reserved {
+                meter.take(used - reserved, self.replica, self.config.weight);
+                settlement.corrections.push(Correction::Debt { meter: place as u32, units: used - reserved });
+            }
+        }
+        self.permit_ended(&permit);
+        self.permits.remember(id, settlement.clone());
+        self.stale = true;
+        self.finish(now);
+        Ok(Settling { how, repeated: false, settlement })
+    }
+
+    /// The limits of all pools that the permit passed.
+    fn limits_of(&self, permit: &Permit) -> impl Iterator<Item = usize> + use<> {
+        let taken = permit.taken.iter().map(|taken| self.pool_of(taken.meter as usize).0);
+        let mut pools: Vec<usize> = taken.chain([permit.pool as usize]).collect();
+        pools.sort_unstable();
+        pools.dedup();
+        let limits = |pool: usize| {
+            let state = &self.pools[pool];
+            state.first..state.first + state.pool.limits().len()
+        };
+        pools.into_iter().map(limits).collect::<Vec<_>>().into_iter().flatten()
+    }
+
+    /// Ends the permits whose time is over.
+    pub(super) fn expire_permits(&mut self, now: Instant) {
+        while let Some((_, permit)) = self.permits.expire(now) {
+            self.permit_ended(&permit);
+        }
+    }
+
+    /// A permit is out no longer: its slots are free.
+    pub(super) fn permit_ended(&mut self, permit: &Permit) {
+        let mut slots = false;
+        for taken in &permit.taken {
+            let meter = &mut self.meters[taken.meter as usize];
+            if matches!(meter.limit.kind, Kind::Concurrency(_)) {
+                meter.refund(taken.units, permit.since);
+                slots = true;
+            }
+        }
+        self.slots_out -= usize::from(slots);
+        self.stale |= slots;
+        self.agents.let_go(AgentIndex(permit.agent));
+    }
+
+    /// When the first permit ends that holds a slot; the others may end a little later.
+    pub(super) fn next_permit_expiry(&self) -> Option<Instant> {
+        if self.slots_out > 0 { self.permits.next_expiry() } else { None }
+    }
+}
