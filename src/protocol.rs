@@ -4,6 +4,7 @@
 //! messages are handed in.
 
 pub mod bucket;
+pub mod calendar;
 pub mod counter;
 pub mod demand;
 pub mod gossip;

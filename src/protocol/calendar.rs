@@ -1,0 +1,534 @@
+//! Calendar limits: at most so many units in each minute, hour, day or month of a time zone.
+//!
+//! A period is a stretch of *instants*, never a local label, so a local hour that the autumn repeats is two periods and
+//! a day of 23 or 25 hours is one. Periods are the gaps between starts:
+//!
+//! - a day or month starts at the first instant at which local clocks read its first midnight, or jump over it;
+//! - a minute or hour starts at every instant at which they read it in full (`:00`), or jump forward over that.
+//!
+//! The difference is what a clock that goes back past a start does: it begins an hour again, and never a day.
+//!
+//! Periods tile time: [`Calendar::next_start`] is a function of the instant alone that gives a later instant and never
+//! passes a start by, and a period is from one start to the next. Two nodes with the same zone data therefore name
+//! the same periods by the same numbers. The zone data is compiled in for that reason.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::civil::Date;
+use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
+use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::limit::{AMOUNT_MAX, LimitError};
+
+/// A limit of at most `amount` units in each period of a calendar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    amount: u64,
+    every: Every,
+    zone: Zone,
+}
+
+impl Calendar {
+    /// At most `amount` units in each `every` of `zone`.
+    ///
+    /// # Errors
+    /// [`LimitError::Amount`] if the amount is outside 1 to [`AMOUNT_MAX`].
+    pub fn new(amount: u64, every: Every, zone: Zone) -> Result<Self, LimitError> {
+        if !(1..=AMOUNT_MAX).contains(&amount) {
+            return Err(LimitError::Amount(amount));
+        }
+        Ok(Self { amount, every, zone })
+    }
+
+    /// Units in each period, however long it is.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Which periods.
+    pub fn every(&self) -> Every {
+        self.every
+    }
+
+    /// Whose midnights and full hours.
+    pub fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    /// Units a second over a period of nominal length.
+    pub fn per_second(&self) -> f64 {
+        self.amount as f64 / self.every.nominal().as_secs_f64()
+    }
+
+    /// The period that `at` lies in.
+    ///
+    /// This does zone arithmetic: keep the period, and ask again when it no longer [contains](Period::contains) the time.
+    /// At the ends of what [`UnixNanos`] can say (1677 and 2262) `start` and `end` saturate.
+    pub fn period_at(&self, at: UnixNanos) -> Period {
+        let second = at.0.div_euclid(NANOS);
+        // No period is as long as two nominal ones: after a change of offset the next start is at most one away.
+        let mut start = self.next_start(second - 2 * self.every.longest());
+        let mut end = self.next_start(start);
+        while end <= second {
+            start = end;
+            end = self.next_start(start);
+        }
+        let nanos = |second: i64| UnixNanos(second.saturating_mul(NANOS));
+        Period { number: start, start: nanos(start), end: nanos(end) }
+    }
+
+    /// The first start after `second`. Starts, like all offsets from UTC, are whole seconds.
+    fn next_start(&self, second: i64) -> i64 {
+        match self.every {
+            Every::Minute | Every::Hour => self.zone.next_full(self.every.longest(), second),
+            Every::Day => self.zone.next_first(second, |date| date, |day| day + 1.day()),
+            Every::Month => self.zone.next_first(second, Date::first_of_month, |month| month + 1.month()),
+        }
+    }
+}
+
+/// One period of a calendar: from `start` to just before `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Period {
+    /// Its start in seconds since 1970: later periods have greater numbers, and all nodes the same.
+    pub number: i64,
+    /// Its first instant.
+    pub start: UnixNanos,
+    /// The first instant of the next period.
+    pub end: UnixNanos,
+}
+
+impl Period {
+    /// Whether `at` lies in it.
+    pub fn contains(&self, at: UnixNanos) -> bool {
+        self.start <= at && at < self.end
+    }
+}
+
+/// Wall time: nanoseconds of UTC since 1970, good from 1677 to 2262.
+///
+/// Leap seconds are not counted, as in POSIX.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UnixNanos(pub i64);
+
+impl fmt::Display for UnixNanos {
+    /// As RFC 3339 in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = Timestamp::from_nanosecond(self.0.into());
+        time.expect("BUG! jiff's years are -9999 to 9999").fmt(f)
+    }
+}
+
+const NANOS: i64 = 1_000_000_000;
+
+/// How often a calendar limit starts anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Every {
+    /// At full minutes.
+    Minute,
+    /// At full hours of local time, which in some zones are not those of UTC.
+    Hour,
+    /// At midnight.
+    Day,
+    /// At midnight before the first.
+    Month,
+}
+
+impl Every {
+    /// Its usual length; a month's is a twelfth of the mean Gregorian year, 30.436875 days.
+    pub fn nominal(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Month => 2_629_746,
+        })
+    }
+
+    /// The longest without a change of offset, in seconds.
+    fn longest(self) -> i64 {
+        match self {
+            Self::Month => 31 * 86_400,
+            shorter => shorter.nominal().as_secs() as i64,
+        }
+    }
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+        })
+    }
+}
+
+impl FromStr for Every {
+    type Err = EveryError;
+
+    fn from_str(text: &str) -> Result<Self, EveryError> {
+        let all = [Self::Minute, Self::Hour, Self::Day, Self::Month];
+        all.into_iter().find(|every| every.to_string() == text).ok_or_else(|| EveryError(text.to_owned()))
+    }
+}
+
+/// Not a calendar's period.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is not a calendar period: use minute, hour, day or month")]
+pub struct EveryError(String);
+
+/// A time zone by its IANA name, from the database that is compiled in. Cheap to clone.
+///
+/// Zones are equal when their names are: two names of the same zone differ, as their rules may with newer data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Zone(TimeZone);
+
+impl Zone {
+    /// The zone of that name, for example `Europe/Berlin`; upper and lower case are the same.
+    ///
+    /// # Errors
+    /// If the database has no such zone.
+    pub fn new(name: &str) -> Result<Self, ZoneError> {
+        let database = TimeZoneDatabase::bundled();
+        match database.get(name) {
+            // jiff knows `Etc/Unknown` as a stand-in for UTC; it has no name of its own.
+            Ok(zone) if zone.iana_name().is_some() => Ok(Self(zone)),
+            _ => Err(ZoneError { name: name.to_owned(), nearest: nearest(name, &database) }),
+        }
+    }
+
+    /// Coordinated universal time.
+    pub fn utc() -> Self {
+        Self(TimeZone::UTC)
+    }
+
+    /// Its name as the database spells it.
+    pub fn name(&self) -> &str {
+        self.0.iana_name().expect("BUG! a zone without a name was let in")
+    }
+
+    /// The first second after `second` at which local clocks read a whole number of `unit` (seconds), or jump forward
+    /// over one.
+    fn next_full(&self, unit: i64, mut second: i64) -> i64 {
+        loop {
+            let full = second + unit - (second + self.offset(second)).rem_euclid(unit);
+            match self.next_transition(second) {
+                Some(transition) if transition <= full => {
+                    let (before, after) =
+                        (transition - 1 + self.offset(transition - 1), transition + self.offset(transition));
+                    if after.rem_euclid(unit) == 0 || after.div_euclid(unit) > before.div_euclid(unit) {
+                        return transition;
+                    }
+                    second = transition;
+                }
+                _ => return full,
+            }
+        }
+    }
+
+    /// The first second after `second` at which a run of days begins: the run of a day begins with the date `first`
+    /// makes of it, the one after that with what `next` makes of that.
+    fn next_first(&self, second: i64, first: fn(Date) -> Date, next: fn(Date) -> Date) -> i64 {
+        let mut date = first(self.0.to_datetime(timestamp(second)).date());
+        // More than once where clocks went back past midnight, to the day before, or a day was left out.
+        loop {
+            let start = self.first_second(date);
+            if start > second {
+                return start;
+            }
+            date = next(date);
+        }
+    }
+
+    /// The first second at which local clocks read `date`'s midnight, or jump over it.
+    fn first_second(&self, date: Date) -> i64 {
+        let midnight = date.at(0, 0, 0, 0);
+        let read_with = |offset: jiff::tz::Offset| {
+            offset.to_timestamp(midnight).expect("BUG! jiff's years are -9999 to 9999").as_second()
+        };
+        match self.0.to_ambiguous_timestamp(midnight).offset() {
+            AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+                read_with(offset)
+            }
+            // Read with the later, greater offset, midnight is shortly before the jump.
+            AmbiguousOffset::Gap { before, after } => {
+                self.next_transition(read_with(after)).unwrap_or_else(|| read_with(before))
+            }
+        }
+    }
+
+    /// The first second after `second` that has another offset, or another name for it.
+    fn next_transition(&self, second: i64) -> Option<i64> {
+        self.0.following(timestamp(second)).next().map(|transition| transition.timestamp().as_second())
+    }
+
+    /// Seconds that local clocks are ahead of UTC.
+    fn offset(&self, second: i64) -> i64 {
+        self.0.to_offset(timestamp(second)).seconds().into()
+    }
+}
+
+fn timestamp(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("BUG! jiff's years are -9999 to 9999")
+}
+
+impl PartialEq for Zone {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Zone {}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Zone {
+    type Err = ZoneError;
+
+    fn from_str(name: &str) -> Result<Self, ZoneError> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<String> for Zone {
+    type Error = ZoneError;
+
+    fn try_from(name: String) -> Result<Self, ZoneError> {
+        Self::new(&name)
+    }
+}
+
+impl From<Zone> for String {
+    fn from(zone: Zone) -> Self {
+        zone.name().to_owned()
+    }
+}
+
+/// A name that the time zone database does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("no time zone {name:?}: {}", advice(self.nearest.as_deref()))]
+pub struct ZoneError {
+    name: String,
+    nearest: Option<String>,
+}
+
+impl ZoneError {
+    /// A zone that was perhaps meant.
+    pub fn nearest(&self) -> Option<&str> {
+        self.nearest.as_deref()
+    }
+}
+
+fn advice(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(name) => format!("did you mean {name:?}?"),
+        None => "use an IANA name, such as \"Europe/Berlin\" or \"UTC\"".to_owned(),
+    }
+}
+
+/// Longer names are not compared with others. The longest zone name has 32 bytes.
+const COMPARED_MAX: usize = 64;
+
+/// The zone with the fewest letters changed, in its whole name or its city: at most one in four.
+fn nearest(name: &str, database: &TimeZoneDatabase) -> Option<String> {
+    if name.len() > COMPARED_MAX {
+        return None;
+    }
+    let wanted = name.to_lowercase().replace(' ', "_");
+    let distance = |zone: &str| {
+        let zone = zone.to_lowercase();
+        let city = zone.rsplit('/').next().unwrap_or(&zone);
+        strsim::damerau_levenshtein(&wanted, &zone).min(strsim::damerau_levenshtein(&wanted, city))
+    };
+    let zones = database.available().map(|zone| (distance(zone.as_str()), zone.as_str().to_owned()));
+    zones.min().filter(|(changed, _)| *changed <= wanted.len() / 4).map(|(_, zone)| zone)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NASTY: [&str; 10] = [
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "America/Sao_Paulo",
+        "Africa/Cairo",
+        "Australia/Lord_Howe",
+        "Asia/Kathmandu",
+        "Pacific/Apia",
+        "America/St_Johns",
+        "America/Havana",
+    ];
+    const EVERY: [Every; 4] = [Every::Minute, Every::Hour, Every::Day, Every::Month];
+
+    fn unix(text: &str) -> UnixNanos {
+        let time: Timestamp = text.parse().unwrap();
+        UnixNanos(time.as_nanosecond() as i64)
+    }
+
+    fn calendar(every: Every, zone: &str) -> Calendar {
+        Calendar::new(1, every, Zone::new(zone).unwrap()).unwrap()
+    }
+
+    /// Checks that consecutive periods begin at these local times.
+    fn starts(every: Every, zone: &str, expected: &[&str]) {
+        let calendar = calendar(every, zone);
+        let mut period = calendar.period_at(unix(expected[0]));
+        for start in expected {
+            assert_eq!(period.start, unix(start), "{every} in {zone}: {} is not {start}", period.start);
+            period = calendar.period_at(period.end);
+        }
+    }
+
+    #[test]
+    fn days_and_months_start_with_the_first_instant_of_their_first_day() {
+        use Every::{Day, Month};
+        starts(Day, "UTC", &["2024-02-28T00:00Z", "2024-02-29T00:00Z", "2024-03-01T00:00Z"]);
+        starts(Month, "UTC", &["2024-01-01T00:00Z", "2024-02-01T00:00Z", "2024-03-01T00:00Z"]);
+        // 23 and 25 hours.
+        starts(Day, "Europe/Berlin", &["2024-03-31T00:00+01", "2024-04-01T00:00+02"]);
+        starts(Day, "Europe/Berlin", &["2024-10-27T00:00+02", "2024-10-28T00:00+01"]);
+        starts(Month, "Europe/Berlin", &["2024-10-01T00:00+02", "2024-11-01T00:00+01"]);
+        starts(Day, "Asia/Kathmandu", &["2024-05-01T00:00+05:45", "2024-05-02T00:00+05:45"]);
+        // No midnight: clocks went from 00:00 to 01:00.
+        starts(
+            Day,
+            "America/Sao_Paulo",
+            &["2018-11-03T00:00-03", "2018-11-04T01:00-02", "2018-11-05T00:00-02"],
+        );
+        starts(Day, "Africa/Cairo", &["2024-04-25T00:00+02", "2024-04-26T01:00+03", "2024-04-27T00:00+03"]);
+        // Clocks went from 24:00 back to 23:00 of the same day.
+        starts(
+            Day,
+            "America/Sao_Paulo",
+            &["2018-02-17T00:00-02", "2018-02-18T00:00-03", "2018-02-19T00:00-03"],
+        );
+        // Midnight twice, of the same day and after a minute of it.
+        starts(Day, "America/Havana", &["2024-11-03T00:00-04", "2024-11-04T00:00-05"]);
+        starts(
+            Day,
+            "America/St_Johns",
+            &["2010-11-06T00:00-02:30", "2010-11-07T00:00-02:30", "2010-11-08T00:00-03:30"],
+        );
+        // A day that was left out.
+        starts(Day, "Pacific/Apia", &["2011-12-29T00:00-10", "2011-12-31T00:00+14", "2012-01-01T00:00+14"]);
+        starts(Month, "Pacific/Apia", &["2011-12-01T00:00-10", "2012-01-01T00:00+14"]);
+        // A midnight inside a jump, from 23:30 to 00:30, is passed when the clocks jump.
+        starts(
+            Day,
+            "America/Toronto",
+            &["1919-03-30T00:00-05", "1919-03-31T00:30-04", "1919-04-01T00:00-04"],
+        );
+    }
+
+    #[test]
+    fn hours_start_where_local_clocks_read_a_full_hour() {
+        use Every::{Hour, Minute};
+        starts(Hour, "Asia/Kathmandu", &["2024-05-01T00:15Z", "2024-05-01T01:15Z"]);
+        starts(Minute, "Asia/Kathmandu", &["2024-05-01T00:15Z", "2024-05-01T00:16Z"]);
+        // An hour left out and an hour repeated.
+        starts(Hour, "Europe/Berlin", &["2024-03-31T01:00+01", "2024-03-31T03:00+02", "2024-03-31T04:00+02"]);
+        starts(
+            Hour,
+            "Europe/Berlin",
+            &["2024-10-27T01:00+02", "2024-10-27T02:00+02", "2024-10-27T02:00+01", "2024-10-27T03:00+01"],
+        );
+        // Half an hour left out: 02:00 is jumped over. Half an hour repeated: it reads no full hour and stays with the one before.
+        starts(
+            Hour,
+            "Australia/Lord_Howe",
+            &["2024-10-06T01:00+10:30", "2024-10-06T02:30+11", "2024-10-06T03:00+11"],
+        );
+        starts(
+            Hour,
+            "Australia/Lord_Howe",
+            &["2024-04-07T01:00+11", "2024-04-07T02:00+10:30", "2024-04-07T03:00+10:30"],
+        );
+        // From 00:01 to 01:01, and from 00:01 back to 23:01.
+        starts(
+            Hour,
+            "America/St_Johns",
+            &["2010-03-14T00:00-03:30", "2010-03-14T01:01-02:30", "2010-03-14T02:00-02:30"],
+        );
+        starts(
+            Hour,
+            "America/St_Johns",
+            &["2010-11-07T00:00-02:30", "2010-11-07T00:00-03:30", "2010-11-07T01:00-03:30"],
+        );
+    }
+
+    #[test]
+    fn the_ends_of_time_saturate() {
+        for (zone, every) in NASTY.into_iter().flat_map(|zone| EVERY.map(|every| (zone, every))) {
+            let calendar = calendar(every, zone);
+            assert_eq!(calendar.period_at(UnixNanos(i64::MIN)).start, UnixNanos(i64::MIN));
+            assert_eq!(calendar.period_at(UnixNanos(i64::MAX)).end, UnixNanos(i64::MAX));
+        }
+    }
+
+    #[test]
+    fn zones_are_known_by_name_and_a_near_miss_is_named() {
+        assert_eq!(Zone::new("europe/berlin").unwrap().name(), "Europe/Berlin");
+        assert_eq!(Zone::new("UTC").unwrap(), Zone::utc());
+        assert_ne!(Zone::new("Etc/UTC").unwrap(), Zone::utc());
+        let nearest = |name| Zone::new(name).unwrap_err().nearest().map(str::to_owned);
+        assert_eq!(nearest("Europe/Berln").as_deref(), Some("Europe/Berlin"));
+        assert_eq!(nearest("new york").as_deref(), Some("America/New_York"));
+        assert_eq!(nearest("PST"), None);
+        assert_eq!(nearest("Etc/Unknown"), None);
+        assert_eq!(nearest(&"x".repeat(1 << 20)), None);
+        let error = Zone::new("Berlin").unwrap_err().to_string();
+        assert_eq!(error, "no time zone \"Berlin\": did you mean \"Europe/Berlin\"?");
+    }
+
+    #[test]
+    fn words_and_numbers_are_checked() {
+        for every in EVERY {
+            assert_eq!(every.to_string().parse(), Ok(every));
+        }
+        assert_eq!("week".parse::<Every>(), Err(EveryError("week".to_owned())));
+        assert_eq!(Calendar::new(0, Every::Day, Zone::utc()), Err(LimitError::Amount(0)));
+        let daily = Calendar::new(86_400, Every::Day, Zone::utc()).unwrap();
+        assert!((daily.per_second() - 1.0).abs() < 1e-9);
+        assert_eq!(unix("2024-02-29T12:00:00.5Z").to_string(), "2024-02-29T12:00:00.5Z");
+    }
+
+    proptest! {
+        #[test]
+        fn periods_contain_their_instants_and_tile_time(
+            // From 1990 to 2100, half of the time within some hours of a transition.
+            second in 631_152_000_i64..4_102_444_800, near in proptest::option::of(-100_000_i64..100_000), nanos in 0..NANOS,
+            zone in proptest::sample::select(&NASTY), every in proptest::sample::select(&EVERY),
+        ) {
+            let calendar = calendar(every, zone);
+            let second = match near {
+                Some(away) => calendar.zone.next_transition(second).unwrap_or(second) + away,
+                None => second,
+            };
+            let at = UnixNanos(second * NANOS + nanos);
+            let period = calendar.period_at(at);
+            prop_assert!(period.contains(at));
+            prop_assert_eq!(calendar.period_at(period.start), period);
+            prop_assert_eq!(calendar.period_at(UnixNanos(period.end.0 - 1)), period);
+            let next = calendar.period_at(period.end);
+            prop_assert_eq!(next.start, period.end);
+            prop_assert!(next.number > period.number);
+            prop_assert_eq!(period.number * NANOS, period.start.0);
+        }
+    }
+}
