@@ -8,9 +8,10 @@
 //!
 //! The difference is what a clock that goes back past a start does: it begins an hour again, and never a day.
 //!
-//! Periods tile time: [`Calendar::next_start`] is a function of the instant alone that gives a later instant and never
-//! passes a start by, and a period is from one start to the next. Two nodes with the same zone data therefore name
-//! the same periods by the same numbers. The zone data is compiled in for that reason.
+//! Periods tile time: what is computed is the first start after an instant, and a period is from the last start that
+//! is not after the instant to the next. So the instants between two starts give the same period, whichever is asked
+//! for, and the period's end gives the next. Nodes with the same zone data name the same periods by the same numbers;
+//! the zone data is compiled in for that reason.
 
 mod zone;
 
@@ -69,8 +70,8 @@ impl Calendar {
 
     /// The period that `at` lies in.
     ///
-    /// This does zone arithmetic: keep the period, and ask again when it no longer [contains](Period::contains) the time.
-    /// At the ends of what [`UnixNanos`] can say (1677 and 2262) `start` and `end` saturate.
+    /// This does zone arithmetic: keep the period, and ask again when it no longer [contains](Period::contains) the
+    /// time. At the ends of what [`UnixNanos`] can say (1677 and 2262) `start` and `end` saturate.
     pub fn period_at(&self, at: UnixNanos) -> Period {
         let second = at.0.div_euclid(NANOS);
         // No period is as long as two nominal ones: after a change of offset the next start is at most one away.
@@ -279,7 +280,8 @@ mod tests {
             "Europe/Berlin",
             &["2024-10-27T01:00+02", "2024-10-27T02:00+02", "2024-10-27T02:00+01", "2024-10-27T03:00+01"],
         );
-        // Half an hour left out: 02:00 is jumped over. Half an hour repeated: it reads no full hour and stays with the one before.
+        // Half an hour left out: 02:00 is jumped over. Half an hour repeated: it reads no full hour and stays with the
+        // one before.
         starts(
             Hour,
             "Australia/Lord_Howe",
@@ -328,8 +330,8 @@ mod tests {
         #[test]
         fn periods_contain_their_instants_and_tile_time(
             // From 1990 to 2100, half of the time within some hours of a transition.
-            second in 631_152_000_i64..4_102_444_800, near in proptest::option::of(-100_000_i64..100_000), nanos in 0..NANOS,
-            zone in proptest::sample::select(&NASTY), every in proptest::sample::select(&EVERY),
+            second in 631_152_000_i64..4_102_444_800, near in proptest::option::of(-100_000_i64..100_000),
+            nanos in 0..NANOS, zone in proptest::sample::select(&NASTY), every in proptest::sample::select(&EVERY),
         ) {
             let calendar = calendar(every, zone);
             let second = match near {
