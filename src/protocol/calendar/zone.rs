@@ -199,4 +199,18 @@ mod tests {
         let error = Zone::new("Berlin").unwrap_err().to_string();
         assert_eq!(error, "no time zone \"Berlin\": did you mean \"Europe/Berlin\"?");
     }
+
+    #[test]
+    fn zones_travel_by_name_and_unknown_ones_are_refused() {
+        let config = bincode::config::standard();
+        let decode = |name: &str| {
+            let bytes = bincode::serde::encode_to_vec(name, config).unwrap();
+            bincode::serde::decode_from_slice::<Zone, _>(&bytes, config).map(|(zone, _)| zone)
+        };
+        let zone = Zone::new("Europe/Berlin").unwrap();
+        let as_name = bincode::serde::encode_to_vec("Europe/Berlin", config).unwrap();
+        assert_eq!(bincode::serde::encode_to_vec(&zone, config).unwrap(), as_name);
+        assert_eq!(decode("Europe/Berlin").unwrap(), zone);
+        assert!(decode("Europe/Nowhere").is_err());
+    }
 }
