@@ -23,3 +23,4 @@ pub mod record;
 pub mod share;
 pub mod target;
 pub mod time;
+pub mod wall;
