@@ -17,7 +17,7 @@ pub const MESSAGE_MAX: usize = 64 * 1024;
 pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
-pub const MESSAGE_VERSION: u8 = 2;
+pub const MESSAGE_VERSION: u8 = 3;
 /// The version of saved states that this program reads and writes.
 pub const SAVED_VERSION: u8 = 1;
 
@@ -119,6 +119,7 @@ mod tests {
             ledger: Some(LedgerId(NodeId([3; 32]))),
             join: true,
             clock: Instant::from_nanos(1 << 40),
+            wall: None,
             echo: None,
             silence_ms: 1_000,
             digest: Digest::Hash(9),
@@ -145,7 +146,7 @@ mod tests {
         let bytes = encode_message(&message()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let author = "03".repeat(32);
-        assert_eq!(hex, format!("020701{author}01fd000000000001000000fbe80301090500000000"));
+        assert_eq!(hex, format!("030701{author}01fd00000000000100000000fbe80301090500000000"));
     }
 
     #[test]

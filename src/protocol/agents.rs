@@ -124,6 +124,13 @@ struct Record {
     cost: u64,
 }
 
+impl Default for Agents {
+    /// Nobody yet, and no rules.
+    fn default() -> Self {
+        Self::new(Vec::new()).expect("BUG! no rule is a wrong rule")
+    }
+}
+
 impl Agents {
     /// Nobody yet. Of the rules, the first that matches a name holds.
     ///
@@ -140,7 +147,7 @@ impl Agents {
     /// cut off. Unless it is [held](Self::hold), it is good until the next name comes. Allocates nothing for
     /// a known name.
     pub fn intern(&mut self, name: &str) -> AgentIndex {
-        let name = &name[..name.floor_char_boundary(NAME_MAX)];
+        let name = cut(name);
         if let Some(index) = self.names.get(name).copied() {
             if self.agents[place(index)].held == 0 {
                 self.idle.push(index.0);
@@ -238,22 +245,22 @@ impl Agents {
     /// pool).
     pub fn top(&self, pool: usize, n: usize, now: Instant) -> Vec<TopAgent<'_>> {
         let records = self.records.get(pool).into_iter().flatten();
-        let mut top: Vec<_> = records
-            .map(|(index, record)| TopAgent {
-                name: self.name(*index),
-                share: record.usage.share(now),
-                admitted: record.admitted,
-                cost: record.cost,
-            })
-            .collect();
-        let rank = |agent: &TopAgent<'_>| (Reverse(agent.share), Reverse(agent.cost));
-        let order = |a: &TopAgent<'_>, b: &TopAgent<'_>| rank(a).cmp(&rank(b)).then(a.name.cmp(b.name));
+        let rank = |(index, record): (&AgentIndex, &Record)| {
+            (Reverse(record.usage.share(now)), Reverse(record.cost), *index, record.admitted)
+        };
+        let mut top: Vec<_> = records.map(rank).collect();
         if n < top.len() {
-            top.select_nth_unstable_by(n, order);
+            top.select_nth_unstable(n);
             top.truncate(n);
         }
-        top.sort_unstable_by(order);
-        top
+        top.sort_unstable();
+        let line = |(Reverse(share), Reverse(cost), index, admitted)| TopAgent {
+            name: self.name(index),
+            share,
+            admitted,
+            cost,
+        };
+        top.into_iter().map(line).collect()
     }
 
     fn usage(&self, index: AgentIndex, pool: usize) -> Usage {
@@ -270,6 +277,11 @@ impl Agents {
             records.remove(&index);
         }
     }
+}
+
+fn cut(name: &str) -> &str {
+    let end = (0..=name.len().min(NAME_MAX)).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
 }
 
 fn place(index: AgentIndex) -> usize {

@@ -93,6 +93,14 @@ impl Bucket {
         }
     }
 
+    /// Whether more was spent than there was, and has not come back since.
+    pub fn in_debt(&self) -> bool {
+        match self {
+            Self::Leaky(bucket) => bucket.in_debt(),
+            Self::Counted(bucket) => bucket.in_debt(),
+        }
+    }
+
     /// The share of its own that it can part with: none while it is in debt; only what is wholly unspent where units come
     /// back to the share that they were spent from.
     pub fn movable(&self) -> Share {

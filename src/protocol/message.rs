@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::calendar::UnixNanos;
 use super::gossip::{Delta, Summary};
 use super::id::{Incarnation, LedgerId};
 use super::lease::{Grant, Return};
@@ -20,6 +21,8 @@ pub struct Message {
     pub join: bool,
     /// The sender's clock at sending.
     pub clock: Instant,
+    /// What it believes wall time to be then, if it has a calendar limit.
+    pub wall: Option<UnixNanos>,
     /// The newest word from the recipient that the sender had heard.
     pub echo: Option<Echo>,
     /// The sender will say something again within so many milliseconds.

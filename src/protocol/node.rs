@@ -16,6 +16,7 @@
 //! Time is the driver's monotonic clock; a `now` that goes back counts as standing still.
 
 mod admission;
+mod calendars;
 mod exchange;
 mod membership;
 mod mesh;
@@ -53,6 +54,7 @@ use super::queue::{Queue, Ticket};
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::time::Instant;
+use super::wall::Wall;
 use peers::Peers;
 use sharing::Neighbour;
 use waiting::Waiter;
@@ -227,6 +229,10 @@ pub struct Node {
     meters: Vec<Meter>,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
+    /// What is believed of wall time, once the driver has told it.
+    wall: Option<Wall>,
+    /// When the first calendar period ends.
+    period_ends: Instant,
     agents: Agents,
     waiters: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(Instant, Ticket)>,
@@ -305,6 +311,8 @@ impl Node {
             meters,
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
+            wall: None,
+            period_ends: Instant::from_nanos(u64::MAX),
             agents: config.agents.clone(),
             waiters: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -405,7 +413,11 @@ impl Node {
             next = times.into_iter().flatten().fold(next, Instant::min);
         }
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        next = deadline.into_iter().chain(self.next_permit_expiry()).fold(next, Instant::min);
+        next = deadline
+            .into_iter()
+            .chain(self.next_permit_expiry())
+            .chain([self.period_ends])
+            .fold(next, Instant::min);
         if let Phase::Leaving(until) = self.phase {
             next = next.min(until);
         }
@@ -435,6 +447,9 @@ impl Node {
     fn expire(&mut self, now: Instant) {
         if self.next_permit_expiry().is_some_and(|at| now >= at) {
             self.expire_permits(now);
+        }
+        if now >= self.period_ends {
+            self.turn_periods(now);
         }
         if now < self.next_expiry {
             return;

@@ -199,7 +199,7 @@ impl Queue {
     /// A new request that [may pass](Self::may_pass) was admitted: its agent is charged for it, and the
     /// classes below earn.
     ///
-    /// Allocates nothing for an agent that is known from before.
+    /// Allocates nothing for an agent that the class remembers: one that waits in it or is ahead of the others.
     pub fn passed(&mut self, class: Class, agent: AgentIndex, weight: u32, cost: u64) {
         self.lanes[class.index()].agents.charge(agent, span(cost, weight));
         self.earn_below(class, cost);

@@ -63,7 +63,7 @@ const FLOOR: u64 = 32;
 /// claims. Where one does not, fractions are useless: whole-request lots take turns, those in a turn first, then the
 /// least served for its weight. A turn lasts a quantum, so that handing over costs little.
 pub fn targets(total: Share, claims: &[Claim]) -> Vec<Share> {
-    let wants: Vec<_> = claims.iter().map(Claim::wants).collect();
+    let wants: Vec<_> = claims.iter().map(|claim| claim.wants().map(|want| want.min(total))).collect();
     let fair = by_class(total, claims, &wants);
     // A lot beyond the total (the rest is out of reach) cannot be served in any way: such a claim gets its fraction.
     let lumpy = |i: usize| claims[i].waits() && claims[i].lot > fair[i] && claims[i].lot <= total;
@@ -83,11 +83,8 @@ fn by_class(total: Share, claims: &[Claim], wants: &[[Share; CLASSES]]) -> Vec<S
     let mut shares = vec![Share::ZERO; claims.len()];
     for class in (0..CLASSES).filter(|class| wanted[*class] > Share::ZERO) {
         let below: Share = wanted[class + 1..].iter().map(|want| (*want).min(total.scale(1, FLOOR))).sum();
-        let weighed: Vec<_> = claims
-            .iter()
-            .zip(wants)
-            .map(|(claim, wants)| (wants[class].min(total), claim.weights[class]))
-            .collect();
+        let weighed: Vec<_> =
+            claims.iter().zip(wants).map(|(claim, wants)| (wants[class], claim.weights[class])).collect();
         for (share, part) in shares.iter_mut().zip(max_min(left.saturating_sub(below), &weighed)) {
             *share += part;
             left -= part;

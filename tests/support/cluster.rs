@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::node::{
@@ -267,6 +268,7 @@ impl Cluster {
             policy: self.setup.policy,
             forget_after: Duration::from_secs(15),
             weight: 1,
+            agents: Agents::default(),
         };
         let start = match machine.saved.clone() {
             Some(saved) => Start::Resume(saved),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::ledger::{Gift, Ledger};
 use aquifer::protocol::limit::{Limit, Pool};
@@ -89,6 +90,7 @@ impl World<'_> {
             },
             forget_after: FORGET_AFTER,
             weight: self.scenario.weight(place),
+            agents: Agents::default(),
         };
         // A stream for each life, so that one node's restart changes nothing for the others.
         let seed = Stream::new(self.seed, Purpose::Nodes, (place as u64) << 24 | lives).seed();

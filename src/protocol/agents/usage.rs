@@ -64,8 +64,11 @@ impl Usage {
                 ticks += 1 << power;
             }
         }
-        // Rounding depends on the path: the next tick or one soon after.
-        let falls = (start + ticks + 1..).find(|tick| to_share(self.nanos_at(*tick)) <= share)?;
+        // Rounding depends on the path: it may take a tick more.
+        let mut falls = start + ticks + 1;
+        while to_share(self.nanos_at(falls)) > share {
+            falls += 1;
+        }
         Some(Instant::from_nanos(falls.saturating_mul(TICK.as_nanos() as u64)))
     }
 

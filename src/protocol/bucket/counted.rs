@@ -129,6 +129,11 @@ impl CountedBucket {
         }
     }
 
+    /// Whether more was spent than there were rights to, and has not come back since.
+    pub fn in_debt(&self) -> bool {
+        self.spent_atoms() > self.depth_of(self.share).0
+    }
+
     /// The rights of `share`.
     pub fn depth_of(&self, share: Share) -> Level {
         Level(u128::from(self.amount) * u128::from(share.0))
@@ -194,10 +199,10 @@ impl CountedBucket {
     /// the share never has them.
     pub fn ready_at(&self, units: u64) -> Option<Instant> {
         let wanted = Level(u128::from(units) * UNIT);
-        if self.level() >= wanted {
+        let left = self.depth_of(self.share).0.checked_sub(wanted.0)?;
+        if self.level() >= wanted && self.spent_atoms() <= left {
             return Some(self.at);
         }
-        let left = self.depth_of(self.share).0.checked_sub(wanted.0)?;
         match &self.spent {
             Spent::Window { own, presumed, .. } => own.falls_to_with(presumed, left),
             Spent::Calendar(periods) => periods.bounds.map(|bounds| bounds.until.max(self.at)),

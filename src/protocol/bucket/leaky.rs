@@ -117,7 +117,7 @@ impl LeakyBucket {
     /// Exact: one nanosecond earlier they are not there.
     pub fn ready_at(&self, units: u64) -> Option<Instant> {
         let wanted = atoms(units, &self.rate);
-        if self.level >= wanted {
+        if self.level >= wanted && self.debt == 0 {
             return Some(self.at);
         }
         if wanted > self.depth() {

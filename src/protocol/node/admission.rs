@@ -102,7 +102,7 @@ const REFUSED_COUNTS: Duration = Duration::from_millis(250);
 /// A request as the node sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    /// Units by meter; none of them zero.
+    /// Units by meter; zero only of limits that are in debt.
     pub needs: Needs,
     /// The pools that it passes; at least one.
     pub pools: SmallVec<[u32; 2]>,
@@ -219,7 +219,8 @@ impl Node {
             }
             for (place, limit) in state.pool.limits().iter().enumerate() {
                 let (meter, units) = ((state.first + place) as u32, item.cost.of(limit));
-                if units == 0 {
+                // A call that costs nothing of a limit pays for the debt of those before it all the same.
+                if units == 0 && !self.meters[meter as usize].bucket().in_debt() {
                     continue;
                 }
                 if let Kind::Concurrency(limit) = &limit.kind {
@@ -256,8 +257,7 @@ impl Node {
     /// Whether nobody who waits in the pool comes before this request.
     fn may_pass(&self, pool: usize, request: &Request, now: Instant) -> bool {
         let queue = &self.pools[pool].queue;
-        queue.is_empty()
-            || (queue.may_pass(request.class) && !self.agents.is_over(request.agent, pool, now))
+        queue.is_empty() || (queue.may_pass(request.class) && !self.agents.is_over(request.agent, pool, now))
     }
 
     /// Takes what is there for the request, and names it.
@@ -304,11 +304,19 @@ impl Node {
                 Kind::Rate(rate) => {
                     let ahead: u64 = meter.backlog[..=request.class.index()].iter().sum();
                     let over = ahead.saturating_add(need.units).saturating_sub(rate.burst());
-                    now + Duration::from_secs_f64((over as f64 / rate.per_second()).min(WAIT_MAX.as_secs_f64()))
+                    now + Duration::from_secs_f64(
+                        (over as f64 / rate.per_second()).min(WAIT_MAX.as_secs_f64()),
+                    )
                 }
-                Kind::Calendar(_) if meter.units() == 0 && self.rows(place).all(|(_, row)| row.level == 0) => {
+                Kind::Calendar(_)
+                    if meter.units() == 0 && self.rows(place).all(|(_, row)| row.level == 0) =>
+                {
                     // Refunds can bring something back before the period ends; nobody knows of any.
-                    meter.bucket().counted().and_then(|bucket| bucket.period()).map_or(now, |period| period.until)
+                    meter
+                        .bucket()
+                        .counted()
+                        .and_then(|bucket| bucket.period())
+                        .map_or(now, |period| period.until)
                 }
                 _ => now,
             };

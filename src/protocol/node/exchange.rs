@@ -51,6 +51,9 @@ impl Node {
     }
 
     pub(super) fn link_down(&mut self, peer: NodeId, now: Instant) {
+        if let Some(wall) = &mut self.wall {
+            wall.forget(peer);
+        }
         if self.peers.remove(&peer).is_some() && self.is_leaving(&peer) {
             self.outputs.push_back(Output::Forget(peer));
         }
@@ -98,6 +101,9 @@ impl Node {
         let to_us = message.echo.filter(|echo| echo.incarnation == self.config.incarnation);
         if message.clock > peer.clock {
             (peer.clock, peer.clock_at) = (message.clock, now);
+            if let (Some(wall), Some(theirs)) = (&mut self.wall, message.wall) {
+                wall.hear(from, theirs, peer.round_trip, now);
+            }
         }
         peer.heard_at = now;
         peer.has_ledger = message.ledger.is_some();
@@ -436,11 +442,13 @@ impl Node {
             news = Some(News { since: own.since, upto: own.upto, entries: own.entries });
         }
         peer.news_by = (peer.sent < self.pages.own_version()).then_some(now);
+        let has_calendar = self.period_ends < Instant::from_nanos(u64::MAX);
         let message = Message {
             incarnation: self.config.incarnation,
             ledger: self.ledger_id,
             join: std::mem::take(&mut peer.join) && self.phase == Phase::Joining,
             clock: now,
+            wall: self.wall.as_ref().filter(|_| has_calendar).map(|wall| wall.at(now)),
             echo,
             silence_ms: silence.as_millis() as u32,
             digest: std::mem::replace(&mut peer.digest, Digest::None),

@@ -93,7 +93,9 @@ impl Node {
             let used = used(&meter.limit, reserved);
             if used < reserved {
                 meter.refund(reserved - used, permit.since);
-                settlement.corrections.push(Correction::Refund { meter: place as u32, units: reserved - used });
+                settlement
+                    .corrections
+                    .push(Correction::Refund { meter: place as u32, units: reserved - used });
             } else if used > reserved {
                 meter.take(used - reserved, self.replica, self.config.weight);
                 settlement.corrections.push(Correction::Debt { meter: place as u32, units: used - reserved });

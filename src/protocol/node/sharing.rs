@@ -379,7 +379,9 @@ impl Node {
     fn weights(&self, pool: usize) -> [u32; CLASSES] {
         let weigh = |agents: u64| {
             let agents = if agents == 0 { u64::from(WEIGHT_DEFAULT) } else { agents };
-            u32::try_from(agents.saturating_mul(u64::from(self.config.weight))).unwrap_or(u32::MAX).min(WEIGHT_MAX)
+            u32::try_from(agents.saturating_mul(u64::from(self.config.weight)))
+                .unwrap_or(u32::MAX)
+                .min(WEIGHT_MAX)
         };
         self.pools[pool].queue.weights().map(weigh)
     }

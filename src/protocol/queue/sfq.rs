@@ -84,7 +84,13 @@ impl Account {
 
 impl Sfq {
     pub fn new() -> Self {
-        Self { time: 0, accounts: BTreeMap::new(), order: BTreeSet::new(), weight: 0, changes_until_sweep: SWEEP_MIN }
+        Self {
+            time: 0,
+            accounts: BTreeMap::new(),
+            order: BTreeSet::new(),
+            weight: 0,
+            changes_until_sweep: SWEEP_MIN,
+        }
     }
 
     /// Whether nobody waits.
