@@ -204,6 +204,10 @@ impl Keys {
 
     /// Gives back `units` of each limit that were taken for `key` and not used. What the key can hold no more is lost,
     /// as it is all for a key that is promoted or forgotten, which is full.
+    ///
+    /// What is given back counts from now on, as with a single limiter that gives back. Had it never been taken, the bucket
+    /// might have overflowed meanwhile; that is not taken off, so what is *used* in an interval can exceed the limit
+    /// by what is given back in it.
     pub fn refund(&mut self, key: KeyHash, units: &[u64], now: Instant) {
         self.advance(now);
         let Some(place) = self.find(key) else { return };
@@ -250,10 +254,12 @@ impl Keys {
         if held != self.base || !self.promoted.contains(&key) {
             return false;
         }
-        let Some(place) = self.find_or_insert(key) else { return false };
-        let (_, kept) = self.table.get_mut(place);
-        for (kept, balance) in kept.iter_mut().zip(balances) {
-            *kept = (*kept).min(*balance);
+        if balances.iter().zip(&self.virgin).any(|(balance, virgin)| balance < virgin) {
+            let Some(place) = self.find_or_insert(key) else { return false };
+            let (_, kept) = self.table.get_mut(place);
+            for (kept, balance) in kept.iter_mut().zip(balances) {
+                *kept = (*kept).min(*balance);
+            }
         }
         self.promoted.remove(&key);
         true

@@ -171,10 +171,12 @@ fn a_promoted_key_is_in_one_place_only() {
 #[test]
 fn a_key_that_cannot_be_written_down_stays_promoted() {
     let mut keys = founded(1);
-    let balances = keys.promote(KeyHash(1), at(0)).unwrap();
+    let full = keys.promote(KeyHash(1), at(0)).unwrap();
     keys.acquire(KeyHash(2), &[1], at(0));
-    assert!(!keys.demote(KeyHash(1), ONE, &balances, at(0)) && keys.is_promoted(KeyHash(1)));
-    assert!(keys.demote(KeyHash(1), ONE, &balances, at(SEC)));
+    assert!(!keys.demote(KeyHash(1), ONE, &[Balance::ZERO], at(0)) && keys.is_promoted(KeyHash(1)));
+    assert!(keys.demote(KeyHash(1), ONE, &full, at(0)), "what is full need not be written down");
+    keys.promote(KeyHash(1), at(0)).unwrap();
+    assert!(keys.demote(KeyHash(1), ONE, &[Balance::ZERO], at(SEC)));
 }
 
 #[test]
@@ -201,15 +203,26 @@ fn after_flaps(flaps: usize) -> (Balance, Balance) {
 #[test]
 fn a_key_that_missed_more_changes_than_are_kept_counts_as_empty_and_still_owes() {
     let rate = limit("requests", 10, 20).rate;
-    let half_second_of_both =
-        |changes: u64| Balance::ZERO.earn(&rate, Share(ONE.0 / 4 * 3), changes * SEC / 1_000);
+    let earned_over = |changes: u64| Balance::ZERO.earn(&rate, Share(ONE.0 / 4 * 3), changes * SEC / 1_000);
     let ten = Balance::of(10, &rate);
     let (full, owing) = after_flaps(CHANGES_MAX);
     // The first millisecond is on the whole, the others on a half and the whole by turns; nothing overflows above ten.
     assert!(full > ten.minus(Balance::of(1, &rate)) && owing < Balance::ZERO.minus(Balance::of(9, &rate)));
     let (full, owing) = after_flaps(CHANGES_MAX + 1);
-    assert_eq!(full, half_second_of_both(CHANGES_MAX as u64), "empty at the change that was lost");
-    assert_eq!(owing, Balance::ZERO.minus(ten).plus(half_second_of_both(CHANGES_MAX as u64)));
+    assert_eq!(full, earned_over(CHANGES_MAX as u64), "empty at the change that was lost");
+    assert_eq!(owing, Balance::ZERO.minus(ten).plus(earned_over(CHANGES_MAX as u64)));
+}
+
+#[test]
+fn a_key_of_the_very_moment_of_lost_changes_counts_as_empty() {
+    let mut keys = founded(10);
+    keys.acquire(KeyHash(1), &[1], at(0));
+    keys.set_base(Share::ZERO, at(0));
+    keys.set_base(ONE, at(0));
+    for change in 1..=CHANGES_MAX as u64 {
+        keys.set_base(ONE - Share(change), at(1));
+    }
+    assert_eq!(keys.promote(KeyHash(1), at(1)), keys.promote(KeyHash(2), at(1)));
 }
 
 /// One thing that happens to one key on one node.
