@@ -7,8 +7,8 @@ use crate::protocol::share::{ONE, Share};
 /// What is unspent of one limit for one key, in atoms (see [`Level`]); below zero it is a debt, which is paid from what
 /// the share earns before anything is admitted.
 ///
-/// Every step below (earning, and being cut to what a share can hold) is monotone: of two balances that take the same steps the
-/// greater stays at least as great.
+/// Every step below (earning, and being cut to what a share can hold) is monotone: of two balances that take the same
+/// steps the greater stays at least as great.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Balance(i128);
 
