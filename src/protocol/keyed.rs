@@ -1,40 +1,44 @@
 //! The limits of a keyed pool on one node: once per key, for very many keys, without a word to anybody.
 //!
-//! A node with base share `h` has `h` of every limit, so also of every key's limit. A key that was never used here needs
-//! no memory: its buckets are those of the *virgin*, which never spends and to which every change of base share is
-//! applied. A key is written down when it first spends, as a copy of the virgin, and forgotten when it equals the virgin
-//! again. A key whose share should follow demand is *promoted*: it leaves for meters of its own, which lend and borrow.
+//! A node with base share `h` has `h` of every limit, so also of every key's limit. A key that was never used here
+//! needs no memory: its buckets are those of the *virgin*, which never spends and to which every change of base share
+//! is applied. A key is written down when it first spends, as a copy of the virgin, and forgotten when it equals the
+//! virgin again. A key whose share should follow demand is *promoted*: it leaves for meters of its own, which lend
+//! and borrow.
 //!
 //! # Why no key is ever over its limit
 //!
-//! Take one key and one limit `B + R·t` of it. On each node the key has a balance, written down or not: the virgin's where
-//! it is not. Let `P` be the sum over the nodes of what is unspent.
+//! Take one key and one limit `B + R·t` of it. On each node the key has a balance, written down or not: the virgin's
+//! where it is not. Let `P` be the sum over the nodes of what is unspent.
 //!
 //! 1. *A balance is that of a leaky bucket on the node's base share.* With base share `h` it earns `R·h` and stops at
-//!    `B·h`. A smaller base share cuts it to what that can hold; a greater one brings nothing with it, and the level that
-//!    the ledger sends with a gift is not counted here. Base shares sum to at most the whole at every moment: who gives
-//!    stops using before who receives begins. So without spending `P` grows at most at `R` and never exceeds `B`.
+//!    `B·h`. A smaller base share cuts it to what that can hold; a greater one brings nothing with it, and the level
+//!    that the ledger sends with a gift is not counted here. Base shares sum to at most the whole at every moment:
+//!    who gives stops using before who receives begins. So without spending `P` grows at most at `R` and never
+//!    exceeds `B`.
 //! 2. *No balance is above the virgin's.* It began as a copy; both took the same monotone steps since, the key's
-//!    spending only lowers it, and what is given back ([`refund`](Keys::refund), [`demote`](Keys::demote)) is cut to the
-//!    virgin's. So to forget a key that equals the virgin, and to write it down again as a copy of the virgin,
+//!    spending only lowers it, and what is given back ([`refund`](Keys::refund), [`demote`](Keys::demote)) is cut to
+//!    the virgin's. So to forget a key that equals the virgin, and to write it down again as a copy of the virgin,
 //!    changes no balance: `P` is the same before and after.
-//! 3. *A key is brought up to date late, but by the same steps.* The last [`CHANGES_MAX`] changes of base share are kept
-//!    with their times, and a key takes those at or after its own time in their order. One at its own time it may have
-//!    taken before; taken again it only cuts, and to what the key was cut to. A key that missed changes which are not kept
-//!    any more counts as empty when the last of those happened: not above any balance that it can have had.
-//! 4. *A clock that stands still or goes back earns nothing:* the latest time seen counts, and nanoseconds are earned once.
+//! 3. *A key is brought up to date late, but by the same steps.* The last [`CHANGES_MAX`] changes of base share are
+//!    kept with their times, and a key takes those at or after its own time in their order. One at its own time it
+//!    may have taken before; taken again it only cuts, and to what the key was cut to. A key that missed changes
+//!    which are not kept any more counts as empty when the last of those happened: not above any balance that it can
+//!    have had.
+//! 4. *A clock that stands still or goes back earns nothing:* the latest time seen counts, and nanoseconds are earned
+//!    once.
 //! 5. *A promoted key is not written down here* until its meters hold the base share and nothing else, so that no
 //!    share of a key runs in two places.
 //!
-//! So `P` falls by what is admitted and grows at most at `R` (plus what is given back, when it is given back), from at
-//! most `B`: what all nodes admit of one key in `[s, t]`, less what they are given back in it, is at most `B + R·(t−s)`.
-//! After a restart nothing is written down and the virgin is empty: never above what was there before.
+//! So `P` falls by what is admitted and grows at most at `R` (plus what is given back, when it is given back), from
+//! at most `B`: what all nodes admit of one key in `[s, t]`, less what they are given back in it, is at most `B +
+//! R·(t−s)`. After a restart nothing is written down and the virgin is empty: never above what was there before.
 //!
 //! # At the bound
 //!
-//! With as many keys as may be written down, a new key is refused ([`Taken::Full`]) until one can be forgotten. To make
-//! room by forgetting a key that is not full would give it its whole burst again: whoever could make keys up could clear
-//! any key's record. Refusing strangers is the lesser harm, and ends by itself as keys fill up.
+//! With as many keys as may be written down, a new key is refused ([`Taken::Full`]) until one can be forgotten. To
+//! make room by forgetting a key that is not full would give it its whole burst again: whoever could make keys up
+//! could clear any key's record. Refusing strangers is the lesser harm, and ends by itself as keys fill up.
 
 mod balance;
 mod table;
@@ -97,7 +101,8 @@ pub enum Taken {
     },
     /// Nothing was taken: the key is promoted, ask its meters.
     Promoted,
-    /// Nothing was taken: the key is new, and all that may be written down are, of which none looked at can be forgotten.
+    /// Nothing was taken: the key is new, and all that may be written down are, of which none looked at can be
+    /// forgotten.
     Full,
 }
 
@@ -131,8 +136,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// No keys yet, on a node without a base share. At most `keys_max` (1 to [`KEYS_MAX`], else the nearer of these) are
-    /// ever written down, at 36 to 40 bytes and 16 for each limit.
+    /// No keys yet, on a node without a base share. At most `keys_max` (1 to [`KEYS_MAX`], else the nearer of these)
+    /// are ever written down, at 36 to 40 bytes and 16 for each limit.
     pub fn new(limits: Vec<Limit>, keys_max: usize, now: Instant) -> Self {
         let keys_max = keys_max.clamp(1, KEYS_MAX);
         Self {
@@ -182,8 +187,8 @@ impl Keys {
         }
     }
 
-    /// Takes `units` of each limit for `key`, in the pool's order: all or nothing. A debt refuses even a request for no
-    /// units.
+    /// Takes `units` of each limit for `key`, in the pool's order: all or nothing. A debt refuses even a request for
+    /// no units.
     pub fn acquire(&mut self, key: KeyHash, units: &[u64], now: Instant) -> Taken {
         let place = match self.look(key, units, now) {
             Err(answer) => return answer,
@@ -205,9 +210,9 @@ impl Keys {
     /// Gives back `units` of each limit that were taken for `key` and not used. What the key can hold no more is lost,
     /// as it is all for a key that is promoted or forgotten, which is full.
     ///
-    /// What is given back counts from now on, as with a single limiter that gives back. Had it never been taken, the bucket
-    /// might have overflowed meanwhile; that is not taken off, so what is *used* in an interval can exceed the limit
-    /// by what is given back in it.
+    /// What is given back counts from now on, as with a single limiter that gives back. Had it never been taken, the
+    /// bucket might have overflowed meanwhile; that is not taken off, so what is *used* in an interval can exceed the
+    /// limit by what is given back in it.
     pub fn refund(&mut self, key: KeyHash, units: &[u64], now: Instant) {
         self.advance(now);
         let Some(place) = self.find(key) else { return };
@@ -230,9 +235,9 @@ impl Keys {
         true
     }
 
-    /// Takes `key` out, with its exact balance of each limit, to run in meters of its own from now on, on the same base
-    /// share; changes of base share reach them as they reach `Keys`, without the level of a gift. None, and nothing
-    /// changes, if it is promoted already or [`PROMOTED_MAX`] others are.
+    /// Takes `key` out, with its exact balance of each limit, to run in meters of its own from now on, on the same
+    /// base share; changes of base share reach them as they reach `Keys`, without the level of a gift. None, and
+    /// nothing changes, if it is promoted already or [`PROMOTED_MAX`] others are.
     pub fn promote(&mut self, key: KeyHash, now: Instant) -> Option<Vec<Balance>> {
         self.advance(now);
         if self.promoted.len() >= PROMOTED_MAX || !self.promoted.insert(key) {
@@ -244,9 +249,9 @@ impl Keys {
         Some(balances)
     }
 
-    /// Takes a promoted key back with at most these balances. Its meters must have ended all leases, in both directions,
-    /// and must not be used any more; `held` is what they ran on. False, and the key stays promoted, if it is not, if
-    /// `held` is not the base share, or if there is no room to write it down.
+    /// Takes a promoted key back with at most these balances. Its meters must have ended all leases, in both
+    /// directions, and must not be used any more; `held` is what they ran on. False, and the key stays promoted, if
+    /// it is not, if `held` is not the base share, or if there is no room to write it down.
     #[must_use = "a key that stays promoted needs its meters"]
     pub fn demote(&mut self, key: KeyHash, held: Share, balances: &[Balance], now: Instant) -> bool {
         assert_eq!(balances.len(), self.limits.len(), "BUG! balances of another pool");
@@ -302,8 +307,8 @@ impl Keys {
         self.base
     }
 
-    /// Units of the limit at this place of the pool that were ever admitted here, for all keys together. Neither what was
-    /// given back nor what was owed changes it, nor what promoted keys spend.
+    /// Units of the limit at this place of the pool that were ever admitted here, for all keys together. Neither what
+    /// was given back nor what was owed changes it, nor what promoted keys spend.
     pub fn admitted(&self, limit: usize) -> u64 {
         self.admitted[limit]
     }

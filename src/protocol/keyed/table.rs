@@ -2,9 +2,9 @@
 //!
 //! The chains of the hash table run through the entries, and their heads are as many as there may ever be keys. So
 //! nothing is ever rehashed and a forgotten key leaves no tombstone: no call takes longer than its chain, where a
-//! general map stops for all of its entries now and then. The heads are zeros until a key needs one, which costs address
-//! space and no memory. A key's digest is its hash: whoever wants `n` keys in one chain must compute `n` times as many
-//! SHA-256 digests as there are heads.
+//! general map stops for all of its entries now and then. The heads are zeros until a key needs one, which costs
+//! address space and no memory. A key's digest is its hash: whoever wants `n` keys in one chain must compute `n`
+//! times as many SHA-256 digests as there are heads.
 
 use super::{Balance, KeyHash};
 use crate::protocol::time::Instant;
