@@ -10,6 +10,7 @@ pub mod counter;
 pub mod demand;
 pub mod gossip;
 pub mod id;
+pub mod keyed;
 pub mod lease;
 pub mod ledger;
 pub mod lending;
