@@ -15,6 +15,7 @@ pub mod limit;
 pub mod message;
 pub mod meter;
 pub mod node;
+pub mod pause;
 pub mod queue;
 pub mod record;
 pub mod share;
