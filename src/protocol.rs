@@ -3,6 +3,7 @@
 //! Nothing here reads a clock or entropy, waits, or iterates over anything without an order; time, randomness and
 //! messages are handed in.
 
+pub mod breaker;
 pub mod bucket;
 pub mod counter;
 pub mod demand;
