@@ -17,6 +17,7 @@ pub mod message;
 pub mod meter;
 pub mod node;
 pub mod pause;
+pub mod provider;
 pub mod queue;
 pub mod record;
 pub mod share;
