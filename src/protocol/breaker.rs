@@ -1,28 +1,28 @@
 //! A circuit breaker (Nygard, *Release It!*, 2007) for one pool, one for the whole swarm.
 //!
-//! **Outcomes** of calls are counted by every life of every node in two grow-only counters ([`Outcomes`]) on its page. Each
-//! node sorts the growth that it hears into time buckets by its own clock and opens the breaker when, over the window, at
-//! least `min_count` calls ended and at least `failure_rate` of them failed. Nodes that hear the same growth
-//! within the same bucket decide the same.
+//! **Outcomes** of calls are counted by every life of every node in two grow-only counters ([`Outcomes`]) on its
+//! page. Each node sorts the growth that it hears into time buckets by its own clock and opens the breaker when, over
+//! the window, at least `min_count` calls ended and at least `failure_rate` of them failed. Nodes that hear the same
+//! growth within the same bucket decide the same.
 //!
-//! **Verdicts** are numbered: every change of mind is a new [`Verdict::epoch`], and the greatest verdict counts everywhere.
-//! `max` is commutative, associative and idempotent, so all agree in the end, in whatever order they hear. Everybody
-//! publishes the verdict that it goes by ([`Breaker::verdict`]), its own or another's, so newcomers hear of it even if
-//! its author is gone.
+//! **Verdicts** are numbered: every change of mind is a new [`Verdict::epoch`], and the greatest verdict counts
+//! everywhere. `max` is commutative, associative and idempotent, so all agree in the end, in whatever order they
+//! hear. Everybody publishes the verdict that it goes by ([`Breaker::verdict`]), its own or another's, so newcomers
+//! hear of it even if its author is gone. How long the breaker has been open each counts from its own hearing.
 //!
-//! **One probe.** After `open_for` the breaker is half-open: one call in the swarm tries whether the provider is well. That
-//! it is one is not decided here but by a right that only one can have, a concurrency limit of one: take it if
-//! [`Breaker::wants_probe`], admit the call, give the right back once the new verdict is published, so that the next
-//! holder knows of it. A verdict on an epoch that has passed is no verdict. Where a partition makes two rights of
-//! one, two probes may disagree: the one that failed counts, and the next probe decides.
+//! **One probe.** After `open_for` the breaker is half-open: one call in the swarm tries whether the provider is
+//! well. That it is one is not decided here but by a right that only one can have, a concurrency limit of one: take
+//! it if [`Breaker::wants_probe`], admit the call, give the right back once the new verdict is published, so that the
+//! next holder knows of it. A verdict on an epoch that has passed is no verdict. Where a partition makes two rights
+//! of one, two probes may disagree: the one that failed counts, and the next probe decides.
 //!
 //! **Flapping** is bounded: between two openings lie at least `open_for` and `min_count` more outcomes. Closing
 //! empties the window, so what failed before does not count again.
 //!
-//! **Liars.** Growth counts for at most [`CLAMP`] times `min_count` calls per node and bucket, keeping its proportions, so
-//! nobody can overflow anything. But a member can open the breaker alone, by its counters or by a verdict, and as often as it
-//! likes: what a member says of the provider is believed, as it must be where one node makes all the calls. Epochs that are
-//! more than [`STEP_MAX`] ahead are not believed, so nobody can use them up.
+//! **Liars.** Growth counts for at most [`CLAMP`] times `min_count` calls per node and bucket, keeping its
+//! proportions, so nobody can overflow anything. But a member can open the breaker alone, by its counters or by a
+//! verdict, and as often as it likes: what a member says of the provider is believed, as it must be where one node
+//! makes all the calls. Epochs that are more than [`STEP_MAX`] ahead are not believed, so nobody can use them up.
 
 mod outcomes;
 
@@ -127,8 +127,8 @@ pub enum CallOutcome {
     Error,
 }
 
-/// What the swarm thinks of the provider. The greatest verdict counts: the latest epoch, of these an open one, of these the
-/// one after more failed probes.
+/// What the swarm thinks of the provider. The greatest verdict counts: the latest epoch, of these an open one, of
+/// these the one after more failed probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Verdict {
     /// Grows with every change of mind. Zero is the beginning: closed.
@@ -217,9 +217,9 @@ impl Breaker {
         self.merge(self.me, self.own, now)
     }
 
-    /// Counts what another life of a node published; what is known or older changes nothing. What is first heard of a life
-    /// is where its counting begins: nobody knows how old it is. Gives back the verdict if there is a new one to publish.
-    /// Nobody else's word moves this node's own counters.
+    /// Counts what another life of a node published; what is known or older changes nothing. What is first heard of a
+    /// life is where its counting begins: nobody knows how old it is. Gives back the verdict if there is a new one to
+    /// publish. Nobody else's word moves this node's own counters.
     pub fn hear_outcomes(&mut self, replica: Replica, outcomes: Outcomes, now: Instant) -> Option<Verdict> {
         if replica.node == self.me.node { None } else { self.merge(replica, outcomes, now) }
     }
@@ -249,8 +249,8 @@ impl Breaker {
         self.state(now) == BreakerState::HalfOpen && self.probe.is_none()
     }
 
-    /// A call with the right to probe is about to begin, and fails if it has not ended at `deadline`. Gives back whether it
-    /// may: the right took its time to come, and a probe may no longer be wanted.
+    /// A call with the right to probe is about to begin, and fails if it has not ended at `deadline`. Gives back
+    /// whether it may: the right took its time to come, and a probe may no longer be wanted.
     #[must_use]
     pub fn probe_started(&mut self, id: u64, deadline: Instant, now: Instant) -> bool {
         let wanted = self.wants_probe(now);
@@ -260,8 +260,8 @@ impl Breaker {
         wanted
     }
 
-    /// The probe ended: only now may the right be given back. Gives back the verdict to publish; none if `id` names no probe
-    /// that runs, or others have reached a verdict meanwhile.
+    /// The probe ended: only now may the right be given back. Gives back the verdict to publish; none if `id` names
+    /// no probe that runs, or others have reached a verdict meanwhile.
     pub fn probe_ended(&mut self, id: u64, outcome: CallOutcome, now: Instant) -> Option<Verdict> {
         let probe = self.probe.take_if(|probe| probe.id == id)?;
         if probe.epoch != self.verdict.epoch || !self.verdict.open {
@@ -456,7 +456,7 @@ mod tests {
             let now = at(millis);
             match breaker.state(now) {
                 BreakerState::Closed => {
-                    opened += u64::from(breaker.record(CallOutcome::Error, now).is_some())
+                    opened += u64::from(breaker.record(CallOutcome::Error, now).is_some());
                 }
                 BreakerState::HalfOpen => assert!(probe(&mut breaker, CallOutcome::Ok, now).is_some()),
                 BreakerState::Open(_) => {}

@@ -1,23 +1,23 @@
 //! Pauses: everybody stops calling for a pool, until a moment or until somebody resumes it.
 //!
-//! Each node writes at most two [`PauseMark`]s per pool on its page, one per [`PauseReason`]. Everybody keeps the greatest
-//! mark of each author, so the marks are a map of last-writer-wins registers (Shapiro et al. 2011) and merge in any
-//! order. What counts is computed from the map alone:
+//! Each node writes at most two [`PauseMark`]s per pool on its page, one per [`PauseReason`]. Everybody keeps the
+//! greatest mark of each author, so the marks are a map of last-writer-wins registers (Shapiro et al. 2011) and merge
+//! in any order. What counts is computed from the map alone:
 //!
 //! - the operators' mark with the greatest (stamp, author) says whether the pool is paused or resumed;
-//! - marks of throttled callers only add up: the one that ends last counts, and none of them shortens or replaces what an
-//!   operator said. A resume voids those with smaller stamps.
+//! - marks of throttled callers only add up: the one that ends last counts, and none of them shortens or replaces
+//!   what an operator said. A resume voids those with smaller stamps.
 //!
-//! **Stamps** are Lamport's (1978): greater than every one heard, so whoever has seen a pause can undo it. A liar with the
-//! greatest stamp there is would have the last word for ever. So a mark counts only if its stamp is at most [`STEP_MAX`]
-//! above the next smaller stamp of the pool (the smallest: above zero). An author's mark replaces its former one, so *k*
-//! liars reach at most *k* steps above the greatest honest stamp, and the next honest mark is one above theirs. With
-//! [`AUTHORS_MAX`] liars, honest nodes would have to answer 2²² times before the stamps run out. Honest stamps alone stay
-//! below one step, and all of them count.
+//! **Stamps** are Lamport's (1978): greater than every one heard, so whoever has seen a pause can undo it. A liar
+//! with the greatest stamp there is would have the last word for ever. So a mark counts only if its stamp is at most
+//! [`STEP_MAX`] above the next smaller stamp of the pool (the smallest: above zero). An author's mark replaces its
+//! former one, so *k* liars reach at most *k* steps above the greatest honest stamp, and the next honest mark is one
+//! above theirs. With [`AUTHORS_MAX`] liars, honest nodes would have to answer 2²² times before the stamps run out.
+//! Honest stamps alone stay below one step, and all of them count.
 //!
-//! **Time.** `until` is read off the author's wall clock, so a pause ends early or late by as much as the clocks differ.
-//! Whatever it says, a mark ends [`PAUSE_MAX`] or [`THROTTLE_MAX`] after it was first heard; only a mark without an end has
-//! none. This bound is each node's own and no part of what is merged.
+//! **Time.** `until` is read off the author's wall clock, so a pause ends early or late by as much as the clocks
+//! differ. Whatever it says, a mark ends [`PAUSE_MAX`] or [`THROTTLE_MAX`] after it was first heard; only a mark
+//! without an end has none. This bound is each node's own and no part of what is merged.
 //!
 //! A member can pause a pool again and again: that is seen in [`Paused::by`], and is a matter of membership.
 
@@ -38,8 +38,8 @@ pub const AUTHORS_MAX: usize = 1_024;
 /// How far a stamp may be above the next smaller one and count. See the [module](self).
 pub const STEP_MAX: u64 = 1 << 32;
 
-/// A throttled caller is news only if it must wait for so many milliseconds longer than is known: many callers are throttled at
-/// once, each a little later than the other, and the spreading after a pause is coarser.
+/// A throttled caller is news only if it must wait for so many milliseconds longer than is known: many callers are
+/// throttled at once, each a little later than the other, and the spreading after a pause is coarser.
 const THROTTLE_GRAIN: i64 = 250;
 /// The least time over which calls are spread after a pause.
 const RAMP_MIN: Duration = Duration::from_secs(1);
@@ -88,7 +88,8 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// Nothing is paused. Marks for pools that are not among these (named by a digest of the pool's name) are ignored.
+    /// Nothing is paused. Marks for pools that are not among these (named by a digest of the pool's name) are
+    /// ignored.
     pub fn new(pools: impl IntoIterator<Item = Fingerprint>) -> Self {
         Self { pools: pools.into_iter().map(|pool| (pool, Marks::default())).collect() }
     }
@@ -98,8 +99,8 @@ impl Pauses {
         self.pools.get_mut(&pool).is_some_and(|marks| marks.merge(author, mark, wall_now))
     }
 
-    /// Pauses a pool for `length`, at most [`PAUSE_MAX`], or until it is resumed. Gives back the mark to publish; none if
-    /// there is no such pool.
+    /// Pauses a pool for `length`, at most [`PAUSE_MAX`], or until it is resumed. Gives back the mark to publish;
+    /// none if there is no such pool.
     pub fn pause(
         &mut self,
         me: NodeId,
@@ -111,14 +112,14 @@ impl Pauses {
         self.pools.get_mut(&pool)?.write(me, true, until, PauseReason::Operator, wall_now)
     }
 
-    /// Ends every pause of a pool that is known here, whatever its reason. Gives back the mark to publish; none if there is no
-    /// such pool.
+    /// Ends every pause of a pool that is known here, whatever its reason. Gives back the mark to publish; none if
+    /// there is no such pool.
     pub fn resume(&mut self, me: NodeId, pool: Fingerprint, wall_now: i64) -> Option<PauseMark> {
         self.pools.get_mut(&pool)?.write(me, false, None, PauseReason::Operator, wall_now)
     }
 
-    /// A caller was told to come back after `length`, of which at most [`THROTTLE_MAX`] counts. Gives back the mark to publish;
-    /// none if the pool is paused for about as long already, or there is no such pool.
+    /// A caller was told to come back after `length`, of which at most [`THROTTLE_MAX`] counts. Gives back the mark
+    /// to publish; none if the pool is paused for about as long already, or there is no such pool.
     pub fn throttle(
         &mut self,
         me: NodeId,
@@ -141,9 +142,9 @@ impl Pauses {
         marks.write(me, true, Some(until), PauseReason::Throttled, wall_now)
     }
 
-    /// Repeats the operators' mark that counts as one's own, with the stamp that it has, for when its author left or begins
-    /// another life: its page is then void, and newcomers would not hear of it. None if no operator said anything, if
-    /// the pause is over, or if it is one's own already.
+    /// Repeats the operators' mark that counts as one's own, with the stamp that it has, for when its author left or
+    /// begins another life: its page is then void, and newcomers would not hear of it. None if no operator said
+    /// anything, if the pause is over, or if it is one's own already.
     pub fn carry(&mut self, me: NodeId, pool: Fingerprint, wall_now: i64) -> Option<PauseMark> {
         let marks = self.pools.get_mut(&pool)?;
         let (author, said) = marks.operator?;

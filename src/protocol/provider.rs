@@ -1,8 +1,8 @@
 //! Settling truth from the provider: how much of a limit is used by somebody who does not report it.
 //!
-//! A provider tells in its answers what remains of a limit. What it counts and the swarm does not is *unreported* use: a
-//! colleague's script on the same key, or a lying peer. [`Unreported`] estimates it as a part of the limit, to be taken
-//! out of what the shares run on. It only ever lowers a limit.
+//! A provider tells in its answers what remains of a limit. What it counts and the swarm does not is *unreported*
+//! use: a colleague's script on the same key, or a lying peer. [`Unreported`] estimates it as a part of the limit, to
+//! be taken out of what the shares run on. It only ever lowers a limit.
 //!
 //! # Why an honest swarm is never lowered
 //!
@@ -11,17 +11,18 @@
 //! provider. *F* is the unreported use.
 //!
 //! **Rates.** Between two observations, 1 and 2, that are *t* apart, the provider counted at least
-//! `P = min(remaining₁ + R·t, top) - remaining₂`, where the bucket never holds more than `top`: exactly that if it was never
-//! full, more if it was and what came in was lost. The same holds for the sum over a chain of observations. On the other
-//! side `U₂ - U₁ <= used(2 + SETTLE) - used(1)`. So
+//! `P = min(remaining₁ + R·t, top) - remaining₂`, where the bucket never holds more than `top`: exactly that if it
+//! was never full, more if it was and what came in was lost. The same holds for the sum over a chain of observations. On
+//! the other side `U₂ - U₁ <= used(2 + SETTLE) - used(1)`. So
 //!
 //! ```text
 //! F₂ - F₁  >=  P - (used(2 + SETTLE) - used(1)) - in_flight₁
 //! ```
 //!
-//! and every estimate is a lower bound, that misses what the swarm uses in `SETTLE`, over a horizon of two minutes or more. For `top`
-//! stands the most that was ever seen to remain, so that a bucket that is smaller than configured, and full, does
-//! not look like one that is being used. Steady unreported use persists in *F*'s slope, which is a part of the rate.
+//! and every estimate is a lower bound, that misses what the swarm uses in `SETTLE`, over a horizon of two minutes or
+//! more. For `top` stands the most that was ever seen to remain, so that a bucket that is smaller than configured,
+//! and full, does not look like one that is being used. Steady unreported use persists in *F*'s slope, which is a
+//! part of the rate.
 //!
 //! **Windows** (sliding or by the calendar) do not refill: the gap is cumulative, and a part of the amount.
 //!
@@ -34,13 +35,14 @@
 //!
 //! A provider whose own limit is lower than the configured one counts as if the difference were used.
 //!
-//! Where providers refuse calls, refused calls must be taken back (`release`): counted as used, they would hide as much of
-//! the unreported use. A provider that does not refill its buckets all the time has windows, and must be configured so.
+//! Where providers refuse calls, refused calls must be taken back (`release`): counted as used, they would hide as
+//! much of the unreported use. A provider that does not refill its buckets all the time has windows, and must be
+//! configured so.
 //!
 //! # Liars
 //!
-//! An observation changes nothing before another has confirmed that time passed, moves the estimate at most half way, and
-//! the estimate ends at [`RESERVE_MAX`]. Across the swarm the weighted median counts ([`Estimates`]).
+//! An observation changes nothing before another has confirmed that time passed, moves the estimate at most half way,
+//! and the estimate ends at [`RESERVE_MAX`]. Across the swarm the weighted median counts ([`Estimates`]).
 
 mod estimates;
 
@@ -60,8 +62,8 @@ pub const SETTLE: Duration = Duration::from_secs(3);
 
 /// Less than this, in millionths, is noise: providers round to thousands, answers overtake one another.
 const DEAD_BAND: u32 = 20_000;
-/// A rate is measured over two periods, but so long at least and at most: what the swarm uses in [`SETTLE`] is missed, and
-/// must be little against it.
+/// A rate is measured over two periods, but so long at least and at most: what the swarm uses in [`SETTLE`] is
+/// missed, and must be little against it.
 const HORIZON_RANGE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(600));
 /// Into how many spans the horizon is divided; no more observations are kept.
 const SPANS: usize = 32;
@@ -124,8 +126,8 @@ pub struct Observation {
     pub used: u64,
     /// Units that would remain if the swarm used the whole limit alone, as known here. Only windows need it.
     pub swarm_remaining: u64,
-    /// Units that all nodes together have admitted for calls that the provider may not have counted yet. With too many the
-    /// estimate is too low by as much, with too few it can be too high.
+    /// Units that all nodes together have admitted for calls that the provider may not have counted yet. With too
+    /// many the estimate is too low by as much, with too few it can be too high.
     pub in_flight: u64,
 }
 
@@ -164,7 +166,8 @@ impl Unreported {
         Self { quota, points: VecDeque::new(), top: 0, limit, last: 0, smooth: 0, measured: None, samples: 0 }
     }
 
-    /// Takes up what an answer of the provider said. Of observations that follow one another closely the first counts.
+    /// Takes up what an answer of the provider said. Of observations that follow one another closely the first
+    /// counts.
     pub fn observe(&mut self, seen: Observation, now: Instant) {
         self.settle(seen.used, now);
         let apart = |point: &Point| point.settled.is_some() && now.since(point.at) >= self.quota.span();
@@ -194,8 +197,8 @@ impl Unreported {
         self.points.push_back(Point { at: now, seen, provider_used, settled: None });
     }
 
-    /// Tells what the swarm has used ever, as known at `now`. Called often, at least every few seconds, it makes the estimate
-    /// sharper; observations do the same.
+    /// Tells what the swarm has used ever, as known at `now`. Called often, at least every few seconds, it makes the
+    /// estimate sharper; observations do the same.
     pub fn settle(&mut self, used: u64, now: Instant) {
         let Some(point) = self.points.back_mut() else { return };
         if point.settled.is_some() || now.since(point.at) < SETTLE {
@@ -214,8 +217,8 @@ impl Unreported {
         self.smooth((measured + missing).min(RESERVE_MAX), now);
     }
 
-    /// The part of the limit to take out of what the shares run on, in millionths: 0 to [`RESERVE_MAX`]. It includes what the
-    /// provider's limit is lower than the configured one.
+    /// The part of the limit to take out of what the shares run on, in millionths: 0 to [`RESERVE_MAX`]. It includes
+    /// what the provider's limit is lower than the configured one.
     pub fn reserve(&self, now: Instant) -> u32 {
         let smooth = self.decayed(now);
         if smooth < DEAD_BAND { 0 } else { smooth }
@@ -226,8 +229,8 @@ impl Unreported {
         (self.samples > 0).then(|| Estimate { reserve: self.reserve(now), samples: self.samples })
     }
 
-    /// Unreported use per time, in millionths of the rate: the most that can be shown for any part of the horizon that
-    /// ends now. Where the bucket was full little can be shown, so the longest part is not always the best.
+    /// Unreported use per time, in millionths of the rate: the most that can be shown for any part of the horizon
+    /// that ends now. Where the bucket was full little can be shown, so the longest part is not always the best.
     fn slope(&self, rate: Rate) -> u32 {
         let newest = self.points.back().expect("BUG! only measured with a point");
         let horizon = self.quota.horizon();

@@ -16,7 +16,8 @@ pub const CLAMP: u64 = 64;
 /// Into how many buckets of time the window is divided.
 const BUCKETS: usize = 8;
 
-/// How calls ended, in one life of one node: cells of two G-counters. A node publishes them from its start on, as zeros.
+/// How calls ended, in one life of one node: cells of two G-counters. A node publishes them from its start on, as
+/// zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
     /// Calls that went well, ever.

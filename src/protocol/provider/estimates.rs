@@ -25,9 +25,9 @@ pub struct Estimate {
 
 /// The estimates of all nodes for one limit.
 ///
-/// What counts is their median, each weighed by its author's base share. Each estimate is a lower bound of the same use,
-/// so the greatest would be the sharpest; but then any member could take nine tenths of a limit from all others with one
-/// number. With the median it needs half the weight of those that observe.
+/// What counts is their median, each weighed by its author's base share. Each estimate is a lower bound of the same
+/// use, so the greatest would be the sharpest; but then any member could take nine tenths of a limit from all others
+/// with one number. With the median it needs half the weight of those that observe.
 #[derive(Clone, Debug, Default)]
 pub struct Estimates {
     by_author: BTreeMap<NodeId, (Estimate, Instant)>,
@@ -52,8 +52,8 @@ impl Estimates {
         self.by_author.insert(author, (Estimate { reserve, ..estimate }, now));
     }
 
-    /// The part of the limit to take out, in millionths; none if nobody has heard from the provider lately. `weight` is a
-    /// node's base share in parts; nodes without any share one part of weight each.
+    /// The part of the limit to take out, in millionths; none if nobody has heard from the provider lately. `weight`
+    /// is a node's base share in parts; nodes without any share one part of weight each.
     pub fn agreed(&self, weight: impl Fn(&NodeId) -> u64, now: Instant) -> u32 {
         let fresh = self.by_author.iter().filter(|(_, (_, heard))| now.since(*heard) < FRESH);
         let mut weighed: Vec<_> = fresh
