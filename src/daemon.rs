@@ -39,6 +39,7 @@ use self::state::{StateError, StateFile};
 use self::timer::Timer;
 use self::token::Token;
 use self::transport::{Event, Transport, TransportConfig, TransportError, peer_id};
+use crate::protocol::agents::Agents;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::node::{Input, MESH_MAX, Node, NodeConfig, Start};
 
@@ -162,6 +163,7 @@ impl Daemon {
             policy: config.policy,
             forget_after: config.forget_after,
             weight: 1,
+            agents: Agents::default(),
         };
         let start = match saved {
             Some(saved) => Start::Resume(saved),

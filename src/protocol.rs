@@ -4,6 +4,7 @@
 //! messages are handed in.
 
 pub mod agents;
+pub mod breaker;
 pub mod bucket;
 pub mod calendar;
 pub mod counter;
@@ -18,7 +19,9 @@ pub mod limit;
 pub mod message;
 pub mod meter;
 pub mod node;
+pub mod pause;
 pub mod permit;
+pub mod provider;
 pub mod queue;
 pub mod record;
 pub mod share;

@@ -51,7 +51,7 @@ use sha2::{Digest, Sha256};
 pub use balance::Balance;
 use table::Table;
 
-use super::limit::Limit;
+use super::limit::Rate;
 use super::share::{ONE, Share};
 use super::time::Instant;
 
@@ -117,7 +117,7 @@ struct Change {
 /// All keys of one keyed pool on one node. A `now` that goes back counts as standing still.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    limits: Vec<Limit>,
+    rates: Vec<Rate>,
     keys_max: usize,
     /// The latest time seen.
     now: Instant,
@@ -138,20 +138,20 @@ pub struct Keys {
 impl Keys {
     /// No keys yet, on a node without a base share. At most `keys_max` (1 to [`KEYS_MAX`], else the nearer of these)
     /// are ever written down, at 36 to 40 bytes and 16 for each limit.
-    pub fn new(limits: Vec<Limit>, keys_max: usize, now: Instant) -> Self {
+    pub fn new(rates: Vec<Rate>, keys_max: usize, now: Instant) -> Self {
         let keys_max = keys_max.clamp(1, KEYS_MAX);
         Self {
             keys_max,
             now,
             base: Share::ZERO,
-            virgin: vec![Balance::ZERO; limits.len()],
+            virgin: vec![Balance::ZERO; rates.len()],
             changes: VecDeque::with_capacity(CHANGES_MAX),
             lost_at: None,
-            table: Table::new(keys_max, limits.len()),
+            table: Table::new(keys_max, rates.len()),
             promoted: BTreeSet::new(),
-            admitted: vec![0; limits.len()],
+            admitted: vec![0; rates.len()],
             sweep_at: 0,
-            limits,
+            rates,
         }
     }
 
@@ -167,8 +167,8 @@ impl Keys {
         }
         self.changes.push_back(Change { at: self.now, before: self.base, after: base });
         self.base = base;
-        for (virgin, limit) in self.virgin.iter_mut().zip(&self.limits) {
-            *virgin = virgin.fit(&limit.rate, base);
+        for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
+            *virgin = virgin.fit(rate, base);
         }
     }
 
@@ -182,8 +182,8 @@ impl Keys {
         self.set_base(base, now);
         // A key of this very moment would be cut as if it had been there before the share came.
         self.changes.clear();
-        for (virgin, limit) in self.virgin.iter_mut().zip(&self.limits) {
-            *virgin = Balance::full(&limit.rate, base);
+        for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
+            *virgin = Balance::full(rate, base);
         }
     }
 
@@ -218,7 +218,7 @@ impl Keys {
         let Some(place) = self.find(key) else { return };
         let (_, balances) = self.table.get_mut(place);
         for (place, units) in units.iter().enumerate() {
-            let more = balances[place].plus(Balance::of(*units, &self.limits[place].rate));
+            let more = balances[place].plus(Balance::of(*units, &self.rates[place]));
             balances[place] = more.min(self.virgin[place]);
         }
     }
@@ -254,7 +254,7 @@ impl Keys {
     /// it is not, if `held` is not the base share, or if there is no room to write it down.
     #[must_use = "a key that stays promoted needs its meters"]
     pub fn demote(&mut self, key: KeyHash, held: Share, balances: &[Balance], now: Instant) -> bool {
-        assert_eq!(balances.len(), self.limits.len(), "BUG! balances of another pool");
+        assert_eq!(balances.len(), self.rates.len(), "BUG! balances of another pool");
         self.advance(now);
         if held != self.base || !self.promoted.contains(&key) {
             return false;
@@ -320,14 +320,14 @@ impl Keys {
             return;
         }
         self.now = now;
-        for (virgin, limit) in self.virgin.iter_mut().zip(&self.limits) {
-            *virgin = virgin.earn(&limit.rate, self.base, nanos);
+        for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
+            *virgin = virgin.earn(rate, self.base, nanos);
         }
     }
 
     /// Whether `units` can be taken for `key`, and where it is written down, if it is; there is room if it is not.
     fn look(&mut self, key: KeyHash, units: &[u64], now: Instant) -> Result<Option<usize>, Taken> {
-        assert_eq!(units.len(), self.limits.len(), "BUG! units for another pool");
+        assert_eq!(units.len(), self.rates.len(), "BUG! units for another pool");
         self.advance(now);
         self.sweep_on(SWEEP_STEPS);
         if self.promoted.contains(&key) {
@@ -337,9 +337,9 @@ impl Keys {
         let balances = found.map_or(&*self.virgin, |place| self.table.get(place).1);
         // The limit with the longest wait; there is none longer than `None`.
         let mut longest: Option<(usize, Option<u64>)> = None;
-        for (place, limit) in self.limits.iter().enumerate() {
-            let wanted = Balance::of(units[place], &limit.rate);
-            let wait = balances[place].wait_for(wanted, &limit.rate, self.base);
+        for (place, rate) in self.rates.iter().enumerate() {
+            let wanted = Balance::of(units[place], rate);
+            let wait = balances[place].wait_for(wanted, rate, self.base);
             let is_longer = |known: u64| wait.is_none_or(|wait| wait > known);
             if wait != Some(0) && longest.is_none_or(|(_, known)| known.is_some_and(is_longer)) {
                 longest = Some((place, wait));
@@ -354,8 +354,8 @@ impl Keys {
 
     fn take(&mut self, place: usize, units: &[u64]) {
         let (_, balances) = self.table.get_mut(place);
-        for ((balance, limit), units) in balances.iter_mut().zip(&self.limits).zip(units) {
-            *balance = balance.minus(Balance::of(*units, &limit.rate));
+        for ((balance, rate), units) in balances.iter_mut().zip(&self.rates).zip(units) {
+            *balance = balance.minus(Balance::of(*units, rate));
         }
     }
 
@@ -391,15 +391,15 @@ impl Keys {
         let missed = self.changes.iter().rev().take_while(|change| change.at >= *at).count();
         for change in self.changes.range(self.changes.len() - missed..) {
             let nanos = change.at.as_nanos() - at.as_nanos();
-            for (balance, limit) in balances.iter_mut().zip(&self.limits) {
-                *balance = balance.earn(&limit.rate, change.before, nanos).fit(&limit.rate, change.after);
+            for (balance, rate) in balances.iter_mut().zip(&self.rates) {
+                *balance = balance.earn(rate, change.before, nanos).fit(rate, change.after);
             }
             *at = change.at;
         }
         let nanos = self.now.as_nanos() - at.as_nanos();
         if nanos > 0 {
-            for (balance, limit) in balances.iter_mut().zip(&self.limits) {
-                *balance = balance.earn(&limit.rate, self.base, nanos);
+            for (balance, rate) in balances.iter_mut().zip(&self.rates) {
+                *balance = balance.earn(rate, self.base, nanos);
             }
             *at = self.now;
         }

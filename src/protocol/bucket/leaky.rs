@@ -6,10 +6,6 @@ use crate::protocol::limit::Rate;
 use crate::protocol::share::{ONE, Share};
 use crate::protocol::time::Instant;
 
-fn atoms(units: u64, rate: &Rate) -> Level {
-    Level(u128::from(units).saturating_mul(atoms_per_unit(rate)))
-}
-
 /// Atoms in one unit of `rate`: see [`Level`].
 pub(super) fn atoms_per_unit(rate: &Rate) -> u128 {
     u128::from(rate.per_nanos()) * u128::from(ONE.0)
@@ -42,6 +38,11 @@ impl LeakyBucket {
             headroom: Headroom::default(),
             at: now,
         }
+    }
+
+    /// The level that `units` of `rate` take.
+    pub fn level_of(units: u64, rate: &Rate) -> Level {
+        Level(u128::from(units).saturating_mul(atoms_per_unit(rate)))
     }
 
     /// The limit that it runs a share of.
@@ -95,7 +96,7 @@ impl LeakyBucket {
     pub fn refund(&mut self, units: u64, taken_at: Instant) {
         self.note();
         let room = self.headroom.least_since(taken_at);
-        self.gain(atoms(units, &self.rate).0.min(room));
+        self.gain(Self::level_of(units, &self.rate).0.min(room));
     }
 
     fn note(&mut self) {
@@ -106,7 +107,7 @@ impl LeakyBucket {
     /// Takes `units`; more than there are, as a debt that is paid before anything else is earned.
     pub fn take(&mut self, units: u64) {
         self.note();
-        let wanted = atoms(units, &self.rate).0;
+        let wanted = Self::level_of(units, &self.rate).0;
         let there = wanted.min(self.level.0);
         self.level = Level(self.level.0 - there);
         self.debt = self.debt.saturating_add(wanted - there);
@@ -116,7 +117,7 @@ impl LeakyBucket {
     /// The first moment at which there are `units` if the share stays as it is; none if the share can never hold them.
     /// Exact: one nanosecond earlier they are not there.
     pub fn ready_at(&self, units: u64) -> Option<Instant> {
-        let wanted = atoms(units, &self.rate);
+        let wanted = Self::level_of(units, &self.rate);
         if self.level >= wanted && self.debt == 0 {
             return Some(self.at);
         }
@@ -191,7 +192,7 @@ mod tests {
     }
 
     fn has(bucket: &LeakyBucket, units: u64) -> bool {
-        bucket.level() >= atoms(units, bucket.rate())
+        bucket.level() >= LeakyBucket::level_of(units, bucket.rate())
     }
 
     #[test]

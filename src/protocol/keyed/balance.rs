@@ -1,6 +1,6 @@
 //! What one key has of one limit: unspent units, or a debt.
 
-use crate::protocol::bucket::Level;
+use crate::protocol::bucket::{LeakyBucket, Level};
 use crate::protocol::limit::Rate;
 use crate::protocol::share::{ONE, Share};
 
@@ -39,7 +39,7 @@ impl Balance {
 
     /// What `units` of `rate` take.
     pub(super) fn of(units: u64, rate: &Rate) -> Self {
-        Self(atoms(Level::of(units, rate)))
+        Self(atoms(LeakyBucket::level_of(units, rate)))
     }
 
     /// After `nanos` on `share`; what a full bucket cannot hold overflows.
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_debt_is_waited_for_to_the_nanosecond() {
         let rate = Rate::new(3, Duration::from_secs(1), 3).unwrap();
-        let owing = Balance::new(Level::ZERO, Level::of(7, &rate));
+        let owing = Balance::new(Level::ZERO, LeakyBucket::level_of(7, &rate));
         let wait = owing.wait_for(Balance::of(1, &rate), &rate, ONE).unwrap();
         assert_eq!(wait, 8_000_000_000_u64.div_ceil(3));
         assert!(owing.earn(&rate, ONE, wait) >= Balance::of(1, &rate));

@@ -14,7 +14,7 @@ fn at(nanos: u64) -> Instant {
     Instant::from_nanos(nanos)
 }
 
-fn limit(name: &str, amount: u64, burst: u64) -> Limit {
+fn limit(_name: &str, amount: u64, burst: u64) -> Rate {
     let rate = Rate::new(amount, Duration::from_secs(1), burst).unwrap();
     Limit { name: name.to_owned(), unit: name.to_owned(), rate }
 }
