@@ -33,7 +33,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Outcome, Reason, Refusal, WAIT_MAX};
-pub use mesh::{MESH_MAX, NEIGHBOURS};
+pub use mesh::MESH_MAX;
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::bucket::Level;
