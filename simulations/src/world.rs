@@ -424,6 +424,10 @@ impl<'a> World<'a> {
             self.checks.starvation.waits(place, waits, self.now);
             self.checks.liveness.waits(place, waits, self.now);
         }
+        if let Some(node) = &machine.node {
+            let (own, all) = (node.admitted(0), node.admitted_by_all(0));
+            self.checks.counters.see(place, own, all, self.now)?;
+        }
         self.checks.conservation.hold(place, held);
         if self.checks.strict {
             let (machines, now) = (&self.machines, self.now);
