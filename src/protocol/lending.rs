@@ -31,7 +31,7 @@ pub struct Plan {
     pub wanted: bool,
 }
 
-/// Deviations below `target / GRAIN` are left alone between slow rounds …
+/// Deviations below `target / GRAIN` are left alone between slow rounds, and told at once to nobody …
 pub const GRAIN: u64 = 64;
 /// … and below this in slow rounds, so that equal claims end with equal shares.
 pub const FINE_GRAIN: u64 = 1_024;

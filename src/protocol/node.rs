@@ -36,7 +36,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
-pub use mesh::{MESH_MAX, NEIGHBOURS};
+pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::NodeId;
 use super::ledger::Gift;
+use super::lending::GRAIN;
 use super::limit::Fingerprint;
 use super::share::Share;
 
@@ -116,9 +117,6 @@ pub struct Row {
     /// The tag up to which its present turn lasts.
     pub turn_end: u64,
 }
-
-/// Shares that differ by less than this part of the greater are told at once to nobody.
-const GRAIN: u64 = 64;
 
 impl Row {
     /// Whether peers should hear at once that it is no longer the one they know.

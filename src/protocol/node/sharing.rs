@@ -63,8 +63,9 @@ impl Node {
     }
 
     fn move_share(&mut self, place: usize, grain: u64, now: Instant) {
-        self.meters[place].refill(now);
         let neighbours = self.neighbours(place);
+        self.meters[place].refill(now);
+        self.meters[place].offer(now);
         let mut row = self.row(place, now);
         if row.waiting > 0 {
             row.tag = self.forgive(place, &neighbours);
@@ -332,7 +333,7 @@ impl Node {
         let units = level.units(&kind);
         // A queue that waits for another limit of the pool does not want more of this one.
         let queued = head > units;
-        let refused = if meter.refused.1 > now && meter.refused.0 > units { meter.refused.0 } else { 0 };
+        let refused = meter.refused(now);
         // In its turn a node keeps what its largest request so far took: the next may be as large, and share that went and
         // came back with every request would be under way all the time.
         let in_turn = meter.tag < meter.turn_end && !state.queue.is_empty();

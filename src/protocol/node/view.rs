@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Node, Phase, Policy};
 use crate::protocol::gossip::{Page, Summary};
-use crate::protocol::id::{LedgerId, NodeId, Replica};
+use crate::protocol::id::{Incarnation, LedgerId, NodeId, Replica};
 use crate::protocol::limit::{Fingerprint, Limit, Pool};
 use crate::protocol::record::{Key, Profile, Row, Value};
 use crate::protocol::share::Share;
@@ -205,6 +205,27 @@ impl Node {
     /// How far everybody's pages are known.
     pub fn knowledge(&self) -> Vec<Summary> {
         self.pages.digest()
+    }
+
+    /// Which life of a node is known here, and up to which version its page is.
+    pub fn page_version(&self, node: &NodeId) -> Option<(Incarnation, u64)> {
+        self.pages.get(node).map(|page| (page.incarnation(), page.version()))
+    }
+
+    /// Units of the limit at this place that were admitted here in this life.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn admitted(&self, limit: usize) -> u64 {
+        self.meters[limit].used.of(&self.replica)
+    }
+
+    /// Units of the limit at this place that everybody admitted, ever, as far as known here.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn admitted_by_all(&self, limit: usize) -> u128 {
+        self.meters[limit].used.total()
     }
 
     /// All pools, at `now`.
