@@ -225,7 +225,7 @@ impl Pages {
         let parts = |(_, value): &(Key, Value)| match value {
             Value::Share(share) => share.0,
             Value::Gift(gift) => gift.share.0,
-            Value::Profile(_) | Value::Row(_) => 0,
+            _ => 0,
         };
         // Records only grow, so whoever knows more of them has the greater version.
         let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
@@ -287,7 +287,7 @@ impl Pages {
 
     /// The version at which one's own page last changed in anything but rows.
     pub fn own_membership_version(&self) -> u64 {
-        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| !matches!(key, Key::Row(_)));
+        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| key.is_for_all());
         entries.map(|(_, (version, _))| *version).max().unwrap_or(0)
     }
 

@@ -12,6 +12,7 @@ use super::demand::{Demand, WINDOW};
 use super::id::Replica;
 use super::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use super::limit::{Fingerprint, Kind, Limit};
+use super::provider::{Estimates, Unreported};
 use super::queue::Class;
 use super::share::{ONE, Share};
 use super::time::Instant;
@@ -51,6 +52,12 @@ pub struct Meter {
     pub turn_units: u64,
     /// The last target computed, for people.
     pub target: Share,
+    /// Units of permits that are out.
+    pub open: u64,
+    /// What the provider says, if it is told here.
+    pub unreported: Option<Box<Unreported>>,
+    /// What all nodes make of what the provider says.
+    pub estimates: Estimates,
     /// Units that were refunded: so many of those taken next were counted as used already.
     unused: u64,
     /// The largest request that was refused without waiting, and until when it counts as if it waited.
@@ -60,6 +67,8 @@ pub struct Meter {
     /// Nobody came back for what was offered.
     missed: bool,
     bucket: Bucket,
+    /// Share of the base that is kept out of use because somebody uses as much without reporting it.
+    frozen: Option<Box<Bucket>>,
     base: Share,
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
@@ -83,11 +92,15 @@ impl Meter {
             turn_end: 0,
             turn_units: 0,
             target: Share::ZERO,
+            open: 0,
+            unreported: None,
+            estimates: Estimates::default(),
             unused: 0,
             refused: (0, Instant::ZERO),
             offered_until: None,
             missed: false,
             bucket: Bucket::new(&limit.kind, now),
+            frozen: None,
             base: Share::ZERO,
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
@@ -120,7 +133,50 @@ impl Meter {
 
     /// Base share that is not out on loan and can be lent or given.
     pub fn free(&self) -> Share {
-        self.base.saturating_sub(self.lent()).min(self.bucket.movable())
+        self.base.saturating_sub(self.lent() + self.frozen()).min(self.bucket.movable())
+    }
+
+    /// Base share that is kept out of use.
+    pub fn frozen(&self) -> Share {
+        self.frozen.as_ref().map_or(Share::ZERO, |frozen| frozen.share())
+    }
+
+    /// Units that all nodes have used, less what is known here to have been taken back.
+    pub fn used_units(&self) -> u64 {
+        u64::try_from(self.used.total()).unwrap_or(u64::MAX).saturating_sub(self.unused)
+    }
+
+    /// Keeps this part of the base share out of use, as far as it is here, in a bucket of its own: moving share to it and
+    /// back is like lending it to a node that never spends. True if something moved.
+    pub fn freeze(&mut self, part: Share, now: Instant) -> bool {
+        let wanted = self.base.scale(part.0, ONE.0);
+        let frozen = self.frozen();
+        // Small changes are left alone, but not the last of it.
+        if wanted == frozen
+            || (part > Share::ZERO && wanted.max(frozen) - wanted.min(frozen) < self.base.scale(1, 100))
+        {
+            return false;
+        }
+        self.refill(now);
+        let store = self.frozen.get_or_insert_with(|| Box::new(Bucket::new(&self.limit.kind, now)));
+        store.refill(now);
+        if let Some(bounds) = self.bucket.counted().and_then(|bucket| bucket.period()) {
+            store.set_period(bounds);
+        }
+        let (from, to, share) = if wanted > frozen {
+            let free = self.base.saturating_sub(self.lent.values().map(Lent::out).sum::<Share>() + frozen);
+            (&mut self.bucket, &mut **store, (wanted - frozen).min(free))
+        } else {
+            (&mut **store, &mut self.bucket, frozen - wanted)
+        };
+        let share = share.min(from.share());
+        let level = from.part_of_level(share);
+        let level = from.shrink(share, level);
+        to.grow(share, level);
+        if part == Share::ZERO {
+            self.frozen = None;
+        }
+        share > Share::ZERO
     }
 
     /// Whether there are so many units now; call [`refill`](Self::refill) first.
@@ -192,6 +248,9 @@ impl Meter {
     /// Tells a calendar limit its period.
     pub fn set_period(&mut self, bounds: Bounds) {
         self.bucket.set_period(bounds);
+        if let Some(frozen) = &mut self.frozen {
+            frozen.set_period(bounds);
+        }
     }
 
     /// Units of the largest request that was refused and counts as if it waited: until its time is over, or until level for
@@ -439,6 +498,7 @@ impl Meter {
         self.used = GCounter::default();
         self.used.merge(me, own);
         self.bucket = Bucket::new(&self.limit.kind, now);
+        self.frozen = None;
         (self.base, self.lent, self.borrowed) = (Share::ZERO, BTreeMap::new(), BTreeMap::new());
     }
 
@@ -481,7 +541,12 @@ impl Meter {
     }
 
     fn reshare(&mut self, level: Level) {
-        let wanted = self.base.saturating_sub(self.lent()) + self.borrowed();
+        let own = self.base.saturating_sub(self.lent());
+        if let Some(frozen) = &mut self.frozen {
+            let excess = frozen.share().saturating_sub(own);
+            frozen.shrink(excess, Level::ZERO);
+        }
+        let wanted = own.saturating_sub(self.frozen()) + self.borrowed();
         let held = self.bucket.share();
         if wanted >= held {
             self.bucket.grow(wanted - held, level);

@@ -243,6 +243,8 @@ impl Node {
             self.next_slow = now + SLOW_ROUND;
             self.look_after_members(now);
             self.look_at_rest(now);
+            self.settle_unreported(now);
+            self.carry_pauses(now);
             self.publish_profile(now);
         }
         if slow || self.stale || self.peers.len() <= FEW_LINKS {
@@ -254,6 +256,7 @@ impl Node {
             self.publish_row(place, row, true, Some(&[]), now);
         }
         self.expire_permits(now);
+        self.tell_outcomes(now);
         self.busy = self.is_busy();
         self.look_after_peers(now);
         let still = self.version_at_round == self.pages.own_version();
@@ -356,7 +359,7 @@ impl Node {
         Row {
             used: meter.used.of(&self.replica),
             level: units,
-            base: meter.base(),
+            base: meter.base().saturating_sub(meter.frozen()),
             held: meter.held(),
             free: meter.free(),
             demand,
@@ -370,6 +373,7 @@ impl Node {
             } else {
                 0
             },
+            open: meter.open,
             weight: self.config.weight,
             tag: meter.tag,
             turn_end: meter.turn_end,

@@ -117,7 +117,15 @@ impl Node {
         }
         let (mut served, mut elsewhere) = (false, false);
         while let Some(ticket) = self.head(pool, now) {
+            if self.is_broken(pool, now) {
+                let waiter = self.dequeue(ticket, false).expect("BUG! the head is not in the queue");
+                self.give_up(ticket, &waiter, Reason::Breaker, now);
+                continue;
+            }
             let waiter = &self.waiters[&ticket];
+            if waiter.request.pools.iter().any(|pool| self.is_held_back(*pool as usize, now)) {
+                break;
+            }
             for need in &waiter.request.needs {
                 self.meters[need.meter as usize].refill(now);
             }
@@ -172,8 +180,12 @@ impl Node {
     /// When the head has room if the shares stay as they are; none if they do not suffice.
     fn head_ready(&mut self, pool: usize, now: Instant) -> Option<Instant> {
         let head = self.head(pool, now)?;
-        let needs = &self.waiters[&head].request.needs;
-        needs
+        let request = &self.waiters[&head].request;
+        if request.pools.iter().any(|pool| self.is_held_back(*pool as usize, now)) {
+            return None;
+        }
+        request
+            .needs
             .iter()
             .map(|need| self.meters[need.meter as usize].bucket().ready_at(need.units))
             .try_fold(Instant::ZERO, |latest, at| at.map(|at| latest.max(at)))
