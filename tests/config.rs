@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use aquifer::daemon::config::{Config, Overrides, Policy, PoolConfig};
+use aquifer::daemon::config::{BreakerSettings, Config, Overrides, Policy, PoolConfig};
+use aquifer::protocol::calendar::{Calendar, Every, Zone};
+use aquifer::protocol::limit::{Concurrency, Kind, Window};
 
 fn read(text: &str) -> Result<Config, Vec<String>> {
     let config = Config::parse(text, "a.toml", &Overrides::default());
@@ -102,6 +104,150 @@ fn nothing_at_all_is_a_node_with_one_pool_to_try() {
 }
 
 #[test]
+fn limits_are_of_four_kinds() {
+    let config = read(
+        r#"
+        [[pool]]
+        name = "x"
+        rpd = 7
+        rpm = { amount = 5, zone = "asia/kathmandu" }
+        rph = { amount = 6, zone = "UTC" }
+        tpd = { amount = 1_000, zone = "Europe/Berlin" }
+        max_concurrent = 8
+        headroom = 0.5
+        [[pool.limit]]
+        name = "window"
+        kind = "window"
+        amount = 3
+        per = "2s"
+        [[pool.limit]]
+        name = "monthly"
+        kind = "calendar"
+        unit = "euros"
+        amount = 100
+        every = "month"
+        [[pool.limit]]
+        name = "gpu"
+        kind = "concurrency"
+        amount = 1
+        unit = "gpus"
+        [[pool]]
+        name = "y"
+        max_concurrent = { amount = 4, ttl = "90s" }
+        [[pool.limit]]
+        name = "quarter"
+        kind = "calendar"
+        amount = 2
+        every = "hour"
+        zone = "Asia/Kathmandu"
+        [[pool.limit]]
+        name = "gpu"
+        kind = "concurrency"
+        amount = 3
+        ttl = "1h"
+        "#,
+    )
+    .unwrap();
+    let calendar =
+        |amount, every, zone| Kind::Calendar(Calendar::new(amount, every, Zone::new(zone).unwrap()).unwrap());
+    let concurrency =
+        |amount, seconds| Kind::Concurrency(Concurrency::new(amount, Duration::from_secs(seconds)).unwrap());
+    let kinds = |index: usize| {
+        let limits = config.pools[index].pool.limits().iter();
+        limits.map(|limit| (limit.name.as_str(), limit.unit.as_str(), limit.kind.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(limits(&config.pools[0])[0], ("rpd", "requests", 3, 86_400.0, 3));
+    assert_eq!(
+        kinds(0)[1..],
+        [
+            ("rpm", "requests", calendar(2, Every::Minute, "Asia/Kathmandu")),
+            ("rph", "requests", calendar(3, Every::Hour, "UTC")),
+            ("tpd", "tokens", calendar(500, Every::Day, "Europe/Berlin")),
+            ("max_concurrent", "requests", concurrency(4, 600)),
+            ("window", "requests", Kind::Window(Window::new(1, Duration::from_secs(2)).unwrap())),
+            ("monthly", "euros", calendar(50, Every::Month, "UTC")),
+            ("gpu", "gpus", concurrency(1, 600)),
+        ]
+    );
+    assert_eq!(
+        kinds(1),
+        [
+            ("max_concurrent", "requests", concurrency(4, 90)),
+            ("quarter", "requests", calendar(2, Every::Hour, "Asia/Kathmandu")),
+            ("gpu", "requests", concurrency(3, 3_600)),
+        ]
+    );
+}
+
+#[test]
+fn pools_have_keys_ageing_and_a_breaker() {
+    let config = read(
+        r#"
+        [[pool]]
+        name = "plain"
+        rpm = 1
+        [[pool]]
+        name = "users"
+        rpm = 1
+        keyed = true
+        ageing = "1m"
+        breaker = {}
+        [[pool]]
+        name = "few"
+        rpm = 1
+        keyed = true
+        max_keys = 9
+        [pool.breaker]
+        failure_rate = 1
+        window = "1m"
+        min_count = 5
+        open_for = "2s"
+        "#,
+    );
+    let pools = config.unwrap().pools;
+    let seconds = Duration::from_secs;
+    assert_eq!((pools[0].keyed, pools[0].ageing, pools[0].breaker), (None, seconds(10), None));
+    let breaker =
+        BreakerSettings { failure_rate: 0.5, window: seconds(30), min_count: 20, open_for: seconds(15) };
+    assert_eq!(
+        (pools[1].keyed, pools[1].ageing, pools[1].breaker),
+        (Some(1_000_000), seconds(60), Some(breaker))
+    );
+    let breaker =
+        BreakerSettings { failure_rate: 1.0, window: seconds(60), min_count: 5, open_for: seconds(2) };
+    assert_eq!((pools[2].keyed, pools[2].breaker), (Some(9), Some(breaker)));
+}
+
+#[test]
+fn agents_are_read_in_order() {
+    let config = read(
+        r#"
+        [[agent]]
+        match = "researcher-*"
+        weight = 2.0
+        max_share = 0.4
+        tpm = { amount = 50, burst = 5 }
+        [[agent.limit]]
+        name = "search"
+        amount = 1
+        per = "1s"
+        [[agent]]
+        match = "*"
+        "#,
+    );
+    let agents = config.unwrap().agents;
+    let names: Vec<_> = agents[0].limits.iter().map(|limit| (&*limit.name, limit.kind.capacity())).collect();
+    assert_eq!(names, [("tpm", 5), ("search", 1)]);
+    let [first, last] = &agents[..] else { panic!("{agents:?}") };
+    assert_eq!(
+        (&*first.matches, first.weight_thousandths, first.max_share_millionths),
+        ("researcher-*", 2_000, Some(400_000))
+    );
+    assert_eq!((&*last.matches, last.weight_thousandths, last.max_share_millionths), ("*", 1_000, None));
+    assert!(last.limits.is_empty());
+}
+
+#[test]
 fn each_mistake_says_its_line_its_key_and_what_to_write() {
     let cases = [
         ("[swarm]\npolcy = \"strict\"", "a.toml:2: swarm.polcy: unknown key; did you mean \"policy\"?"),
@@ -152,19 +298,6 @@ fn each_mistake_says_its_line_its_key_and_what_to_write() {
         ("[[pool]]\nname = \"x\"\nrpm = { amount = 3, burst = 0 }", "a.toml:3: pool.rpm.burst: burst is 0"),
         ("[[pool]]\nname = \"x\"\nrpn = 1", "a.toml:3: pool.rpn: unknown key; did you mean \"rpm\"?"),
         (
-            "[[pool]]\nname = \"x\"\nrpm = 1\nrpd = 9",
-            "a.toml:4: pool.rpd: limits by the day are not supported yet",
-        ),
-        (
-            "[[pool]]\nname = \"x\"\ntpd = { amount = 9, zone = \"UTC\" }",
-            "a.toml:3: pool.tpd: limits by the day are not supported yet",
-        ),
-        (
-            "[[pool]]\nname = \"x\"\nmax_concurrent = 9",
-            "a.toml:3: pool.max_concurrent: limits on concurrency are not supported yet",
-        ),
-        ("[[agent]]\nmatch = \"x\"", "a.toml:1: agent: [[agent]] is not supported yet"),
-        (
             "[[pool]]\nname = \"x\"\nrpm = 1\nheadroom = 1.0",
             "a.toml:4: pool.headroom: is 1, must be from 0.0 to less than 1.0",
         ),
@@ -179,10 +312,6 @@ fn each_mistake_says_its_line_its_key_and_what_to_write() {
         (
             "[[pool]]\nname = \"x\"\nrpm = 1\n[[pool.limit]]\nname = \"y\"\namount = 1",
             "a.toml:4: pool.limit.per: is missing; add per = \"1s\"",
-        ),
-        (
-            "[[pool]]\nname = \"x\"\n[[pool.limit]]\nkind = \"window\"\nname = \"y\"\namount = 1\nper = \"1s\"",
-            "a.toml:4: pool.limit.kind: \"window\" is not supported yet",
         ),
         (
             "[[pool]]\nname = \"x\"\n[[pool.limit]]\nname = \"y\"\namount = 1\nper = \"0s\"",
@@ -204,10 +333,184 @@ fn each_mistake_says_its_line_its_key_and_what_to_write() {
         ("[node]\nname = \"a\"\nname = \"b\"", "a.toml:3: "),
     ];
     for (text, expected) in cases {
-        let errors = read(text).expect_err(text);
-        assert!(errors.iter().any(|error| error.contains(expected)), "{text}\n{expected}\n{errors:#?}");
-        assert_eq!(errors.len(), 1, "{text}\n{errors:#?}");
+        refused(text, expected);
     }
+}
+
+/// Checks that one thing is wrong with `text`: `expected`.
+fn refused(text: &str, expected: &str) {
+    let errors = read(text).expect_err(text);
+    assert!(errors.len() == 1 && errors[0].contains(expected), "{text}\n{expected}\n{errors:#?}");
+}
+
+#[test]
+fn each_kind_of_limit_has_its_own_keys() {
+    for (limit, expected) in [
+        (
+            "rpm = { amount = 1, zone = \"UTC\", burst = 2 }",
+            "a.toml:3: pool.rpm.burst: with a zone, all of a calendar period's amount may be spent at once; \
+             remove burst or zone",
+        ),
+        (
+            "rps = { amount = 1, zone = \"UTC\" }",
+            "a.toml:3: pool.rps.zone: rps counts by the second, which no time zone changes; remove zone",
+        ),
+        (
+            "tpd = { amount = 1, zone = \"Europe/Berln\" }",
+            "a.toml:3: pool.tpd.zone: no time zone \"Europe/Berln\": did you mean \"Europe/Berlin\"?",
+        ),
+        (
+            "tpd = { amount = 1, ttl = \"1m\" }",
+            "a.toml:3: pool.tpd.ttl: tpd is a rate limit, whose keys here are amount, burst, zone; remove ttl",
+        ),
+        ("tpd = { amount = 0, zone = \"UTC\" }", "a.toml:3: pool.tpd.amount: amount is 0, must be from 1"),
+        ("max_concurrent = 0", "a.toml:3: pool.max_concurrent: amount is 0, must be from 1"),
+        ("max_concurrent = { ttl = \"1m\" }", "a.toml:3: pool.max_concurrent: has no amount"),
+        (
+            "max_concurrent = { amount = 1, ttl = \"32d\" }",
+            "a.toml:3: pool.max_concurrent.ttl: is 32d, must be from 1ms to 31d",
+        ),
+        (
+            "max_concurrent = { amount = 1, burst = 3 }",
+            "a.toml:3: pool.max_concurrent.burst: max_concurrent is a concurrency limit, whose keys here are \
+             amount, ttl; remove burst",
+        ),
+        (
+            "max_concurrent = { amount = 1, ttk = \"1m\" }",
+            "a.toml:3: pool.max_concurrent.ttk: unknown key; did you mean \"ttl\"?",
+        ),
+        ("max_concurent = 1", "a.toml:3: pool.max_concurent: unknown key; did you mean \"max_concurrent\"?"),
+    ] {
+        refused(&format!("[[pool]]\nname = \"x\"\n{limit}"), expected);
+    }
+    for (limit, expected) in [
+        ("kind = \"windov\"", "a.toml:6: pool.limit.kind: is \"windov\", must be \"rate\", \"window\", "),
+        (
+            "kind = \"window\"\nper = \"1s\"\nburst = 1",
+            "a.toml:8: pool.limit.burst: a window limit has no burst: all of its amount may be spent at once",
+        ),
+        ("kind = \"window\"", "a.toml:3: pool.limit.per: is missing; add per = \"1m\""),
+        ("kind = \"window\"\nper = \"32d\"", "a.toml:7: pool.limit.per: per is "),
+        (
+            "kind = \"window\"\nevery = \"day\"",
+            "a.toml:7: pool.limit.every: a window limit has no every: write per = \"1m\"",
+        ),
+        ("kind = \"calendar\"", "a.toml:3: pool.limit.every: is missing; add every = \"day\""),
+        (
+            "kind = \"calendar\"\nper = \"1d\"",
+            "a.toml:7: pool.limit.per: a calendar limit has no per: write every = \"day\"",
+        ),
+        (
+            "kind = \"calendar\"\nevery = \"days\"",
+            "a.toml:7: pool.limit.every: is \"days\", must be \"minute\", \"hour\", \"day\" or \"month\"; did you \
+             mean \"day\"?",
+        ),
+        (
+            "kind = \"calendar\"\nevery = \"day\"\nzone = \"Berlin\"",
+            "a.toml:8: pool.limit.zone: no time zone \"Berlin\": did you mean \"Europe/Berlin\"?",
+        ),
+        (
+            "kind = \"concurrency\"\nper = \"1m\"",
+            "a.toml:7: pool.limit.per: a concurrency limit has no per: write ttl = \"10m\"",
+        ),
+        ("kind = \"concurrency\"\nttl = \"0s\"", "a.toml:7: pool.limit.ttl: is 0s, must be from 1ms to 31d"),
+        (
+            "per = \"1s\"\nzone = \"UTC\"",
+            "a.toml:7: pool.limit.zone: a rate limit has no zone: remove zone, or write kind = \"calendar\"",
+        ),
+        ("ttl = \"1s\"", "a.toml:6: pool.limit.ttl: a rate limit has no ttl: write per = \"1s\""),
+        (
+            "kind = \"calendar\"\nevery = \"day\"\nzoen = \"UTC\"",
+            "a.toml:8: pool.limit.zoen: unknown key; did you mean \"zone\"?",
+        ),
+    ] {
+        let text = format!("[[pool]]\nname = \"x\"\n[[pool.limit]]\nname = \"y\"\namount = 1\n{limit}");
+        refused(&text, expected);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_pool_is_said() {
+    for (pool, expected) in [
+        ("keyed = 1", "a.toml:4: pool.keyed: is the number 1, must be true or false"),
+        ("max_keys = 5", "a.toml:4: pool.max_keys: is for pools with limits for each key; add keyed = true"),
+        ("keyed = false\nmax_keys = 5", "a.toml:5: pool.max_keys: is for pools with limits for each key"),
+        ("keyed = true\nmax_keys = 0", "a.toml:5: pool.max_keys: is 0, must be from 1 to 10000000"),
+        ("keyed = true\nmax_keys = 10_000_001", "a.toml:5: pool.max_keys: is 10000001, must be from 1"),
+        (
+            "keyed = true\nmax_concurrent = 5",
+            "a.toml:5: pool.max_concurrent: \"max_concurrent\" is a concurrency limit; a keyed pool has rate \
+             limits only; move it to a pool that is not keyed",
+        ),
+        (
+            "keyed = true\ntpd = { amount = 5, zone = \"UTC\" }",
+            "\"tpd\" is a calendar limit; a keyed pool has rate limits only",
+        ),
+        ("ageing = \"0s\"", "a.toml:4: pool.ageing: is 0s, must be from 100ms to 1d"),
+        ("ageing = \"2d\"", "a.toml:4: pool.ageing: is 2d, must be from 100ms to 1d"),
+        ("agein = \"2d\"", "a.toml:4: pool.agein: unknown key; did you mean \"ageing\"?"),
+        ("breaker = 0.5", "a.toml:4: pool.breaker: is the number 0.5, must be a section"),
+        (
+            "breaker = { failure_rate = 0.0 }",
+            "a.toml:4: pool.breaker.failure_rate: is 0, must be from 0.000001 to 1",
+        ),
+        ("breaker = { failure_rate = nan }", "a.toml:4: pool.breaker.failure_rate: is NaN, must be from"),
+        ("breaker = { window = \"2h\" }", "a.toml:4: pool.breaker.window: is 2h, must be from 1s to 1h"),
+        ("breaker = { min_count = 0 }", "a.toml:4: pool.breaker.min_count: is 0, must be from 1 to 1000000"),
+        (
+            "breaker = { open_for = \"0s\" }",
+            "a.toml:4: pool.breaker.open_for: is 0s, must be from 100ms to 1h",
+        ),
+        (
+            "breaker = { open = \"1s\" }",
+            "a.toml:4: pool.breaker.open: unknown key; the keys here are failure_rate",
+        ),
+    ] {
+        refused(&format!("[[pool]]\nname = \"x\"\nrpm = 1\n{pool}"), expected);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_an_agent_is_said() {
+    for (agent, expected) in [
+        ("weight = 1", "a.toml:1: agent.match: is missing; add match = \"researcher-*\""),
+        ("match = 1", "a.toml:2: agent.match: is the number 1, must be a text in quotes"),
+        ("match = \"\"", "a.toml:2: agent.match: must be 1 to 128 bytes without control characters"),
+        ("match = \"a\"\nweight = 0", "a.toml:3: agent.weight: is 0, must be from 0.001 to 1000"),
+        ("match = \"a\"\nweight = 1000.1", "a.toml:3: agent.weight: is 1000.1, must be from 0.001 to 1000"),
+        ("match = \"a\"\nmax_share = 0.0", "a.toml:3: agent.max_share: is 0, must be from 0.000001 to 1"),
+        ("match = \"a\"\nmax_share = 1.1", "a.toml:3: agent.max_share: is 1.1, must be from 0.000001 to 1"),
+        ("match = \"a\"\nweigth = 1", "a.toml:3: agent.weigth: unknown key; did you mean \"weight\"?"),
+        ("match = \"a\"\nrpm = 0", "a.toml:3: agent.rpm: amount is 0, must be from 1"),
+        (
+            "match = \"a\"\nmax_concurrent = 1",
+            "a.toml:3: agent.max_concurrent: \"max_concurrent\" is a concurrency limit; agents have rate limits \
+             only; move it to a pool",
+        ),
+        (
+            "match = \"a\"\n[[agent.limit]]\nname = \"w\"\nkind = \"window\"\namount = 1\nper = \"1s\"",
+            "a.toml:4: agent.limit.name: \"w\" is a window limit; agents have rate limits only",
+        ),
+        (
+            "match = \"a\"\n[[agent.limit]]\nname = \"w\"\namount = 1",
+            "a.toml:3: agent.limit.per: is missing; add per = \"1s\"",
+        ),
+        (
+            "match = \"a\"\n[[agent]]\nmatch = \"a\"",
+            "a.toml:4: agent.match: \"a\" never counts: \"a\" at a.toml:2 comes first and matches as much",
+        ),
+        (
+            "match = \"*\"\n[[agent]]\nmatch = \"a\"",
+            "a.toml:4: agent.match: \"a\" never counts: \"*\" at a.toml:2",
+        ),
+    ] {
+        refused(&format!("[[agent]]\n{agent}"), expected);
+    }
+    let many: String = (0..257).map(|number| format!("[[agent]]\nmatch = \"{number}\"\n")).collect();
+    refused(&many, "a.toml:513: agent: is one of more than 256; leave some out");
+    let many: String =
+        (0..17).map(|n| format!("[[agent.limit]]\nname = \"{n}\"\namount = 1\nper = \"1s\"\n")).collect();
+    refused(&format!("[[agent]]\nmatch = \"a\"\n{many}"), "a.toml:1: agent: has 17 limits, may have 16");
 }
 
 #[test]
@@ -240,7 +543,7 @@ fn flags_beat_the_file_which_beats_the_defaults() {
     assert_eq!((config.policy, config.mdns), (Policy::Strict, false));
     assert_eq!(config.seeds[0].to_string(), "/ip4/2.2.2.2/tcp/2");
     let pools: Vec<_> =
-        config.pools.iter().map(|pool| (pool.pool.name(), pool.pool.limits()[0].rate.amount())).collect();
+        config.pools.iter().map(|pool| (pool.pool.name(), pool.pool.limits()[0].kind.amount())).collect();
     assert_eq!(pools, [("a", 1), ("b", 3), ("c", 4)]);
 
     let overrides = Overrides { policy: Some("lax".to_owned()), ..Overrides::default() };
@@ -265,6 +568,18 @@ fn a_pool_flag_is_a_pool() {
 }
 
 #[test]
+fn a_pool_flag_takes_every_shorthand_and_the_keys_of_a_pool() {
+    let pools =
+        pools(&["a:rpd=500,burst=5,max_concurrent=8", "b:tpm=5,keyed=true,max_keys=3,ageing=2s"]).unwrap();
+    assert_eq!(
+        limits(&pools[0]),
+        [("rpd", "requests", 500, 86_400.0, 5), ("max_concurrent", "requests", 8, 600.0, 8)]
+    );
+    assert!(matches!(pools[0].pool.limits()[1].kind, Kind::Concurrency(_)));
+    assert_eq!((pools[1].keyed, pools[1].ageing), (Some(3), Duration::from_secs(2)));
+}
+
+#[test]
 fn a_wrong_pool_flag_says_what_to_write() {
     for (flag, expected) in [
         ("api", "--pool: \"api\" must be NAME:LIMIT=AMOUNT"),
@@ -274,7 +589,15 @@ fn a_wrong_pool_flag_says_what_to_write() {
         ("api:rpm=many", "--pool: api.rpm: is \"many\", must be a whole number"),
         ("api:rmp=5", "--pool: api.rmp: unknown key; did you mean \"rpm\"?"),
         ("api:rpm=5/1s", "--pool: api.rpm: has a period already"),
-        ("api:rpd=5", "--pool: api.rpd: limits by the day are not supported yet"),
+        ("api:max_concurrent=5/1s", "--pool: api.max_concurrent: has no period; write max_concurrent=AMOUNT"),
+        (
+            "api:max_concurrent=5,burst=2",
+            "--pool: api.burst: follows max_concurrent, a concurrency limit, which has none",
+        ),
+        ("api:rpm=5,keyed=yes", "--pool: api.keyed: is \"yes\", must be true or false"),
+        ("api:rpm=5,keyed=true,max_keys=0", "--pool: api.max_keys: is 0, must be from 1 to 10000000"),
+        ("api:rpm=5,breaker=0.5", "--pool: api.breaker: has several numbers, which only a file can say"),
+        ("api:rpm=5,keyd=true", "--pool: api.keyd: unknown key; did you mean \"keyed\"?"),
         ("api:x=5/1", "--pool: api.x: is \"1\", must be a time with its unit"),
         ("api:rpm=5,tpm", "\"tpm\" must be KEY=VALUE"),
         ("api:rpm=0", "--pool: api.rpm: amount is 0"),
