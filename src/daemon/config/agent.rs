@@ -28,8 +28,9 @@ pub(super) fn validate(sections: Vec<AgentSection>, errors: &mut Vec<ConfigError
         let max_share = section.max_share.as_ref().map(|share| share.within(&SHARE));
         let max_share = max_share.transpose().map_err(|error| errors.push(error)).unwrap_or_default();
         let limits = limits(&section, errors);
-        let glob = glob(section, &matches).map_err(|error| errors.push(error));
-        let Ok(glob) = glob else { continue };
+        // That it is missing was said when the section was read.
+        let Some(glob) = section.matches else { continue };
+        errors.extend(check_glob(&glob, &matches).err());
         matches.push(glob.clone());
         if errors.len() == before {
             agents.push(AgentConfig {
@@ -43,20 +44,17 @@ pub(super) fn validate(sections: Vec<AgentSection>, errors: &mut Vec<ConfigError
     agents
 }
 
-/// The text that is matched, unless what is matched `before` leaves nothing to it.
-fn glob(section: AgentSection, before: &[Set<String>]) -> Result<Set<String>, ConfigError> {
-    let Some(glob) = section.matches else {
-        return Err(section.place.at("match").error("is missing; add match = \"researcher-*\""));
-    };
+/// What is matched `before` must leave something to `glob`.
+fn check_glob(glob: &Set<String>, before: &[Set<String>]) -> Result<(), ConfigError> {
     if !(1..=NAME_MAX).contains(&glob.value.len()) || glob.value.chars().any(char::is_control) {
         return Err(glob.place.error(format!("must be 1 to {NAME_MAX} bytes without control characters")));
     }
-    if let Some(first) = before.iter().find(|first| first.value == "*" || first.value == glob.value) {
-        let reason = format!("{:?} never counts: {:?}", glob.value, first.value);
-        let reason = format!("{reason} at {} comes first and matches as much", first.place.source);
-        return Err(glob.place.error(format!("{reason}; remove one or change their order")));
-    }
-    Ok(glob)
+    let Some(first) = before.iter().find(|first| first.value == "*" || first.value == glob.value) else {
+        return Ok(());
+    };
+    let reason = format!("{:?} never counts: {:?}", glob.value, first.value);
+    let reason = format!("{reason} at {} comes first and matches as much", first.place.source);
+    Err(glob.place.error(format!("{reason}; remove one or change their order")))
 }
 
 /// An agent's own limits, which are one set for each name: a keyed pool by another name.

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::problem::{ConfigError, Place, Set};
 use super::shorthand::{self, shorthand};
-use super::source::{Entry, Source};
+use super::source::{Entry, Source, has};
 
 mod limit;
 
@@ -211,6 +211,10 @@ impl Source<'_> {
                 "max_share" => agent.max_share = self.fraction(&entry),
                 _ => self.limits(&entry, &mut agent.limits, &AGENT_KEYS),
             }
+        }
+        if !has(table, "match") {
+            let reason = "is missing; add match = \"researcher-*\"";
+            self.errors.push(agent.place.at("match").error(reason));
         }
         agent
     }

@@ -164,3 +164,8 @@ impl Entry<'_> {
         Set { value, place: self.place.clone() }
     }
 }
+
+/// Whether `key` is written in `table`, well or not.
+pub(super) fn has(table: &DeTable, key: &str) -> bool {
+    table.iter().any(|(written, _)| written.get_ref() == key)
+}

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::super::problem::{Place, Set};
 use super::super::shorthand::Shorthand;
-use super::super::source::{Entry, Source};
+use super::super::source::{Entry, Source, has};
 use crate::protocol::calendar::{Every, Zone};
 use crate::protocol::limit::PERMIT_TTL_MAX;
 
@@ -219,9 +219,4 @@ impl Source<'_> {
         let text = self.string(entry)?;
         Zone::new(&text.value).map_err(|error| self.errors.push(text.place.error(error.to_string()))).ok()
     }
-}
-
-/// Whether `key` is written in `table`, well or not.
-fn has(table: &DeTable, key: &str) -> bool {
-    table.iter().any(|(written, _)| written.get_ref() == key)
 }
