@@ -49,7 +49,7 @@ pub(super) fn validate(mut sections: Vec<PoolSection>, errors: &mut Vec<ConfigEr
                 Some((_, "refuse")) => false,
                 Some((overflow, other)) => {
                     errors.push(overflow.place.choice(other, &["wait", "refuse"]));
-                    continue;
+                    true
                 }
             };
         let queue_timeout =
