@@ -58,6 +58,8 @@ pub struct Meter {
     pub unreported: Option<Box<Unreported>>,
     /// What all nodes make of what the provider says.
     pub estimates: Estimates,
+    /// Share that others are due and that is spent here: what comes back to it is theirs first.
+    pub due: Share,
     /// Units that were refunded: so many of those taken next were counted as used already.
     unused: u64,
     /// The largest request that was refused without waiting, and until when it counts as if it waited.
@@ -95,6 +97,7 @@ impl Meter {
             open: 0,
             unreported: None,
             estimates: Estimates::default(),
+            due: Share::ZERO,
             unused: 0,
             refused: (0, Instant::ZERO),
             offered_until: None,
@@ -179,9 +182,10 @@ impl Meter {
         share > Share::ZERO
     }
 
-    /// Whether there are so many units now; call [`refill`](Self::refill) first.
+    /// Whether there are so many units now that nobody else is due; call [`refill`](Self::refill) first.
     pub fn has(&self, units: u64) -> bool {
-        self.bucket.level() >= Level::of(units, &self.limit.kind) && !self.bucket.in_debt()
+        let level = self.bucket.level().saturating_sub(self.bucket.depth_of(self.due));
+        level >= Level::of(units, &self.limit.kind) && !self.bucket.in_debt()
     }
 
     /// Whole units that are there.

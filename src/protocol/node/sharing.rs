@@ -128,8 +128,14 @@ impl Node {
             // A loan would keep the base here until it ends; it goes to an heir as a whole.
             plan.lend.clear();
         }
+        let before = self.meters[place].held();
         let spare: Share = positions.iter().map(Position::can_spare).sum();
         self.carry_out(place, &plan, &row, &neighbours, grain, now);
+        let meter = &mut self.meters[place];
+        // Where spent units come back to the share, a node with a queue would spend them again before the share can move.
+        let moved = before.saturating_sub(meter.held());
+        let counted = meter.bucket().counted().is_some();
+        meter.due = if counted && !leaves { plan.due.saturating_sub(moved) } else { Share::ZERO };
         if row.waiting > 0 {
             self.widen(targets[0], row.held, spare, now);
         }
@@ -159,6 +165,11 @@ impl Node {
         }
         for (peer, share) in &plan.lend {
             let borrower = &neighbours[*peer];
+            // What went back just now may have been all that was unspent.
+            let share = (*share).min(meter.free());
+            if share == Share::ZERO {
+                break;
+            }
             let peer = self.peers.get(&borrower.replica.node);
             let lasts = |peer: &Peer| meter.would_last(&borrower.replica, (peer.clock, peer.clock_at), now);
             if !peer.is_some_and(lasts) {
@@ -170,9 +181,9 @@ impl Node {
             } else {
                 let spare = Level::of(row.spare, &meter.limit.kind);
                 let need = Level::of(borrower.row.need, &meter.limit.kind);
-                meter.part_of_level(*share).max(need).min(spare)
+                meter.part_of_level(share).max(need).min(spare)
             };
-            meter.lend(borrower.replica, *share, level, now);
+            meter.lend(borrower.replica, share, level, now);
             owed.push(borrower.replica.node);
         }
         for node in owed {

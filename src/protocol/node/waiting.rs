@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::admission::{Outcome, Reason, Refusal, Request};
 use super::{Node, Output};
 use crate::protocol::queue::{Entry, Ticket};
+use crate::protocol::share::Share;
 use crate::protocol::time::Instant;
 
 /// A request that waits.
@@ -115,6 +116,7 @@ impl Node {
             self.pools[pool].head_ready = None;
             return false;
         }
+        self.part_with_due(pool, now);
         let (mut served, mut elsewhere) = (false, false);
         while let Some(ticket) = self.head(pool, now) {
             if self.is_broken(pool, now) {
@@ -145,6 +147,21 @@ impl Node {
             self.pools[pool].head_ready = self.head_ready(pool, now);
         }
         elsewhere
+    }
+
+    /// What came back to share that others are due moves on before anybody here is served from it.
+    fn part_with_due(&mut self, pool: usize, now: Instant) {
+        let first = self.pools[pool].first;
+        let mut returned = false;
+        for meter in &mut self.meters[first..first + self.pools[pool].pool.limits().len()] {
+            if meter.due > Share::ZERO {
+                meter.refill(now);
+                returned |= meter.bucket().movable() > Share::ZERO;
+            }
+        }
+        if returned {
+            self.share_out(now);
+        }
     }
 
     /// Who is next in a pool.
