@@ -18,6 +18,7 @@
 mod admission;
 mod calendars;
 mod exchange;
+mod listing;
 mod membership;
 mod mesh;
 mod peers;
@@ -36,6 +37,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
+pub use listing::WaiterView;
 pub use mesh::{MESH_MAX, NEIGHBOURS};
 pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
