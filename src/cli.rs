@@ -9,11 +9,14 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 mod acquire;
+mod ask;
 mod check;
 mod demo;
+mod exec;
 mod exit;
 mod output;
 mod peers;
+mod queue;
 mod status;
 mod token;
 mod up;
@@ -41,6 +44,7 @@ const HELP: &str = "\
 To begin, on the first machine:
   aquifer up --pool api:rpm=500        runs a node and prints a line for other machines to join with
   aquifer acquire api                  waits until one request may be made
+  aquifer exec api -- CMD…             runs CMD when it may be made
 
 Exit status: 0 admitted or fine; 64 usage; 69 no daemon; 75 limited; 77 not permitted; 78 bad configuration; 70 a bug.";
 
@@ -52,12 +56,18 @@ enum Command {
     Token(Listing),
     /// Ask for a permit, and wait for it
     Acquire(acquire::Args),
+    /// Run a command under a permit
+    Exec(exec::Args),
     /// Show this node, its pools and the guarantee in force
     Status(status::Args),
     /// List the other members of the swarm
     Peers(Listing),
     /// List every limit and who holds it
     Limits(Listing),
+    /// List who waits on this node
+    Queue(Listing),
+    /// Say what would become of a request now, and why
+    Explain(queue::Explain),
     /// Check a configuration file
     Check(check::Args),
     /// Watch several real nodes on this machine share one limit
@@ -96,9 +106,12 @@ pub fn run() -> ExitCode {
         Command::Up(args) => up::run(args, named),
         Command::Token(args) => exit::block_on(token::run(client(), &args)),
         Command::Acquire(args) => exit::block_on(acquire::run(client(), args)),
+        Command::Exec(args) => exit::block_on(exec::run(client(), args)),
         Command::Status(args) => exit::block_on(status::run(client(), &args)),
         Command::Peers(args) => exit::block_on(peers::peers(client(), &args)),
         Command::Limits(args) => exit::block_on(peers::limits(client(), &args)),
+        Command::Queue(args) => exit::block_on(queue::queue(client(), &args)),
+        Command::Explain(args) => exit::block_on(queue::explain(client(), &args)),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Completion { shell } => completion(shell),

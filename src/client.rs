@@ -11,13 +11,17 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::daemon::api::{AcquireAnswer, AcquireRequest, Limits, Peers, Problem, Status, TokenAnswer};
+use crate::daemon::api::{
+    AcquireAnswer, AcquireRequest, CommitRequest, Explanation, Limits, Peers, Problem, Queues, SettleAnswer,
+    Status, TokenAnswer,
+};
 
 /// The largest answer that is read: 8 MiB.
 pub const ANSWER_MAX: usize = 8 << 20;
@@ -97,13 +101,30 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; an unknown pool is a [`ClientError::Problem`] that names the nearest one.
     pub async fn acquire(&mut self, ask: &AcquireRequest) -> Result<AcquireAnswer, ClientError> {
-        let body =
-            serde_json::to_vec(ask).map_err(|error| self.broken(format!("cannot be asked: {error}")))?;
-        let (status, body) = self.send(Method::POST, "/v1/acquire", body.into()).await?;
+        let body = self.json(ask)?;
+        let (status, body) = self.send(Method::POST, "/v1/acquire", body).await?;
         if status == StatusCode::OK.as_u16() || status == StatusCode::TOO_MANY_REQUESTS.as_u16() {
             return self.parse(&body);
         }
         Err(self.problem(status, &body))
+    }
+
+    /// Tells what the call of a permit really used: what was reserved beyond it comes back, what was used beyond what was
+    /// reserved is owed. Saying it again changes nothing and gives the same answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; a permit whose time is over is a [`ClientError::Problem`] with status 410.
+    pub async fn commit(&mut self, permit: &str, used: &CommitRequest) -> Result<SettleAnswer, ClientError> {
+        let body = self.json(used)?;
+        self.command(&format!("/v1/permits/{permit}/commit"), body).await
+    }
+
+    /// Tells that the call of a permit used nothing. Saying it again changes nothing and gives the same answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; a permit whose time is over is a [`ClientError::Problem`] with status 410.
+    pub async fn release(&mut self, permit: &str) -> Result<SettleAnswer, ClientError> {
+        self.command(&format!("/v1/permits/{permit}/release"), Bytes::new()).await
     }
 
     /// The node, its pools and what deserves a look.
@@ -130,6 +151,22 @@ impl Client {
         self.listing("/v1/limits").await
     }
 
+    /// Who waits on the node, by pool.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn queue(&mut self) -> Result<Queues, ClientError> {
+        self.listing("/v1/queue").await
+    }
+
+    /// What would become of a request to this pool now, and why.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; an unknown pool is a [`ClientError::Problem`] that names the nearest one.
+    pub async fn explain(&mut self, pool: &str) -> Result<Explanation, ClientError> {
+        self.listing(&format!("/v1/explain/{}", encoded(pool))).await
+    }
+
     /// What another machine needs to join the swarm: a secret.
     ///
     /// # Errors
@@ -147,6 +184,15 @@ impl Client {
             return answer.map(|(status, body)| (status, body.into()));
         }
         Err(self.broken(format!("was silent for {} s", LISTING_TIMEOUT.as_secs())))
+    }
+
+    async fn command<T: DeserializeOwned>(&mut self, path: &str, body: Bytes) -> Result<T, ClientError> {
+        match timeout(LISTING_TIMEOUT, self.send(Method::POST, path, body)).await {
+            Ok(Ok((200, body))) => self.parse(&body),
+            Ok(Ok((status, body))) => Err(self.problem(status, &body)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.broken(format!("was silent for {} s", LISTING_TIMEOUT.as_secs()))),
+        }
     }
 
     async fn listing<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
@@ -207,6 +253,11 @@ impl Client {
         Ok(Connection { sender, driver })
     }
 
+    fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        let body = serde_json::to_vec(body);
+        body.map(Bytes::from).map_err(|error| self.broken(format!("cannot be asked: {error}")))
+    }
+
     fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(body).map_err(|error| self.broken(format!("answered something else: {error}")))
     }
@@ -221,6 +272,13 @@ impl Client {
     fn broken(&self, what: String) -> ClientError {
         ClientError::Broken { socket: self.socket.clone(), what }
     }
+}
+
+/// `text` as a part of a path: all but what never needs it is percent-encoded (RFC 3986, section 2.3), and slashes.
+fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
+    let encode = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
 }
 
 #[derive(Debug)]
@@ -297,7 +355,7 @@ mod tests {
     #[tokio::test]
     async fn giving_up_closes_the_connection() {
         let (_dir, listener, mut client) = listen();
-        let ask = AcquireRequest { pool: "p".to_owned(), ..AcquireRequest::default() };
+        let ask = AcquireRequest { pool: "p".into(), ..AcquireRequest::default() };
         let patience = Duration::from_millis(50);
         let (mut stream, gave_up) =
             tokio::join!(serve(&listener, &[]), timeout(patience, client.acquire(&ask)));

@@ -54,7 +54,7 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const CALLERS_MAX: usize = 8_192;
 /// Files that callers leave to peers and to the disk.
 const FILES_KEPT: usize = 256;
-/// How often the transport's counters are read.
+/// How often the transport's counters are read, and the wall clock may be.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the daemon did not start. Nothing that another daemon uses was touched.
@@ -192,7 +192,10 @@ impl Daemon {
                 () = self.engine.tick() => {}
                 errands = self.engine.errands() => self.run_errands(errands),
                 event = self.transport.next() => self.on_event(event),
-                _ = count.tick() => self.facts.set_counters(self.transport.counters()),
+                _ = count.tick() => {
+                    self.facts.set_counters(self.transport.counters());
+                    self.engine.tell_wall();
+                }
             }
             if !said {
                 said = self.say_how_to_join();

@@ -10,7 +10,7 @@ use super::output::{
     Style, Table, json, millis, percent, print,
 };
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{LimitListing, PeerStatus};
+use crate::daemon::api::{LimitListing, LimitStatus, PeerStatus};
 use crate::daemon::config::show_duration;
 
 pub async fn peers(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
@@ -72,7 +72,7 @@ fn limit_table(limits: &[LimitListing]) -> Table {
     let mut table = Table::new(&[
         Text("POOL"),
         Text("LIMIT"),
-        Text("RATE"),
+        Text("RULE"),
         Number("BURST"),
         Number("USED"),
         Number("LEFT"),
@@ -84,12 +84,11 @@ fn limit_table(limits: &[LimitListing]) -> Table {
     ]);
     for limit in limits {
         let status = &limit.status;
-        let per = show_duration(Duration::from_millis(status.per_ms));
         let by = limit.held_by.iter().map(|(node, share)| format!("{node} {}", percent(*share)));
         table.row(&[
             limit.pool.clone(),
             status.now.name.clone(),
-            format!("{} {} per {per}", status.amount, status.unit),
+            rule(limit),
             status.now.limit.to_string(),
             status.now.used.to_string(),
             status.now.remaining.to_string(),
@@ -101,4 +100,16 @@ fn limit_table(limits: &[LimitListing]) -> Table {
         ]);
     }
     table
+}
+
+/// What a limit allows.
+fn rule(limit: &LimitListing) -> String {
+    let LimitStatus { amount, unit, per_ms, .. } = &limit.status;
+    let per = show_duration(Duration::from_millis(*per_ms));
+    match (limit.kind.as_str(), &limit.every, &limit.zone) {
+        ("window", ..) => format!("{amount} {unit} in any {per}"),
+        ("calendar", Some(every), Some(zone)) => format!("{amount} {unit} each {every} of {zone}"),
+        ("concurrency", ..) => format!("{amount} {unit} at once, each for at most {per}"),
+        _ => format!("{amount} {unit} per {per}"),
+    }
 }

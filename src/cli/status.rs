@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::output::{Column, Style, Table, json, millis, percent, plain, print, print_on};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{PoolStatus, Status};
+use crate::daemon::api::{ByClass, PoolStatus, Status};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -63,10 +63,31 @@ fn page(status: &Status, style: Style) -> String {
     lines.extend(addresses.map(|address| format!("{} {}", style.bold("address"), plain(address))));
     if !status.pools.is_empty() {
         lines.push(format!("\n{}", pools(&status.pools).show(style).trim_end()));
+        lines.extend(status.pools.iter().filter_map(|pool| waiting(pool, style)));
+        lines.extend(status.pools.iter().filter_map(|pool| agents(pool, style)));
     }
     let warnings = status.warnings.iter();
     lines.extend(warnings.map(|warning| format!("{} {}", style.yellow("warning"), plain(warning))));
     lines.join("\n") + "\n"
+}
+
+/// Who waits for a pool, by class.
+fn waiting(pool: &PoolStatus, style: Style) -> Option<String> {
+    let ByClass { critical, high, normal, low } = pool.waiting_by_class;
+    let classes = [(critical, "critical"), (high, "high"), (normal, "normal"), (low, "low")];
+    let those = classes.iter().filter(|(count, _)| *count > 0);
+    let those: Vec<String> = those.map(|(count, class)| format!("{count} {class}")).collect();
+    let line = || format!("{} for {}: {}", style.bold("waiting"), plain(&pool.name), those.join(", "));
+    (!those.is_empty()).then(line)
+}
+
+/// Who used most of a pool lately.
+fn agents(pool: &PoolStatus, style: Style) -> Option<String> {
+    let named = pool.top_agents.iter().filter(|top| !top.agent.is_empty());
+    let named: Vec<String> =
+        named.map(|top| format!("{} {}", plain(&top.agent), percent(top.share))).collect();
+    let line = || format!("{} of {}: {}", style.bold("agents"), plain(&pool.name), named.join(", "));
+    (!named.is_empty()).then(line)
 }
 
 fn pools(pools: &[PoolStatus]) -> Table {

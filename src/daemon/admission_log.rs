@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub const VARIABLE: &str = "AQUIFER_ADMISSION_LOG";
 
 /// Lines of `nanoseconds<TAB>limit<TAB>units` on `CLOCK_MONOTONIC`, in the order admitted, each written before the
-/// caller has its answer.
+/// caller has its answer. What permits give back or overdraw later is not in it.
 #[derive(Debug)]
 pub struct AdmissionLog {
     file: File,

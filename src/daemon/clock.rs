@@ -2,6 +2,7 @@
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::protocol::calendar::UnixNanos;
 use crate::protocol::time::Instant;
 
 /// The node's monotonic clock: `CLOCK_BOOTTIME`, which goes on while the machine sleeps, so that a laptop that wakes up
@@ -27,6 +28,12 @@ impl Clock {
     /// Now.
     pub fn now(&self) -> Instant {
         Instant::from_nanos(read(ClockId::Boottime))
+    }
+
+    /// What the wall clock reads, `CLOCK_REALTIME`. It may jump.
+    pub fn wall(&self) -> UnixNanos {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Realtime);
+        UnixNanos(tv_sec.saturating_mul(1_000_000_000).saturating_add(tv_nsec))
     }
 
     /// The moment on `CLOCK_MONOTONIC`, which all processes of the machine share.

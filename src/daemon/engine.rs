@@ -3,6 +3,8 @@
 //! Whoever handles a request calls straight into the core; no channel and no lock lies between. Messages to peers are
 //! left in a queue for the task that owns the transport.
 
+mod bound;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -11,14 +13,18 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
+pub use self::bound::{Binding, Bound};
 use super::admission_log::AdmissionLog;
 use super::clock::Clock;
 use super::state::StateFile;
 use super::timer::Timer;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{Acquired, Input, Node, Outcome, Output, Saved};
-use crate::protocol::queue::Ticket;
+use crate::protocol::node::{
+    Acquired, Ask, Input, Item, Node, Outcome, Output, Saved, SettleError, Settling,
+};
+use crate::protocol::permit::PermitId;
+use crate::protocol::queue::{Class, Ticket};
 use crate::protocol::time::Instant;
 use crate::wire;
 
@@ -35,6 +41,8 @@ pub enum Errand {
     Forget(NodeId),
 }
 
+/// How often the core is told what the wall clock reads.
+const WALL_EVERY: Duration = Duration::from_secs(10);
 /// The most errands that wait for the transport; beyond it messages are lost, as the protocol allows.
 const ERRANDS_MAX: usize = 4_096;
 /// How often saving is tried again.
@@ -49,8 +57,35 @@ struct Unsaved {
 
 struct Waiting {
     answer: oneshot::Sender<Outcome>,
-    pool: usize,
-    cost: Cost,
+    items: Vec<Wanted>,
+    bound: Option<Bound>,
+}
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Lists of what it takes, each all or nothing; at least one. The first that is admitted now counts, else the one that
+    /// is likely to be admitted first.
+    pub choices: Vec<Vec<Wanted>>,
+    /// Who asks; may be empty.
+    pub agent: String,
+    /// How urgent it is.
+    pub class: Class,
+    /// How long it waits; nothing to be answered at once.
+    pub wait: Duration,
+    /// How long its permit lives unless it is settled before.
+    pub ttl: Duration,
+    /// The connection with which the permit ends, if it does.
+    pub bound: Option<Bound>,
+}
+
+/// What a call takes of one pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The place of the pool.
+    pub pool: usize,
+    /// Units of its limits.
+    pub cost: Cost,
 }
 
 /// A handle on the core; clones share it. Not for other threads.
@@ -68,6 +103,8 @@ struct Shared {
     state: StateFile,
     unsaved: RefCell<Option<Unsaved>>,
     clock: Clock,
+    /// When the core was last told the wall clock.
+    wall_told: Cell<Instant>,
     timer: Timer,
     armed: Cell<Option<Instant>>,
     left: Cell<bool>,
@@ -92,7 +129,15 @@ pub struct Pending {
 
 impl Engine {
     /// An engine for this node.
-    pub fn new(node: Node, state: StateFile, log: Option<AdmissionLog>, clock: Clock, timer: Timer) -> Self {
+    pub fn new(
+        mut node: Node,
+        state: StateFile,
+        log: Option<AdmissionLog>,
+        clock: Clock,
+        timer: Timer,
+    ) -> Self {
+        let now = clock.now();
+        node.set_wall(clock.wall(), now);
         let shared = Shared {
             node: RefCell::new(node),
             waiting: RefCell::default(),
@@ -102,13 +147,14 @@ impl Engine {
             state,
             unsaved: RefCell::default(),
             clock,
+            wall_told: Cell::new(now),
             timer,
             armed: Cell::new(None),
             left: Cell::new(false),
             gone: Notify::new(),
         };
         let engine = Self { shared: Rc::new(shared) };
-        engine.carry_out(engine.now());
+        engine.carry_out(now);
         engine
     }
 
@@ -117,30 +163,65 @@ impl Engine {
         self.shared.clock.now()
     }
 
-    /// Asks the core for `cost` of the pool at this place.
-    pub fn acquire(&self, pool: usize, cost: Cost, wait: Duration) -> Reply {
-        let now = self.now();
-        let acquired = self.shared.node.borrow_mut().acquire(pool, &cost, wait, now);
+    /// Asks the core. Gives back which of the choices it was, and what became of it.
+    pub fn acquire(&self, request: Request) -> (usize, Reply) {
+        let now = self.begin();
+        let Request { mut choices, agent, class, wait, ttl, bound } = request;
+        let lists: Vec<Vec<Item<'_>>> = choices
+            .iter()
+            .map(|items| items.iter().map(|item| Item { pool: item.pool, cost: &item.cost }).collect())
+            .collect();
+        let ask = |place: usize| Ask { items: &lists[place], agent: &agent, class, wait, ttl };
+        let (choice, acquired) = {
+            let mut node = self.shared.node.borrow_mut();
+            let choice = if lists.len() == 1 { 0 } else { soonest(&mut node, lists.len(), ask, now) };
+            (choice, node.ask(&ask(choice), now))
+        };
+        let items = choices.swap_remove(choice);
         let reply = match acquired {
             Acquired::Now(outcome) => {
-                self.record(pool, &cost, outcome, now);
+                self.note(&items, bound.as_ref(), outcome, now);
                 Reply::Now(outcome)
             }
             Acquired::Waiting(ticket) => {
                 let (answer, receiver) = oneshot::channel();
-                self.shared.waiting.borrow_mut().insert(ticket, Waiting { answer, pool, cost });
+                self.shared.waiting.borrow_mut().insert(ticket, Waiting { answer, items, bound });
                 Reply::Later(Pending { engine: self.clone(), ticket, answer: receiver })
             }
         };
         self.carry_out(now);
-        reply
+        (choice, reply)
+    }
+
+    /// Tells what a call really used.
+    ///
+    /// # Errors
+    /// If the permit cannot be settled any more.
+    pub fn commit(&self, permit: PermitId, used: &Cost) -> Result<Settling, SettleError> {
+        self.change(|node, now| node.commit(permit, used, now))
+    }
+
+    /// Tells that a call used nothing.
+    ///
+    /// # Errors
+    /// If the permit cannot be settled any more.
+    pub fn release(&self, permit: PermitId) -> Result<Settling, SettleError> {
+        self.change(|node, now| node.release(permit, now))
+    }
+
+    /// The connection to which a permit was bound is gone.
+    fn close(&self, permit: PermitId) {
+        self.change(|node, now| node.close(permit, now));
+    }
+
+    /// Tells the core the wall clock if that is due.
+    pub fn tell_wall(&self) {
+        self.change(|_, _| ());
     }
 
     /// Something happened in the world.
     pub fn handle(&self, input: Input) {
-        let now = self.now();
-        self.shared.node.borrow_mut().handle(input, now);
-        self.carry_out(now);
+        self.change(|node, now| node.handle(input, now));
     }
 
     /// A peer's bytes. An error says why they were not understood.
@@ -155,16 +236,12 @@ impl Engine {
 
     /// Tells the core where it is reached.
     pub fn set_addresses(&self, addresses: Vec<String>) {
-        let now = self.now();
-        self.shared.node.borrow_mut().set_addresses(addresses, now);
-        self.carry_out(now);
+        self.change(|node, now| node.set_addresses(addresses, now));
     }
 
     /// Starts to leave.
     pub fn leave(&self) {
-        let now = self.now();
-        self.shared.node.borrow_mut().leave(now);
-        self.carry_out(now);
+        self.change(|node, now| node.leave(now));
     }
 
     /// Looks at the core.
@@ -206,6 +283,25 @@ impl Engine {
     /// Why the ledger is not on disk, if it is not.
     pub fn unsaved(&self) -> Option<String> {
         self.shared.unsaved.borrow().as_ref().map(|unsaved| unsaved.error.to_string())
+    }
+
+    /// Does something to the core, and carries out what comes of it.
+    fn change<T>(&self, change: impl FnOnce(&mut Node, Instant) -> T) -> T {
+        let now = self.begin();
+        let changed = change(&mut self.shared.node.borrow_mut(), now);
+        self.carry_out(now);
+        changed
+    }
+
+    /// Now; and if the core has not heard of the wall clock for long, as after the machine slept, it does first.
+    fn begin(&self) -> Instant {
+        let shared = &self.shared;
+        let now = self.now();
+        if now.since(shared.wall_told.get()) >= WALL_EVERY {
+            shared.wall_told.set(now);
+            shared.node.borrow_mut().set_wall(shared.clock.wall(), now);
+        }
+        now
     }
 
     /// Saves, and silences the node while it cannot: what it gave away must be on disk before anybody hears of it, or a
@@ -250,8 +346,8 @@ impl Engine {
                 },
                 Output::Answer(ticket, outcome) => {
                     let waiting = shared.waiting.borrow_mut().remove(&ticket);
-                    if let Some(Waiting { answer, pool, cost }) = waiting {
-                        self.record(pool, &cost, outcome, now);
+                    if let Some(Waiting { answer, items, bound }) = waiting {
+                        self.note(&items, bound.as_ref(), outcome, now);
                         // A caller that hung up between the admission and now has spent what it asked for.
                         let _ = answer.send(outcome);
                     }
@@ -283,14 +379,33 @@ impl Engine {
         self.shared.errand.notify_one();
     }
 
-    fn record(&self, pool: usize, cost: &Cost, outcome: Outcome, now: Instant) {
-        let Outcome::Admitted { .. } = outcome else { return };
+    /// Writes down an admission before its caller has the answer, and binds its permit.
+    fn note(&self, items: &[Wanted], bound: Option<&Bound>, outcome: Outcome, now: Instant) {
+        let Outcome::Admitted { permit, .. } = outcome else { return };
         if let Some(log) = self.shared.log.borrow_mut().as_mut() {
             let node = self.shared.node.borrow();
-            let taken = node.pool_at(pool).limits().iter().map(|limit| (limit.name.as_str(), cost.of(limit)));
+            let taken = items.iter().flat_map(|Wanted { pool, cost }| {
+                node.pool_at(*pool).limits().iter().map(|limit| (limit.name.as_str(), cost.of(limit)))
+            });
             log.write(self.shared.clock.monotonic(now), taken.filter(|(_, units)| *units > 0));
         }
+        if let Some(bound) = bound {
+            bound.add(permit, self);
+        }
     }
+}
+
+/// The first choice that is admitted now, else the one that will be soonest; the first if none ever will.
+fn soonest<'a>(node: &mut Node, choices: usize, ask: impl Fn(usize) -> Ask<'a>, now: Instant) -> usize {
+    let mut soonest = (None, 0);
+    for choice in 0..choices {
+        match node.estimate_for(&ask(choice), now) {
+            Some(Duration::ZERO) => return choice,
+            Some(wait) if soonest.0.is_none_or(|least| wait < least) => soonest = (Some(wait), choice),
+            _ => {}
+        }
+    }
+    soonest.1
 }
 
 impl Pending {
@@ -305,9 +420,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         let waited = self.engine.shared.waiting.borrow_mut().remove(&self.ticket);
         if waited.is_some() {
-            let now = self.engine.now();
-            self.engine.shared.node.borrow_mut().cancel(self.ticket, now);
-            self.engine.carry_out(now);
+            self.engine.change(|node, now| node.cancel(self.ticket, now));
         }
     }
 }

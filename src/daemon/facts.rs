@@ -31,7 +31,6 @@ struct Net {
     links: BTreeMap<NodeId, Multiaddr>,
     counters: Counters,
     misunderstood: u64,
-    permits: u64,
 }
 
 impl Facts {
@@ -72,13 +71,6 @@ impl Facts {
     /// Counts a message that was none.
     pub fn count_misunderstood(&self) {
         self.net.borrow_mut().misunderstood += 1;
-    }
-
-    /// Names the next admission: unique among all lives of all nodes, sorted by time within one.
-    pub fn next_permit(&self) -> String {
-        let mut net = self.net.borrow_mut();
-        net.permits += 1;
-        format!("{}-{:x}-{:x}", self.replica.node.short(), self.replica.incarnation.0, net.permits)
     }
 
     /// What the transport has done.

@@ -4,37 +4,47 @@
 //! calls the engine and nothing else. A caller that hangs up drops its task, and with it its place in the queue.
 
 mod answers;
+mod body;
+mod explain;
+mod listings;
 mod request;
+mod response;
+mod route;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use self::body::{Members, object, pool_named};
 use self::request::Ask;
-use super::api::{Problem, TokenAnswer};
+use self::response::{Answer, json, json_or_problem, not_found, problem, problem_answer, text, wrong_method};
+use self::route::Route;
+use super::api::{Problem, SettleAnswer, TokenAnswer};
 use super::config::PoolConfig;
-use super::engine::{Engine, Reply};
+use super::engine::{self, Binding, Bound, Engine, Reply, Wanted};
 use super::facts::Facts;
 use super::socket::Socket;
 use super::token::Token;
-use crate::protocol::node::Phase;
+use crate::protocol::node::{Outcome, Phase};
+use crate::protocol::permit::PermitId;
 
 /// The longest body of a request.
 const BODY_MAX: usize = 64 * 1024;
-/// A request's head must arrive within this; an idle connection is closed after it, too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
-/// … and its body within this.
+/// A connection on which no request has been answered for this long is closed, unless one is being answered or a permit is
+/// bound to it: its holder need not say anything.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// A request's body must arrive within this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed accept (no file descriptors left) the listener rests this long instead of spinning.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -53,7 +63,13 @@ struct Inner {
     connections_max: usize,
 }
 
-type Reader = Response<Full<Bytes>>;
+/// What is known of one connection.
+struct Caller {
+    bound: Bound,
+    /// Requests that are being answered; pipelined ones come one after the other.
+    answering: Cell<usize>,
+    last_answer: Cell<Instant>,
+}
 
 impl Sidecar {
     /// A sidecar for this engine, with this many callers at once.
@@ -89,134 +105,187 @@ impl Sidecar {
     async fn connection(self, stream: UnixStream) {
         let count = &self.inner.connections;
         count.set(count.get() + 1);
-        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
+        // Dropped last, when no request of the connection waits any more.
+        let binding = Binding::new(&self.inner.engine);
+        let caller =
+            Caller { bound: binding.name(), answering: Cell::new(0), last_answer: Cell::new(Instant::now()) };
+        let service = service_fn(|request| async {
+            let _busy = Busy::new(&caller);
+            Ok::<_, Infallible>(self.answer(request, &caller).await)
+        });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(BODY_MAX)
-            .pipeline_flush(true);
-        if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-            tracing::debug!("a caller's connection ended: {error}");
+        http.max_buf_size(BODY_MAX).pipeline_flush(true);
+        let serving = http.serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            ended = serving => if let Err(error) = ended {
+                tracing::debug!("a caller's connection ended: {error}");
+            },
+            () = idle(&caller, &binding) => tracing::debug!("an idle caller's connection was closed"),
         }
         count.set(count.get() - 1);
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Reader {
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let path = request.uri().path().to_owned();
-        let expected = match path.as_str() {
-            "/v1/acquire" => Method::POST,
-            "/v1/status" | "/v1/peers" | "/v1/limits" | "/v1/token" | "/livez" | "/readyz" => Method::GET,
-            _ => return not_found(&path),
-        };
+        let Some(route) = Route::of(&path) else { return not_found(&path) };
+        let expected = route.method();
         if *request.method() != expected && !(expected == Method::GET && *request.method() == Method::HEAD) {
             return wrong_method(&path, &expected);
         }
-        match path.as_str() {
-            "/v1/acquire" => self.acquire(request).await,
-            "/v1/status" => json(StatusCode::OK, &answers::status(&self.inner.engine, &self.inner.facts)),
-            "/v1/peers" => json(StatusCode::OK, &answers::peers(&self.inner.engine, &self.inner.facts)),
-            "/v1/limits" => json(StatusCode::OK, &answers::limits(&self.inner.engine)),
-            "/v1/token" => self.token(),
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            _ => self.ready(),
+        let Inner { engine, facts, .. } = &*self.inner;
+        match route {
+            Route::Acquire => self.acquire(request, caller).await,
+            Route::Commit(id) => json_or_problem(self.commit(&id, request).await),
+            Route::Release(id) => json_or_problem(self.release(&id, request).await),
+            Route::Allow => self.allow(request).await,
+            Route::Status => json(StatusCode::OK, &listings::status(engine, facts)),
+            Route::Peers => json(StatusCode::OK, &listings::peers(engine, facts)),
+            Route::Limits => json(StatusCode::OK, &listings::limits(engine)),
+            Route::Queue => json(StatusCode::OK, &listings::queues(engine)),
+            Route::Explain(pool) => {
+                let pool = pool_named(&pool, &self.inner.pools);
+                json_or_problem(pool.map(|pool| explain::explain(engine, pool)))
+            }
+            Route::Token => json_or_problem(self.token()),
+            Route::Live => text(StatusCode::OK, "ok\n"),
+            Route::Ready => self.ready(),
         }
     }
 
-    async fn acquire(&self, request: Request<Incoming>) -> Reader {
-        let engine = &self.inner.engine;
-        let body =
-            match tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), BODY_MAX).collect())
-                .await
-            {
-                Ok(Ok(body)) => body.to_bytes(),
-                Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                    return problem(413, "body too long", format!("at most {BODY_MAX} bytes are read"), None);
-                }
-                Ok(Err(error)) => return problem(400, "unreadable body", error.to_string(), None),
-                Err(_) => {
-                    return problem(
-                        408,
-                        "body too slow",
-                        format!("the body did not come within {BODY_TIMEOUT:?}"),
-                        None,
-                    );
-                }
-            };
-        let ask = match Ask::parse(&body, &self.inner.pools) {
+    async fn acquire(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+        let body = read(request).await;
+        let ask = match body.and_then(|body| Ask::parse(&body, &self.inner.pools)) {
             Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
         };
-        let outcome = match engine.acquire(ask.pool, ask.cost, ask.wait) {
-            Reply::Now(outcome) => outcome,
-            Reply::Later(pending) => pending.answer().await,
-        };
-        let answer = answers::acquired(engine, ask.pool, outcome, ask.ttl, &self.inner.facts);
+        let (items, outcome) = self.ask(ask, caller.bound.clone()).await;
+        let mut pools: Vec<usize> = items.iter().map(|item| item.pool).collect();
+        let mut seen = BTreeSet::new();
+        pools.retain(|pool| seen.insert(*pool));
+        let engine = &self.inner.engine;
+        let answer = answers::acquired(engine, &pools, outcome);
         let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         let mut response = json(status, &answer);
-        answers::headers(engine, ask.pool, &answer, response.headers_mut());
+        answers::headers(engine, &pools, &answer, response.headers_mut());
         response
     }
 
-    fn token(&self) -> Reader {
-        let addresses = self.inner.facts.addresses();
-        let founder = self.inner.engine.look(|node, now| node.view(now).ledger);
-        let Some(founder) = founder else {
-            return problem(
-                503,
-                "not joined",
-                "this node has not joined a swarm yet; ask again when it has".to_owned(),
-                None,
-            );
+    async fn allow(&self, request: Request<Incoming>) -> Answer {
+        let body = read(request).await;
+        let ask = match body.and_then(|body| Ask::parse_allow(&body, &self.inner.pools)) {
+            Ok(ask) => ask,
+            Err(problem) => return problem_answer(&problem),
         };
-        let token = Token { swarm_key: self.inner.facts.swarm_key, founder: founder.0, addresses };
-        let token = token.to_string();
-        json(StatusCode::OK, &TokenAnswer { command: format!("aquifer up --join {token}"), token })
+        let (items, outcome) = self.ask(ask, Bound::default()).await;
+        json(StatusCode::OK, &answers::allow(&self.inner.engine, &items[0], outcome))
     }
 
-    fn ready(&self) -> Reader {
+    /// Asks the engine and waits for the answer. Gives back what of the choices was asked for.
+    async fn ask(&self, ask: Ask, bound: Bound) -> (Vec<Wanted>, Outcome) {
+        let Ask { mut choices, agent, class, wait, ttl, bind } = ask;
+        let bound = bind.then_some(bound);
+        let request = engine::Request { choices: choices.clone(), agent, class, wait, ttl, bound };
+        let (choice, reply) = self.inner.engine.acquire(request);
+        let outcome = match reply {
+            Reply::Now(outcome) => outcome,
+            Reply::Later(pending) => pending.answer().await,
+        };
+        (choices.swap_remove(choice), outcome)
+    }
+
+    async fn commit(&self, id: &str, request: Request<Incoming>) -> Result<SettleAnswer, Problem> {
+        let body = read(request).await?;
+        let id = permit(id)?;
+        let body = object(&body, true, "{\"tokens\":1012}")?;
+        let members = Members::new(&body, "", &["requests", "tokens", "cost"])?;
+        let engine = &self.inner.engine;
+        // Which pools a permit passed is forgotten when it ends; the answer is then what it was, whatever is said now.
+        let passed = engine.look(|node, _| node.permit_pools(id));
+        let pools: Vec<&PoolConfig> = match passed {
+            Some(pools) => pools.into_iter().map(|pool| &self.inner.pools[pool]).collect(),
+            None => self.inner.pools.iter().collect(),
+        };
+        let (used, _) = members.cost(&pools)?;
+        answers::settled(engine, engine.commit(id, &used))
+    }
+
+    async fn release(&self, id: &str, request: Request<Incoming>) -> Result<SettleAnswer, Problem> {
+        let body = read(request).await?;
+        let id = permit(id)?;
+        Members::new(&object(&body, true, "{} or nothing")?, "", &[])?;
+        let engine = &self.inner.engine;
+        answers::settled(engine, engine.release(id))
+    }
+
+    fn token(&self) -> Result<TokenAnswer, Problem> {
+        let addresses = self.inner.facts.addresses();
+        let founder = self.inner.engine.look(|node, now| node.view(now).ledger);
+        let founder = founder.ok_or_else(|| {
+            let detail = "this node has not joined a swarm yet; ask again when it has".to_owned();
+            problem(503, "not joined", detail)
+        })?;
+        let token = Token { swarm_key: self.inner.facts.swarm_key, founder: founder.0, addresses };
+        let token = token.to_string();
+        Ok(TokenAnswer { command: format!("aquifer up --join {token}"), token })
+    }
+
+    fn ready(&self) -> Answer {
         match self.inner.engine.look(|node, _| node.phase()) {
             Phase::Ready => text(StatusCode::OK, "ready\n"),
-            phase => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", answers::state(phase))),
+            phase => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", listings::state(phase))),
         }
     }
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Reader {
-    let bytes = serde_json::to_vec(body).unwrap_or_else(|error| format!("\"BUG! {error}\"").into_bytes());
-    let kind = if status.is_success() { "application/json" } else { "application/problem+json" };
-    let mut response = Response::new(Full::from(bytes));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-fn text(status: StatusCode, body: &str) -> Reader {
-    let mut response = Response::new(Full::from(body.to_owned()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
-}
-
-fn problem(status: u16, title: &str, detail: String, field: Option<String>) -> Reader {
-    problem_answer(&Problem { title: title.to_owned(), status, detail, field })
-}
-
-fn problem_answer(problem: &Problem) -> Reader {
-    json(StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), problem)
-}
-
-fn not_found(path: &str) -> Reader {
-    let path: String = path.chars().take(100).collect();
-    let detail = format!(
-        "there is no {path}; there are /v1/acquire, /v1/status, /v1/peers, /v1/limits, /v1/token, /livez and /readyz"
-    );
-    problem(404, "no such endpoint", detail, None)
-}
-
-fn wrong_method(path: &str, expected: &Method) -> Reader {
-    let mut response = problem(405, "wrong method", format!("{path} takes {expected}"), None);
-    if let Ok(value) = HeaderValue::from_str(expected.as_str()) {
-        response.headers_mut().insert(ALLOW, value);
+/// Ends when nothing has happened on a connection for long, and nothing needs it.
+async fn idle(caller: &Caller, binding: &Binding) {
+    let mut look = caller.last_answer.get() + IDLE_TIMEOUT;
+    loop {
+        sleep_until(look).await;
+        let now = Instant::now();
+        look = caller.last_answer.get() + IDLE_TIMEOUT;
+        if caller.answering.get() > 0 || !binding.is_empty() {
+            look = now + IDLE_TIMEOUT;
+        } else if look <= now {
+            return;
+        }
     }
-    response
+}
+
+/// A request of a connection is being answered.
+struct Busy<'a>(&'a Caller);
+
+impl<'a> Busy<'a> {
+    fn new(caller: &'a Caller) -> Self {
+        caller.answering.set(caller.answering.get() + 1);
+        Self(caller)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.answering.set(self.0.answering.get() - 1);
+        self.0.last_answer.set(Instant::now());
+    }
+}
+
+/// A request's body.
+///
+/// # Errors
+/// The answer to give: 400, 408 or 413.
+async fn read(request: Request<Incoming>) -> Result<Bytes, Problem> {
+    match timeout(BODY_TIMEOUT, Limited::new(request.into_body(), BODY_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(problem(413, "body too long", format!("at most {BODY_MAX} bytes are read")))
+        }
+        Ok(Err(error)) => Err(problem(400, "unreadable body", error.to_string())),
+        Err(_) => {
+            Err(problem(408, "body too slow", format!("the body did not come within {BODY_TIMEOUT:?}")))
+        }
+    }
+}
+
+fn permit(id: &str) -> Result<PermitId, Problem> {
+    id.parse().map_err(|error| problem(400, "malformed permit id", format!("{error}")))
 }

@@ -20,6 +20,7 @@ mod calendars;
 mod durable;
 mod exchange;
 mod gates;
+mod listing;
 mod membership;
 mod mesh;
 mod peers;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
 pub use durable::Missing;
+pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};

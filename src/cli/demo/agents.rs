@@ -141,7 +141,7 @@ impl Agent {
     async fn request(&self, call: usize, jitter: Duration) -> Result<End, String> {
         let asked = Instant::now();
         let ask = AcquireRequest {
-            pool: POOL.to_owned(),
+            pool: POOL.into(),
             wait_ms: Some(PATIENCE.as_millis() as u64),
             ttl_ms: Some(PERMIT_TTL_MS),
             ..AcquireRequest::default()

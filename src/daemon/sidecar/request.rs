@@ -1,181 +1,160 @@
-//! Bodies of `POST /v1/acquire`, read with the patience of someone who wants to be understood: every mistake names its
-//! member and what to write instead.
+//! Bodies of `POST /v1/acquire` and `POST /allow`: what the core is asked.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::body::{Members, object};
 use crate::daemon::api::Problem;
 use crate::daemon::config::PoolConfig;
-use crate::protocol::limit::{AMOUNT_MAX, Cost, Limit};
-use crate::protocol::node::WAIT_MAX;
+use crate::daemon::engine::Wanted;
+use crate::protocol::limit::{AMOUNT_MAX, Cost, Limit, NAME_MAX};
+use crate::protocol::node::{PERMIT_TTL, WAIT_MAX};
+use crate::protocol::queue::Class;
 
 /// A request that the core can be asked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// The place of the pool.
-    pub pool: usize,
-    /// What it takes.
-    pub cost: Cost,
+    /// What it takes: lists, each all or nothing, of which one is enough.
+    pub choices: Vec<Vec<Wanted>>,
+    /// Who asks; may be empty.
+    pub agent: String,
+    /// How urgent it is.
+    pub class: Class,
     /// How long it waits.
     pub wait: Duration,
     /// How long the permit lives.
     pub ttl: Duration,
+    /// Whether the permit ends with the connection.
+    pub bind: bool,
 }
 
-const MEMBERS: [&str; 8] = ["pool", "requests", "tokens", "cost", "agent", "priority", "wait_ms", "ttl_ms"];
-const PRIORITIES: [&str; 4] = ["critical", "high", "normal", "low"];
-const AGENT_MAX: usize = 128;
-const TTL: Duration = Duration::from_secs(120);
+const MEMBERS: [&str; 11] =
+    ["pool", "requests", "tokens", "cost", "key", "items", "agent", "priority", "wait_ms", "ttl_ms", "bind"];
+const ITEM_MEMBERS: [&str; 5] = ["pool", "requests", "tokens", "cost", "key"];
+const ALLOW_MEMBERS: [&str; 2] = ["pool", "cost"];
+const BINDS: [(&str, bool); 2] = [("connection", true), ("none", false)];
+/// The most pools that one request can name.
+const POOLS_MAX: usize = 16;
+/// The longest key, in bytes.
+const KEY_MAX: usize = 256;
 
 impl Ask {
-    /// Reads a body.
+    /// Reads the body of `POST /v1/acquire`.
     ///
     /// # Errors
     /// The answer to give: 400, or 404 for a pool that is not there.
     pub fn parse(body: &[u8], pools: &[PoolConfig]) -> Result<Self, Problem> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| {
-            bad(
-                None,
-                format!(
-                    "the body is no JSON: {error}; send for example {{\"pool\":\"{}\"}}",
-                    pools[0].pool.name()
-                ),
-            )
-        })?;
-        let Value::Object(members) = value else {
-            return Err(bad(None, "the body must be a JSON object".to_owned()));
-        };
-        if let Some(unknown) = members.keys().find(|member| !MEMBERS.contains(&member.as_str())) {
-            let hint = nearest(unknown, MEMBERS.into_iter());
-            return Err(bad(Some(unknown), format!("there is no member {:?}{hint}", cut(unknown))));
-        }
-        let pool = pool(&members, pools)?;
-        let cost = cost(&members, &pools[pool])?;
-        words(&members)?;
-        let wait = match number(&members, "wait_ms", WAIT_MAX.as_millis() as u64)? {
-            Some(millis) => Duration::from_millis(millis),
-            None if pools[pool].overflow_wait => pools[pool].queue_timeout,
-            None => Duration::ZERO,
-        };
-        let ttl = number(&members, "ttl_ms", WAIT_MAX.as_millis() as u64)?.map_or(TTL, Duration::from_millis);
-        Ok(Self { pool, cost, wait, ttl })
+        let body = object(body, false, &format!("{{\"pool\":{:?}}}", pools[0].pool.name()))?;
+        let members = Members::new(&body, "", &MEMBERS)?;
+        let choices = choices(&body, &members, pools)?;
+        let first = choices.iter().flatten().map(|wanted| &pools[wanted.pool]);
+        let waits = first.clone().all(|pool| pool.overflow_wait);
+        let unsaid = first.map(|pool| pool.queue_timeout).min().filter(|_| waits).unwrap_or_default();
+        let priorities = Class::ALL.map(|class| (class.name(), class));
+        Ok(Self {
+            choices,
+            agent: members.text("agent", NAME_MAX)?.unwrap_or_default().to_owned(),
+            class: members.choice("priority", &priorities)?.unwrap_or_default(),
+            wait: members.millis("wait_ms", Duration::ZERO..=WAIT_MAX)?.unwrap_or(unsaid),
+            ttl: members.millis("ttl_ms", Duration::from_millis(1)..=WAIT_MAX)?.unwrap_or(PERMIT_TTL),
+            bind: members.choice("bind", &BINDS)?.unwrap_or_default(),
+        })
+    }
+
+    /// Reads the body of `POST /allow`, which may be empty: the first pool then, and one request. Of a pool that does not
+    /// count requests, the cost is of what it counts first.
+    ///
+    /// # Errors
+    /// The answer to give: 400, or 404 for a pool that is not there.
+    pub fn parse_allow(body: &[u8], pools: &[PoolConfig]) -> Result<Self, Problem> {
+        let body = object(body, true, &format!("{{\"pool\":{:?},\"cost\":1}}", pools[0].pool.name()))?;
+        let members = Members::new(&body, "", &ALLOW_MEMBERS)?;
+        let pool = members.get("pool").map_or(Ok(0), |_| members.pool("pool", pools))?;
+        let units = members.number("cost", 1..=AMOUNT_MAX)?.unwrap_or(1);
+        let limits = pools[pool].pool.limits();
+        let counted = limits.iter().map(|limit| limit.unit.as_str()).find(|unit| *unit == "requests");
+        let counted = counted.unwrap_or(&limits[0].unit).to_owned();
+        let cost = Cost { units: [(counted, units)].into(), limits: [].into() };
+        Ok(Self {
+            choices: vec![vec![Wanted { pool, cost }]],
+            agent: String::new(),
+            class: Class::default(),
+            wait: Duration::ZERO,
+            ttl: PERMIT_TTL,
+            bind: false,
+        })
     }
 }
 
-fn pool(members: &Map<String, Value>, pools: &[PoolConfig]) -> Result<usize, Problem> {
-    let names = || pools.iter().map(|pool| pool.pool.name());
-    let name = match members.get("pool") {
-        Some(Value::String(name)) => name,
-        Some(_) => return Err(bad(Some("pool"), "pool must be a string".to_owned())),
-        None => {
-            let known: Vec<&str> = names().take(8).collect();
-            return Err(bad(Some("pool"), format!("pool is missing; there is {}", known.join(", "))));
+/// One list of one pool; one of several; or as many lists of one pool as there are to fall back on.
+fn choices(
+    body: &Map<String, Value>,
+    members: &Members<'_>,
+    pools: &[PoolConfig],
+) -> Result<Vec<Vec<Wanted>>, Problem> {
+    match (members.get("items"), members.get("pool")) {
+        (None, Some(Value::Array(names))) => {
+            is_some_few("pool", names).map_err(|detail| members.bad("pool", detail))?;
+            let choice = |name: &Value| {
+                let one = Map::from_iter([("pool".to_owned(), name.clone())]);
+                let pool = Members::new(&one, "", &["pool"])?.pool("pool", pools)?;
+                Ok(vec![wanted(members, pool, pools)?])
+            };
+            names.iter().map(choice).collect()
         }
-    };
-    names().position(|known| known == name).ok_or_else(|| Problem {
-        title: "no such pool".to_owned(),
-        status: 404,
-        detail: format!("there is no pool {:?}{}", cut(name), nearest(name, names())),
-        field: Some("pool".to_owned()),
-    })
-}
-
-fn cost(members: &Map<String, Value>, pool: &PoolConfig) -> Result<Cost, Problem> {
-    let mut cost = Cost::default();
-    let requests = number(members, "requests", AMOUNT_MAX)?;
-    let tokens = number(members, "tokens", AMOUNT_MAX)?;
-    for (unit, units) in [("requests", requests), ("tokens", tokens)] {
-        if let Some(units) = units {
-            cost.units.insert(unit.to_owned(), units);
-        }
-    }
-    match members.get("cost") {
-        None | Some(Value::Null) => {}
-        Some(Value::Object(named)) => {
-            for name in named.keys() {
-                let units = number(named, name, AMOUNT_MAX)?.unwrap_or(0);
-                let limits = pool.pool.limits();
-                if limits.iter().any(|limit| limit.name == *name) {
-                    cost.limits.insert(name.clone(), units);
-                } else if limits.iter().any(|limit| limit.unit == *name) {
-                    cost.units.insert(name.clone(), units);
-                } else {
-                    let known = limits.iter().flat_map(|limit| [limit.name.as_str(), limit.unit.as_str()]);
-                    let detail = format!(
-                        "pool {} has no limit {:?}{}",
-                        pool.pool.name(),
-                        cut(name),
-                        nearest(name, known)
-                    );
-                    return Err(bad(Some(&format!("cost.{}", cut(name))), detail));
-                }
+        (None, _) => Ok(vec![vec![wanted(members, members.pool("pool", pools)?, pools)?]]),
+        (Some(Value::Array(items)), _) => {
+            is_some_few("items", items).map_err(|detail| members.bad("items", detail))?;
+            if let Some(double) = ITEM_MEMBERS.iter().find(|member| body.contains_key(**member)) {
+                return Err(members.bad(double, format!("{double} must be in the items, not beside them")));
             }
+            let item = |(place, item): (usize, &Value)| {
+                let place = format!("items[{place}]");
+                let Value::Object(item) = item else {
+                    return Err(members.bad(&place, format!("{place} must be an object")));
+                };
+                let item = Members::new(item, place + ".", &ITEM_MEMBERS)?;
+                wanted(&item, item.pool("pool", pools)?, pools)
+            };
+            Ok(vec![items.iter().enumerate().map(item).collect::<Result<_, _>>()?])
         }
-        Some(_) => return Err(bad(Some("cost"), "cost must be an object of limits and numbers".to_owned())),
+        (Some(_), _) => Err(members.bad("items", "items must be a list of objects".to_owned())),
     }
-    let takes = |limit: &Limit| cost.of(limit) > 0;
-    let said = requests.is_some() || tokens.is_some() || members.contains_key("cost");
-    if !said && !pool.pool.limits().iter().any(takes) {
+}
+
+fn is_some_few(member: &str, list: &[Value]) -> Result<(), String> {
+    if (1..=POOLS_MAX).contains(&list.len()) {
+        return Ok(());
+    }
+    Err(format!("{member} has {} entries, must have from 1 to {POOLS_MAX}", list.len()))
+}
+
+/// What is taken of one pool.
+fn wanted(members: &Members<'_>, pool: usize, pools: &[PoolConfig]) -> Result<Wanted, Problem> {
+    let config = &pools[pool];
+    let (mut cost, said) = members.cost(&[config])?;
+    cost.units.entry("requests".to_owned()).or_insert(1);
+    let limits = config.pool.limits();
+    if !said && !limits.iter().any(|limit: &Limit| cost.of(limit) > 0) {
         // A forgotten cost would pass every limit of such a pool.
-        let mut units: Vec<&str> = pool.pool.limits().iter().map(|limit| limit.unit.as_str()).collect();
+        let mut units: Vec<&str> = limits.iter().map(|limit| limit.unit.as_str()).collect();
         units.dedup();
-        let detail =
-            format!("pool {} counts {}; say how many this call takes", pool.pool.name(), units.join(" and "));
-        return Err(bad(Some("cost"), detail));
+        let (name, units) = (config.pool.name(), units.join(" and "));
+        return Err(members.bad("cost", format!("pool {name} counts {units}; say how many this call takes")));
     }
-    Ok(cost)
+    key(members, config)?;
+    Ok(Wanted { pool, cost })
 }
 
-/// Checks what is kept for people only.
-fn words(members: &Map<String, Value>) -> Result<(), Problem> {
-    match members.get("agent") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(agent)) if agent.len() <= AGENT_MAX => {}
-        Some(_) => {
-            return Err(bad(Some("agent"), format!("agent must be a string of at most {AGENT_MAX} bytes")));
-        }
+/// Whose limits they are, in a pool that has them for each key.
+fn key<'a>(members: &Members<'a>, config: &PoolConfig) -> Result<Option<&'a str>, Problem> {
+    let key = members.text("key", KEY_MAX)?;
+    if key.is_some() {
+        let name = config.pool.name();
+        return Err(members.bad("key", format!("pool {name} is not keyed; leave the key out")));
     }
-    match members.get("priority") {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::String(priority)) if PRIORITIES.contains(&priority.as_str()) => Ok(()),
-        Some(_) => Err(bad(Some("priority"), format!("priority must be one of {}", PRIORITIES.join(", ")))),
-    }
-}
-
-/// A whole number from zero to `most`.
-fn number(members: &Map<String, Value>, member: &str, most: u64) -> Result<Option<u64>, Problem> {
-    match members.get(member) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(number) if number <= most => Ok(Some(number)),
-            _ => {
-                let value = cut(&value.to_string());
-                let member = cut(member);
-                Err(bad(
-                    Some(&member),
-                    format!("{member} must be a whole number from 0 to {most}, not {value}"),
-                ))
-            }
-        },
-    }
-}
-
-fn bad(field: Option<&str>, detail: String) -> Problem {
-    Problem { title: "malformed request".to_owned(), status: 400, detail, field: field.map(cut) }
-}
-
-/// What a caller wrote, short enough to be shown to it.
-fn cut(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
-fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let wanted = cut(wanted);
-    let best = known
-        .map(|name| (strsim::jaro_winkler(&wanted, name), name))
-        .max_by(|one, other| one.0.total_cmp(&other.0));
-    best.map_or_else(String::new, |(_, name)| format!("; did you mean {name:?}?"))
+    Ok(key)
 }
 
 #[cfg(test)]
@@ -184,7 +163,7 @@ mod tests {
     use crate::daemon::config::{Config, Overrides};
 
     fn pools() -> Vec<PoolConfig> {
-        let pools = vec!["api/one:rpm=500,itpm=4000".to_owned(), "two:tpm=90".to_owned()];
+        let pools = vec!["api/one:rpm=500,itpm=4000".to_owned(), "two:tpm=90,overflow=refuse".to_owned()];
         Config::parse("", "", &Overrides { pools, ..Overrides::default() }).unwrap().pools
     }
 
@@ -192,18 +171,55 @@ mod tests {
         Ask::parse(body.as_bytes(), &pools())
     }
 
+    fn one(body: &str) -> (Ask, Wanted) {
+        let ask = parse(body).unwrap();
+        let [items] = &ask.choices[..] else { panic!("{ask:?}") };
+        let [wanted] = &items[..] else { panic!("{ask:?}") };
+        let wanted = wanted.clone();
+        (ask, wanted)
+    }
+
     #[test]
     fn a_pool_is_enough_where_it_counts_requests() {
-        let ask = parse(r#"{"pool":"api/one"}"#).unwrap();
-        assert_eq!((ask.pool, ask.cost, ask.wait), (0, Cost::requests(1), Duration::from_secs(30)));
+        let (ask, wanted) = one(r#"{"pool":"api/one"}"#);
+        assert_eq!((wanted.pool, wanted.cost, ask.wait), (0, Cost::requests(1), Duration::from_secs(30)));
+        assert_eq!(
+            (ask.agent.as_str(), ask.class, ask.ttl, ask.bind),
+            ("", Class::Normal, PERMIT_TTL, false)
+        );
     }
 
     #[test]
     fn costs_are_found_by_limit_or_by_unit() {
-        let ask = parse(r#"{"pool":"api/one","requests":2,"cost":{"itpm":7},"wait_ms":0}"#).unwrap();
-        assert_eq!((ask.cost.units["requests"], ask.cost.limits["itpm"], ask.wait), (2, 7, Duration::ZERO));
-        let ask = parse(r#"{"pool":"api/one","cost":{"input_tokens":7}}"#).unwrap();
-        assert_eq!(ask.cost.units["input_tokens"], 7);
+        let (ask, wanted) = one(r#"{"pool":"api/one","requests":2,"cost":{"itpm":7},"wait_ms":0}"#);
+        assert_eq!((wanted.cost.units["requests"], wanted.cost.limits["itpm"]), (2, 7));
+        assert_eq!(ask.wait, Duration::ZERO);
+        let (_, wanted) = one(r#"{"pool":"api/one","cost":{"input_tokens":7}}"#);
+        assert_eq!(wanted.cost.units["input_tokens"], 7);
+    }
+
+    #[test]
+    fn lists_of_pools_are_choices_and_items_are_one() {
+        let ask = parse(r#"{"pool":["two","api/one"],"tokens":3,"priority":"high","bind":"connection"}"#);
+        let ask = ask.unwrap();
+        let pools: Vec<Vec<_>> =
+            ask.choices.iter().map(|items| items.iter().map(|item| item.pool).collect()).collect();
+        assert_eq!((pools, ask.class, ask.bind), (vec![vec![1], vec![0]], Class::High, true));
+        assert_eq!(ask.wait, Duration::ZERO, "one of them refuses");
+        let ask = parse(r#"{"items":[{"pool":"two","tokens":3},{"pool":"api/one"}],"agent":"a"}"#).unwrap();
+        assert_eq!((ask.choices.len(), ask.choices[0].len(), ask.agent.as_str()), (1, 2, "a"));
+    }
+
+    #[test]
+    fn the_simple_coordinator_needs_no_body() {
+        let allow = |body: &str| Ask::parse_allow(body.as_bytes(), &pools());
+        let ask = allow("").unwrap();
+        assert_eq!((ask.choices[0][0].pool, ask.wait), (0, Duration::ZERO));
+        assert_eq!(ask.choices[0][0].cost, Cost::requests(1));
+        let two = allow(r#"{"pool":"two","cost":5}"#).unwrap();
+        assert_eq!(two.choices[0][0].cost.units["tokens"], 5);
+        assert_eq!(allow(r#"{"cost":0}"#).unwrap_err().field.as_deref(), Some("cost"));
+        assert_eq!(allow(r#"{"pool":"too"}"#).unwrap_err().status, 404);
     }
 
     #[test]
@@ -219,9 +235,28 @@ mod tests {
             (r#"{"pool":"api/one","requests":1.5}"#, 400, Some("requests"), "whole number"),
             (r#"{"pool":"api/one","requests":1e40}"#, 400, Some("requests"), "1e+40"),
             (r#"{"pool":"api/one","cost":{"rpn":1}}"#, 400, Some("cost.rpn"), "\"rpm\""),
-            (r#"{"pool":"api/one","cost":{"rpm":"1"}}"#, 400, Some("rpm"), "whole number"),
+            (r#"{"pool":"api/one","cost":{"rpm":"1"}}"#, 400, Some("cost.rpm"), "whole number"),
             (r#"{"pool":"api/one","priority":"urgent"}"#, 400, Some("priority"), "critical"),
+            (r#"{"pool":"api/one","ttl_ms":0}"#, 400, Some("ttl_ms"), "from 1"),
+            (r#"{"pool":"api/one","bind":"process"}"#, 400, Some("bind"), "connection"),
+            (r#"{"pool":"api/one","key":"user-1"}"#, 400, Some("key"), "not keyed"),
+            (r#"{"pool":"api/one","key":1}"#, 400, Some("key"), "256 bytes"),
             (r#"{"pool":"two"}"#, 400, Some("cost"), "tokens"),
+            (r#"{"pool":[]}"#, 400, Some("pool"), "from 1 to 16"),
+            (r#"{"pool":["api/one",7]}"#, 400, Some("pool"), "string"),
+            (r#"{"pool":["api/one","tow"],"tokens":1}"#, 404, Some("pool"), "\"two\""),
+            (r#"{"items":{}}"#, 400, Some("items"), "list"),
+            (r#"{"items":[]}"#, 400, Some("items"), "from 1 to 16"),
+            (r#"{"items":[7]}"#, 400, Some("items[0]"), "object"),
+            (r#"{"items":[{"pool":"api/one"}],"tokens":1}"#, 400, Some("tokens"), "in the items"),
+            (r#"{"items":[{"pool":"api/one"},{"pool":"tow"}]}"#, 404, Some("items[1].pool"), "\"two\""),
+            (r#"{"items":[{"pool":"api/one","wait_ms":1}]}"#, 400, Some("items[0].wait_ms"), "did you mean"),
+            (
+                r#"{"items":[{"pool":"api/one","cost":{"x":1}}]}"#,
+                400,
+                Some("items[0].cost.x"),
+                "api/one has no limit",
+            ),
         ];
         for (body, status, field, words) in cases {
             let problem = parse(body).unwrap_err();

@@ -158,9 +158,7 @@ impl Node {
         if !self.busy {
             self.wake(now);
         }
-        let lacking = self.lacking(&request.needs);
-        let passes = request.pools.iter().all(|pool| self.may_pass(*pool as usize, &request, now));
-        if lacking.is_none() && passes && !held_back && self.permits.has_room() {
+        if !held_back && self.has_room_now(&request, now) {
             for pool in &request.pools {
                 let weight = self.agents.weight(request.agent);
                 let queue = &mut self.pools[*pool as usize].queue;
@@ -170,20 +168,15 @@ impl Node {
             }
             return Acquired::Now(self.admit(&request, Duration::ZERO, now));
         }
-        let answer = self.answer_later(ask, request, lacking, now);
+        let answer = self.answer_later(ask, request, now);
         self.finish(now);
         answer
     }
 
     /// There is no room at once: refuses, or has it wait.
-    fn answer_later(
-        &mut self,
-        ask: &Ask<'_>,
-        request: Request,
-        lacking: Option<usize>,
-        now: Instant,
-    ) -> Acquired {
+    fn answer_later(&mut self, ask: &Ask<'_>, request: Request, now: Instant) -> Acquired {
         let first = request.pools[0] as usize;
+        let lacking = self.lacking(&request.needs);
         let blocker = lacking.or_else(|| self.blocker(first)).map(|place| self.pool_of(place));
         let is_full = |pool: &u32| {
             let state = &self.pools[*pool as usize];
@@ -212,7 +205,7 @@ impl Node {
     }
 
     /// What is asked for, in the node's terms.
-    fn request(&mut self, ask: &Ask<'_>) -> Request {
+    pub(super) fn request(&mut self, ask: &Ask<'_>) -> Request {
         let mut request = Request {
             needs: Needs::new(),
             pools: SmallVec::new(),
@@ -249,7 +242,7 @@ impl Node {
     }
 
     /// The first limit that can never hold what is asked for.
-    fn too_large(&self, request: &Request) -> Option<usize> {
+    pub(super) fn too_large(&self, request: &Request) -> Option<usize> {
         let mut meters = request.needs.iter().map(|need| (need.meter as usize, need.units));
         meters
             .find(|(place, units)| *units > self.meters[*place].limit.kind.capacity())
@@ -262,6 +255,13 @@ impl Node {
             meter.refill(now);
             meter.arrive(need.units, request.class, now);
         }
+    }
+
+    /// Whether the request can be admitted at once; its limits are up to `now`.
+    pub(super) fn has_room_now(&self, request: &Request, now: Instant) -> bool {
+        self.lacking(&request.needs).is_none()
+            && request.pools.iter().all(|pool| self.may_pass(*pool as usize, request, now))
+            && self.permits.has_room()
     }
 
     /// Whether nobody who waits in the pool comes before this request.

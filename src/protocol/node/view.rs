@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Node, Phase, Policy};
+use crate::protocol::bucket::CountedBucket;
 use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId, Replica};
-use crate::protocol::limit::{Fingerprint, Limit, Pool};
+use crate::protocol::limit::{Fingerprint, Kind, Limit, Pool};
 use crate::protocol::record::{Key, Profile, Row, Value};
-use crate::protocol::share::Share;
+use crate::protocol::share::{ONE, Share};
 use crate::protocol::time::Instant;
+use crate::protocol::wall::Wall;
+
+/// Clocks that differ by less are as good as clocks are.
+const SKEW_SHOWN: Duration = Duration::from_secs(1);
 
 /// A node as a whole.
 #[derive(Clone, Debug)]
@@ -28,6 +33,8 @@ pub struct NodeView {
     pub policy: Policy,
     /// By what factor the swarm can exceed the limit at worst as things stand.
     pub worst_case_factor: f64,
+    /// By how much the clock of some linked peer differs; none while no peer's was heard.
+    pub skew: Option<Duration>,
     /// What people should look at.
     pub warnings: Vec<String>,
 }
@@ -37,8 +44,8 @@ pub struct NodeView {
 pub struct PoolView {
     /// Its definition.
     pub pool: Pool,
-    /// Requests that wait here.
-    pub waiting: usize,
+    /// Requests that wait here, by the [index](crate::protocol::queue::Class::index) of the class that they asked for.
+    pub waiting: [usize; 4],
     /// When a request of one unit of everything could be admitted, behind those who wait; none if not with what is held.
     pub opens: Option<Instant>,
     /// Its limits.
@@ -56,8 +63,13 @@ pub struct LimitView {
     pub held_units: u64,
     /// Units that the whole swarm may spend now, by the newest rows.
     pub remaining: u64,
-    /// When the whole limit would be full again if nobody spent.
+    /// When a request of one unit could be admitted, behind those who wait; none if not with what is held.
+    pub opens: Option<Instant>,
+    /// When the whole limit would be full again if nobody spent. Of a calendar limit: when its period ends; of what else is
+    /// spent elsewhere, the latest that it can be.
     pub reset_in: Duration,
+    /// When the period of a calendar limit ends, once the wall clock is known.
+    pub period_ends: Option<Instant>,
     /// Share that this node runs on.
     pub held: Share,
     /// Its base share out on loan.
@@ -177,6 +189,14 @@ impl Node {
                 ));
             }
         }
+        let skew = self.wall.as_ref().and_then(Wall::skew);
+        if let Some(skew) = skew.filter(|skew| *skew >= SKEW_SHOWN) {
+            warnings.push(format!(
+                "the clocks of this machine and a peer differ by {} ms; calendar limits count what is spent that \
+                 near to a boundary on both sides of it. Check the time service of both",
+                skew.as_millis()
+            ));
+        }
         NodeView {
             replica: self.replica,
             phase: self.phase,
@@ -185,6 +205,7 @@ impl Node {
             members: self.bases.len().saturating_sub(left),
             policy: self.config.policy,
             worst_case_factor: self.worst_case_factor(),
+            skew,
             warnings,
         }
     }
@@ -244,14 +265,11 @@ impl Node {
         let count = self.pools[pool].pool.limits().len();
         let limits: Vec<LimitView> =
             (first..first + count).map(|place| self.limit_view(place, now)).collect();
-        let meters = &self.meters[first..first + count];
         let state = &self.pools[pool];
-        let ready = meters
-            .iter()
-            .map(|meter| meter.bucket().ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)));
+        let ready = limits.iter().map(|limit| limit.opens);
         PoolView {
             pool: state.pool.clone(),
-            waiting: state.queue.len(),
+            waiting: state.queue.waiting(),
             opens: ready.into_iter().try_fold(now, |latest, at| at.map(|at| latest.max(at))),
             limits,
         }
@@ -273,7 +291,9 @@ impl Node {
             fingerprint: meter.fingerprint,
             held_units,
             remaining,
-            reset_in: Duration::from_secs_f64((kind.capacity() - remaining) as f64 / kind.per_second()),
+            opens: meter.bucket().ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)),
+            reset_in: self.reset_in(place, remaining, now),
+            period_ends: meter.bucket().counted().and_then(CountedBucket::period).map(|period| period.until),
             held: meter.held(),
             lent: meter.lent(),
             borrowed: meter.borrowed(),
@@ -282,6 +302,26 @@ impl Node {
             admitted: meter.used.of(&self.replica),
             admitted_by_all: meter.used.total(),
             held_by,
+        }
+    }
+
+    fn reset_in(&self, place: usize, remaining: u64, now: Instant) -> Duration {
+        let meter = &self.meters[place];
+        let kind = &meter.limit.kind;
+        let used = kind.capacity() - remaining;
+        match kind {
+            Kind::Rate(rate) => Duration::from_secs_f64(used as f64 / rate.per_second()),
+            _ if used == 0 => Duration::ZERO,
+            Kind::Window(_) | Kind::Concurrency(_) => {
+                // All that this node can know of is back then; what others have spent is back after the whole time.
+                let here = meter.held() == ONE;
+                let back = here.then(|| meter.bucket().ready_at(kind.capacity())).flatten();
+                back.map_or(kind.per(), |at| at.since(now))
+            }
+            Kind::Calendar(_) => {
+                let period = meter.bucket().counted().and_then(CountedBucket::period);
+                period.map_or(kind.per(), |period| period.until.since(now))
+            }
         }
     }
 

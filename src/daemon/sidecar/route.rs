@@ -1,0 +1,112 @@
+//! Which endpoint a path is.
+
+use hyper::Method;
+
+/// An endpoint, with what its path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /v1/acquire`.
+    Acquire,
+    /// `POST /v1/permits/{id}/commit`.
+    Commit(String),
+    /// `POST /v1/permits/{id}/release`.
+    Release(String),
+    /// `POST /allow`.
+    Allow,
+    /// `GET /v1/status`.
+    Status,
+    /// `GET /v1/peers`.
+    Peers,
+    /// `GET /v1/limits`.
+    Limits,
+    /// `GET /v1/queue`.
+    Queue,
+    /// `GET /v1/explain/{pool}`; the pool's name may hold slashes.
+    Explain(String),
+    /// `GET /v1/token`.
+    Token,
+    /// `GET /livez`.
+    Live,
+    /// `GET /readyz`.
+    Ready,
+}
+
+/// All endpoints, as people are told of them.
+pub const ENDPOINTS: &str = "/v1/acquire, /v1/permits/{id}/commit, /v1/permits/{id}/release, /v1/status, /v1/peers, \
+                             /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
+
+impl Route {
+    /// The endpoint at this path, if there is one.
+    pub fn of(path: &str) -> Option<Self> {
+        Some(match path {
+            "/v1/acquire" => Self::Acquire,
+            "/allow" => Self::Allow,
+            "/v1/status" => Self::Status,
+            "/v1/peers" => Self::Peers,
+            "/v1/limits" => Self::Limits,
+            "/v1/queue" => Self::Queue,
+            "/v1/token" => Self::Token,
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            _ => {
+                if let Some(pool) = path.strip_prefix("/v1/explain/") {
+                    return Some(Self::Explain(decoded(pool)));
+                }
+                let (id, verb) = path.strip_prefix("/v1/permits/")?.split_once('/')?;
+                match verb {
+                    "commit" => Self::Commit(decoded(id)),
+                    "release" => Self::Release(decoded(id)),
+                    _ => return None,
+                }
+            }
+        })
+    }
+
+    /// How it is asked; `HEAD` is as good as `GET`.
+    pub fn method(&self) -> Method {
+        match self {
+            Self::Acquire | Self::Commit(_) | Self::Release(_) | Self::Allow => Method::POST,
+            _ => Method::GET,
+        }
+    }
+}
+
+/// A part of a path without percent-encoding (RFC 3986, section 2.1). What is encoded wrongly stays as it is.
+fn decoded(part: &str) -> String {
+    let bytes = part.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut place = 0;
+    while let Some(&byte) = bytes.get(place) {
+        let digit = |offset: usize| char::from(*bytes.get(place + offset)?).to_digit(16);
+        match (byte, digit(1), digit(2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                place += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                place += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_pools_and_permits() {
+        let explain = |name: &str| Some(Route::Explain(name.to_owned()));
+        assert_eq!(Route::of("/v1/explain/anthropic/sonnet"), explain("anthropic/sonnet"));
+        assert_eq!(Route::of("/v1/explain/a%2Fb%20%C3%A9"), explain("a/b é"));
+        assert_eq!(Route::of("/v1/explain/50%/%zz%4"), explain("50%/%zz%4"));
+        assert_eq!(Route::of("/v1/permits/01ab/commit"), Some(Route::Commit("01ab".to_owned())));
+        for nothing in
+            ["/", "/v1/permits/01ab", "/v1/permits/01ab/renew", "/v1/permits/a/b/commit", "/v2/acquire"]
+        {
+            assert_eq!(Route::of(nothing), None, "{nothing}");
+        }
+    }
+}
