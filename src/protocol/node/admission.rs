@@ -113,7 +113,8 @@ pub(super) struct Request {
     pub pools: SmallVec<[u32; 2]>,
     pub agent: AgentIndex,
     pub class: Class,
-    /// How long the whole of the limit that needs longest takes to earn it, in nanoseconds.
+    /// How long the whole of the limit that needs longest takes to earn it, in nanoseconds; slow limits count only where
+    /// there are no others.
     pub cost: u64,
     pub ttl: Duration,
 }
@@ -214,6 +215,7 @@ impl Node {
             cost: 1,
             ttl: ask.ttl,
         };
+        let mut slow_cost = 1;
         for item in ask.items {
             let state = &self.pools[item.pool];
             let pool = item.pool as u32;
@@ -230,7 +232,8 @@ impl Node {
                     request.ttl = request.ttl.min(limit.ttl());
                 }
                 let nanos = (units as f64 * self.meters[meter as usize].unit_nanos) as u64;
-                request.cost = request.cost.max(nanos);
+                let cost = if self.meters[meter as usize].is_slow() { &mut slow_cost } else { &mut request.cost };
+                *cost = nanos.max(*cost);
                 match request.needs.iter_mut().find(|need| need.meter == meter) {
                     Some(need) => need.units = need.units.saturating_add(units),
                     None => request.needs.push(Taken { meter, units }),
@@ -238,6 +241,10 @@ impl Node {
             }
         }
         assert!(!request.pools.is_empty(), "BUG! a request for nothing");
+        // By a day's budget every call would take hours: it says nothing of who is served how much right now.
+        if request.cost == 1 {
+            request.cost = slow_cost;
+        }
         request
     }
 

@@ -5,7 +5,7 @@
 //! ahead*: on disk stands always at least as much as is missing from the base share's rights, so that only one admission in
 //! many waits for the disk, and none is forgotten by a crash. The next life starts with the rest.
 
-use super::Node;
+use super::{Node, Phase};
 use crate::protocol::bucket::Level;
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::meter::Meter;
@@ -33,12 +33,14 @@ impl Node {
     pub(super) fn missing(&mut self) -> Vec<Missing> {
         // What was not taken up yet of the former life's word is still all that is known.
         let mut missing: Vec<Missing> = self.former.clone();
+        // Nothing is admitted any more by a node that has left.
+        let ahead = if self.phase == Phase::Left { 0 } else { 1 };
         let known: Vec<Fingerprint> = missing.iter().map(|missing| missing.limit).collect();
         for meter in
             self.meters.iter_mut().filter(|meter| meter.is_slow() && !known.contains(&meter.fingerprint))
         {
             let whole = meter.bucket().depth_of(meter.base()).0;
-            meter.reserved = (meter.missing() + whole / AHEAD).min(whole);
+            meter.reserved = (meter.missing() + ahead * (whole / AHEAD)).min(whole);
             missing.push(Missing {
                 limit: meter.fingerprint,
                 period: period_of(meter),
