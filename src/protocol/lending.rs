@@ -28,7 +28,7 @@ pub struct Plan {
     /// Share to lend, by place in the positions; never zero.
     pub lend: Vec<(usize, Share)>,
     /// Share that this node should part with, whether or not it can now: what it has beyond its target, as far as others lack
-    /// it.
+    /// it and nobody else can spare it.
     pub due: Share,
     /// Somebody lacks share.
     pub wanted: bool,
@@ -89,18 +89,17 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
     let give_back = excess.min(borrowed);
     let lendable = (excess - give_back).min(own.free);
     let wanted = deficit > Share::ZERO;
-    let due = excess.min(deficit);
+    let others: Share = positions
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| *place != me)
+        .map(|(_, position)| position.can_spare())
+        .sum();
+    let due = excess.min(deficit.saturating_sub(others));
     if lendable == Share::ZERO || !wanted {
         return Plan { give_back, lend: Vec::new(), due, wanted };
     }
-    let surplus: Share = lendable
-        + positions
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| *place != me)
-            .map(|(_, position)| position.held.saturating_sub(position.target).min(position.free))
-            .sum();
-    let mut left = Offer { own: lendable, all: surplus };
+    let mut left = Offer { own: lendable, all: lendable + others };
     let mut lend = Vec::new();
     // Whole-request lots first, and one after the other, the one that lacks least first: two halves of a lot serve
     // nobody.

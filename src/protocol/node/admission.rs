@@ -232,7 +232,8 @@ impl Node {
                     request.ttl = request.ttl.min(limit.ttl());
                 }
                 let nanos = (units as f64 * self.meters[meter as usize].unit_nanos) as u64;
-                let cost = if self.meters[meter as usize].is_slow() { &mut slow_cost } else { &mut request.cost };
+                let cost =
+                    if self.meters[meter as usize].is_slow() { &mut slow_cost } else { &mut request.cost };
                 *cost = nanos.max(*cost);
                 match request.needs.iter_mut().find(|need| need.meter == meter) {
                     Some(need) => need.units = need.units.saturating_add(units),

@@ -130,12 +130,13 @@ impl Node {
         }
         let before = self.meters[place].held();
         let spare: Share = positions.iter().map(Position::can_spare).sum();
-        self.carry_out(place, &plan, &row, &neighbours, grain, now);
+        let reached = self.carry_out(place, &plan, &row, &neighbours, grain, now);
         let meter = &mut self.meters[place];
         // Where spent units come back to the share, a node with a queue would spend them again before the share can move.
         let moved = before.saturating_sub(meter.held());
         let counted = meter.bucket().counted().is_some();
-        meter.due = if counted && !leaves { plan.due.saturating_sub(moved) } else { Share::ZERO };
+        let due = counted && reached && !leaves;
+        meter.due = if due { plan.due.saturating_sub(moved) } else { Share::ZERO };
         if row.waiting > 0 {
             self.widen(targets[0], row.held, spare, now);
         }
@@ -144,6 +145,7 @@ impl Node {
         self.publish_row(place, row, false, concerned.as_deref(), now);
     }
 
+    /// False if somebody could not be lent to because its clock was not heard lately.
     fn carry_out(
         &mut self,
         place: usize,
@@ -152,7 +154,7 @@ impl Node {
         neighbours: &[Neighbour],
         grain: u64,
         now: Instant,
-    ) {
+    ) -> bool {
         let meter = &mut self.meters[place];
         let (mut owed, mut stale) = (Vec::new(), Vec::new());
         // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
@@ -191,12 +193,13 @@ impl Node {
                 peer.owes(place);
             }
         }
-        for node in stale {
+        for node in &stale {
             // It answers with a moment of its clock, which a lease needs.
-            if let Some(peer) = self.peers.get_mut(&node) {
+            if let Some(peer) = self.peers.get_mut(node) {
                 peer.beat |= peer.sent_at.is_none_or(|at| now >= at + ROUND);
             }
         }
+        stale.is_empty()
     }
 
     /// Gives level that nobody asks for here to nodes where requests wait, without any share.
