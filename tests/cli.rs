@@ -82,10 +82,51 @@ fn usage_errors_end_with_64_and_help_with_0() {
 fn a_good_file_is_listed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("aquifer.toml");
-    fs::write(&file, "[[pool]]\nname = \"api\"\nrpm = 50\n").unwrap();
+    let text = r#"
+        [[pool]]
+        name = "api"
+        rpm = 50
+        tpd = { amount = 5_000, zone = "europe/berlin" }
+        max_concurrent = 8
+        breaker = { failure_rate = 0.07 }
+        [[pool.limit]]
+        name = "spike"
+        kind = "window"
+        amount = 3
+        per = "1s"
+        [[pool]]
+        name = "users"
+        rps = { amount = 2, burst = 9 }
+        keyed = true
+        overflow = "refuse"
+        [[agent]]
+        match = "researcher-*"
+        weight = 2.5
+        max_share = 0.4
+        rpm = 10
+    "#;
+    fs::write(&file, text).unwrap();
     let (status, out, error) = run(&["check", file.to_str().unwrap()]);
     assert_eq!((status, error.as_str()), (0, ""));
-    assert_eq!(out, format!("{}: ok, 1 pool\n  api: rpm 50 requests per 1m, burst 50\n", file.display()));
+    let listing = "\
+: ok, 2 pools
+  pool api
+    rpm: 50 requests per 1m, burst 50
+    tpd: 5000 tokens each day of Europe/Berlin
+    max_concurrent: 8 requests at once, each for at most 10m
+    spike: 3 requests in any 1s
+    queue: up to 1000 requests, for 30s unless they say; up a class after 10s
+    breaker: opens for 15s if 7 % of at least 20 calls fail in 30s
+  pool users
+    rps: 2 requests per 1s, burst 9
+    keyed: all of it for each key, up to 1000000 keys
+    queue: up to 1000 requests, for no time unless they say; up a class after 10s
+  agent researcher-*
+    weight: 2.5
+    share: at most 40 % of each limit
+    rpm: 10 requests per 1m, burst 10
+";
+    assert_eq!(out, format!("{}{listing}", file.display()));
 }
 
 #[test]

@@ -165,3 +165,25 @@ fn a_link_to_an_idle_swarm_stays() {
     cluster.run_until(cluster.now + 30 * SEC);
     assert_eq!(cluster.closes, 0, "nobody was silent for longer than it had promised");
 }
+
+#[test]
+fn whoever_asks_without_waiting_does_not_keep_a_small_limit_from_those_who_wait() {
+    let limit = setup(3, 60, 1);
+    let mut cluster = Cluster::formed(limit);
+    let start = cluster.now;
+    for step in 0..10_000 {
+        cluster.run_until(start + step * MS);
+        // Two that ask seven times a second and do not wait, and one that has a queue.
+        for place in 0..2 {
+            if (step + 70 * place as u64).is_multiple_of(143) {
+                cluster.ask(place, 1, Duration::ZERO);
+            }
+        }
+        if cluster.waiting(2) < 20 {
+            cluster.ask(2, 1, Duration::from_secs(5));
+        }
+    }
+    let admitted: Vec<u64> = (0..3).map(|place| cluster.admitted(place)).collect();
+    println!("without waiting: {admitted:?} of {}", limit.amount * 10);
+    assert!(admitted[2] >= limit.amount * 10 * 2 / 5, "{admitted:?}");
+}

@@ -28,7 +28,7 @@ use crate::checker::{
 };
 use crate::network::{Network, Verdict};
 use crate::random::{Purpose, Stream};
-use crate::record::{Answer, Arrival, Mark, Record, Traffic};
+use crate::record::{Answer, Arrival, Record, Traffic};
 use crate::scenario::{PolicySpec, Scenario};
 use crate::time::{Nanos, nanos};
 use crate::workload;
@@ -104,12 +104,13 @@ impl<'a> World<'a> {
         let largest = arrivals.iter().map(|arrival| arrival.units).max().unwrap_or(1);
         let weights: Vec<u32> = (0..nodes).map(|node| scenario.weight(node)).collect();
         let ratio = weights.iter().max().unwrap_or(&1) / weights.iter().min().unwrap_or(&1).max(&1);
+        let within_reach = Liveness::within_reach(rate.amount(), rate.burst(), scenario.clocks.timers_late());
         let checks = Checks {
             never_over: NeverOver::new(rate.amount(), rate.burst(), scenario.clocks.drift_ppm),
             conservation: Conservation::new(nodes),
             counters: Counters::new(nodes),
             starvation: NoStarvation::new(nodes, largest, rate.amount(), u64::from(ratio)),
-            liveness: Liveness::new(nodes, largest, rate.amount()),
+            liveness: Liveness::new(nodes, largest, within_reach),
             bounded: Bounded::new(nodes, QUEUE_DEFAULT),
             strict: scenario.policy == PolicySpec::Strict,
             whole: true,
@@ -155,12 +156,9 @@ impl<'a> World<'a> {
     /// Puts on the agenda what the scenario says.
     fn begin(&mut self) -> Result<(), Violation> {
         for (place, step) in self.scenario.step.iter().enumerate() {
-            let at = self.scenario.begin() + nanos(step.at);
-            self.agenda.push(at, Event::Step(place));
-            self.record.marks.push(Mark { at, say: step.say.clone(), step: true });
+            self.agenda.push(self.scenario.begin() + nanos(step.at), Event::Step(place));
         }
-        self.record.marks.extend(workload::marks(self.scenario));
-        self.record.marks.sort_by_key(|mark| mark.at);
+        self.record.marks = self.scenario.marks();
         self.agenda.push(0, Event::Sample);
         self.plan_probe(self.scenario.begin());
         self.begin_swarm()
@@ -425,6 +423,10 @@ impl<'a> World<'a> {
             machine.waits = waits;
             self.checks.starvation.waits(place, waits, self.now);
             self.checks.liveness.waits(place, waits, self.now);
+        }
+        if let Some(node) = &machine.node {
+            let (own, all) = (node.admitted(0), node.admitted_by_all(0));
+            self.checks.counters.see(place, own, all, self.now)?;
         }
         self.checks.conservation.hold(place, held);
         if self.checks.strict {

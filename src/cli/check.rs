@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use super::exit::{BAD_CONFIG, fail};
 use super::output::{plain, print};
-use crate::daemon::config::{Config, Overrides, PoolConfig, show_duration};
+use crate::daemon::config::{AgentConfig, Config, Overrides, PoolConfig, show_duration};
+use crate::protocol::limit::{Kind, Limit};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,14 +25,61 @@ fn listing(args: &Args, config: &Config) -> String {
     let count = config.pools.len();
     let s = if count == 1 { "" } else { "s" };
     let head = format!("{}: ok, {count} pool{s}\n", args.file.display());
-    [head].into_iter().chain(config.pools.iter().map(pool)).collect()
+    let sections = config.pools.iter().map(pool).chain(config.agents.iter().map(agent));
+    let lines = sections.flat_map(|(head, body)| {
+        let body = body.into_iter().map(|line| format!("    {}\n", plain(&line)));
+        [format!("  {}\n", plain(&head))].into_iter().chain(body).collect::<Vec<_>>()
+    });
+    [head].into_iter().chain(lines).collect()
 }
 
-fn pool(config: &PoolConfig) -> String {
-    let limits = config.pool.limits().iter().map(|limit| {
-        let (amount, per) = (limit.kind.amount(), show_duration(limit.kind.per()));
-        format!("{} {amount} {} per {per}, burst {}", limit.name, limit.unit, limit.kind.capacity())
-    });
-    let limits = limits.collect::<Vec<_>>();
-    plain(&format!("  {}: {}", config.pool.name(), limits.join("; "))) + "\n"
+/// The heading of a pool and the lines under it.
+fn pool(config: &PoolConfig) -> (String, Vec<String>) {
+    let mut lines: Vec<_> = config.pool.limits().iter().map(limit).collect();
+    if let Some(keys) = config.keyed {
+        lines.push(format!("keyed: all of it for each key, up to {keys} keys"));
+    }
+    let unsaid =
+        if config.overflow_wait { show_duration(config.queue_timeout) } else { "no time".to_owned() };
+    lines.push(format!(
+        "queue: up to {} requests, for {unsaid} unless they say; up a class after {}",
+        config.pool.max_queue,
+        show_duration(config.ageing)
+    ));
+    if let Some(breaker) = config.breaker {
+        let (open_for, window) = (show_duration(breaker.open_for), show_duration(breaker.window));
+        let (rate, count) = (percent(breaker.failure_rate), breaker.min_count);
+        lines.push(format!(
+            "breaker: opens for {open_for} if {rate} of at least {count} calls fail in {window}"
+        ));
+    }
+    (format!("pool {}", config.pool.name()), lines)
+}
+
+/// The heading of an agent and the lines under it.
+fn agent(config: &AgentConfig) -> (String, Vec<String>) {
+    let mut lines = vec![format!("weight: {}", f64::from(config.weight_thousandths) / 1e3)];
+    if let Some(share) = config.max_share_millionths {
+        lines.push(format!("share: at most {} of each limit", percent(f64::from(share) / 1e6)));
+    }
+    lines.extend(config.limits.iter().map(limit));
+    (format!("agent {}", config.matches), lines)
+}
+
+fn limit(limit: &Limit) -> String {
+    let (amount, per, unit) = (limit.kind.amount(), show_duration(limit.kind.per()), &limit.unit);
+    let rule = match &limit.kind {
+        Kind::Rate(rate) => format!("{amount} {unit} per {per}, burst {}", rate.burst()),
+        Kind::Window(_) => format!("{amount} {unit} in any {per}"),
+        Kind::Calendar(calendar) => {
+            format!("{amount} {unit} each {} of {}", calendar.every(), calendar.zone())
+        }
+        Kind::Concurrency(_) => format!("{amount} {unit} at once, each for at most {per}"),
+    };
+    format!("{}: {rule}", limit.name)
+}
+
+fn percent(part: f64) -> String {
+    // Parts are whole millionths, which binary fractions only nearly are.
+    format!("{} %", (part * 1e6).round() / 1e4)
 }

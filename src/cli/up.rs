@@ -52,6 +52,7 @@ Pools:
   --pool api:rpm=500                      500 requests a minute, up to 500 at once
   --pool api:rpm=500,burst=50             up to 50 at once; burst belongs to the limit before it
   --pool api:rpm=50,tpm=80_000            both limits must have room
+  --pool api:rpm=50,max_concurrent=8      no more than eight at once besides
   --pool api:calls=5000/10s               a limit of your own on requests, with its period
   Limits: rps rpm rph on requests, tps tpm tph on tokens, itpm otpm on input and output tokens.
   Also headroom=0.1, overflow=wait or refuse, queue_timeout=30s, max_queue=1000.

@@ -4,20 +4,24 @@
 
 use std::env;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libp2p::Multiaddr;
 
 use crate::client::default_socket;
-use crate::protocol::limit::{NAME_MAX, Pool};
+use crate::protocol::limit::{Limit, NAME_MAX, Pool};
 pub use crate::protocol::node::Policy;
 
 mod address;
+mod agent;
 mod file;
 mod flags;
+mod limit;
 mod pool;
 mod problem;
+mod shorthand;
 mod source;
 mod units;
 
@@ -26,7 +30,7 @@ pub use problem::{ConfigError, ConfigErrors};
 pub use units::{parse_duration, show_duration};
 
 use file::ConfigFile;
-use problem::{Place, Set};
+use problem::{Place, Set, within_or};
 
 /// What a node runs with. Everything in it is valid.
 #[derive(Clone, Debug)]
@@ -52,10 +56,12 @@ pub struct Config {
     /// What callers can ask for, in the order of the configuration; one [default pool](DEFAULT_POOL) if none
     /// is configured.
     pub pools: Vec<PoolConfig>,
+    /// What holds for the agents that ask, by their name: the first that matches counts. At most 256.
+    pub agents: Vec<AgentConfig>,
 }
 
 /// A pool and how this node queues for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PoolConfig {
     /// The limits, with the headroom taken off.
     pub pool: Pool,
@@ -63,6 +69,49 @@ pub struct PoolConfig {
     pub overflow_wait: bool,
     /// How long such a caller waits.
     pub queue_timeout: Duration,
+    /// After how long a waiting request moves up a class: 100 ms to a day; [`AGEING_DEFAULT`] unless said. A
+    /// day, as long as `queue_timeout` can be, is in effect never.
+    pub ageing: Duration,
+    /// If every key has the limits for itself, how many keys this node keeps at a time: 1 to 10,000,000;
+    /// [`KEYS_DEFAULT`] unless said. All limits are rates then.
+    pub keyed: Option<usize>,
+    /// When calls stop because the provider fails; never unless said.
+    pub breaker: Option<BreakerSettings>,
+}
+
+/// When a pool's circuit breaker opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerSettings {
+    /// It opens when at least this part of the calls in a window failed: 0.000001 to 1.0.
+    pub failure_rate: f64,
+    /// How far back calls count: 1 s to 1 h.
+    pub window: Duration,
+    /// It stays closed with fewer calls in the window: 1 to 1,000,000.
+    pub min_count: u32,
+    /// How long it refuses calls before it tries one: 100 ms to 1 h.
+    pub open_for: Duration,
+}
+
+impl Default for BreakerSettings {
+    /// Half of at least 20 calls in 30 seconds; open for 15 seconds.
+    fn default() -> Self {
+        let (window, open_for) = (Duration::from_secs(30), Duration::from_secs(15));
+        Self { failure_rate: 0.5, window, min_count: 20, open_for }
+    }
+}
+
+/// What holds for the agents whose names match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// The names, as a glob: `*` is any text, `?` any one character. 1 to [`NAME_MAX`] bytes.
+    pub matches: String,
+    /// What an agent gets when several want more, beside one of weight 1,000: 1 to 1,000,000; 1,000 unless
+    /// said.
+    pub weight_thousandths: u32,
+    /// The part of a limit that one agent may use while others want it: 1 to 1,000,000. None is no bound.
+    pub max_share_millionths: Option<u32>,
+    /// Rates that each agent has for itself, beside those of the pools.
+    pub limits: Vec<Limit>,
 }
 
 /// What becomes of a lost peer's share unless said.
@@ -73,13 +122,17 @@ pub const GOSSIP_DEFAULT: &str = "/ip4/0.0.0.0/tcp/4160";
 pub const FORGET_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 /// How long a caller that names no wait waits unless said.
 pub const QUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// After how long a waiting request moves up a class unless said.
+pub const AGEING_DEFAULT: Duration = Duration::from_secs(10);
+/// How many keys a keyed pool has at a time at most unless said.
+pub const KEYS_DEFAULT: usize = 1_000_000;
 /// The pool of a node that is given none, in the form of a `--pool` flag, so that `aquifer up` alone is
 /// something to try: one request per second, up to 60 at once.
 pub const DEFAULT_POOL: &str = "default:rpm=60,burst=60";
 
 const FILE_MAX: u64 = 1 << 20;
-const FORGET_AFTER_MIN: Duration = Duration::from_millis(100);
-const FORGET_AFTER_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+const FORGET_AFTER: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 60 * 60);
 
 impl Config {
     /// Reads `file`, if there is one, and what the caller says over it.
@@ -115,11 +168,11 @@ impl Config {
 
 /// Puts a default in the place of whatever is wrong, so that the rest is checked too.
 fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
-    let ConfigFile { node, swarm, pools } = file;
+    let ConfigFile { node, swarm, pools, agents } = file;
+    let forget_after = within_or(swarm.forget_after.as_ref(), &FORGET_AFTER, FORGET_AFTER_DEFAULT, errors);
     let mut keep = |error: ConfigError| errors.push(error);
     let name = node.name.map_or_else(|| Ok(host_name()), node_name);
     let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
-    let forget_after = swarm.forget_after.as_ref().map_or(Ok(FORGET_AFTER_DEFAULT), forget_after);
     let mdns = swarm.discover.as_ref().map_or(Ok(true), discover);
     let gossip = swarm.gossip.as_ref().map_or_else(default_gossip, address::listening);
     let seeds =
@@ -132,9 +185,10 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         seeds,
         key_file: swarm.key_file,
         policy: policy.map_err(&mut keep).unwrap_or(POLICY_DEFAULT),
-        forget_after: forget_after.map_err(&mut keep).unwrap_or_default(),
+        forget_after,
         mdns: mdns.map_err(&mut keep).unwrap_or_default(),
         pools: pool::validate(pools, errors),
+        agents: agent::validate(agents, errors),
     }
 }
 
@@ -154,18 +208,6 @@ fn policy(policy: &Set<String>) -> Result<Policy, ConfigError> {
         )),
         other => Err(policy.place.choice(other, &["strict", "available"])),
     }
-}
-
-fn forget_after(time: &Set<Duration>) -> Result<Duration, ConfigError> {
-    if (FORGET_AFTER_MIN..=FORGET_AFTER_MAX).contains(&time.value) {
-        return Ok(time.value);
-    }
-    Err(time.place.error(format!(
-        "is {}, must be from {} to {}",
-        show_duration(time.value),
-        show_duration(FORGET_AFTER_MIN),
-        show_duration(FORGET_AFTER_MAX)
-    )))
 }
 
 fn discover(discover: &Set<String>) -> Result<bool, ConfigError> {

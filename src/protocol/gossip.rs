@@ -7,6 +7,8 @@
 //! When an author begins another life, its page begins anew. Of its former lives the rows are kept and gossiped on,
 //! because what a life has admitted counts for ever: the counters are of replicas, not of nodes.
 
+mod hashes;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::id::{Incarnation, NodeId};
 use super::record::{Key, Value};
 use super::time::Instant;
+pub use hashes::affinity;
+use hashes::{Hashes, bucket};
 
 /// The most authors that are remembered.
 pub const PAGES_MAX: usize = 1_024;
@@ -185,48 +189,6 @@ pub struct Pages {
     hashes: Hashes,
 }
 
-/// A hash of all that is known, in parts and as a whole, kept up with every change: sums, so that the order of changes
-/// does not matter.
-#[derive(Clone, Debug)]
-struct Hashes {
-    of_author: BTreeMap<NodeId, u64>,
-    of_bucket: [u64; BUCKETS],
-}
-
-impl Hashes {
-    fn set(&mut self, author: NodeId, hash: u64) {
-        let known = self.of_author.insert(author, hash).unwrap_or(0);
-        let bucket = &mut self.of_bucket[bucket(&author)];
-        *bucket = bucket.wrapping_sub(known).wrapping_add(hash);
-    }
-}
-
-/// How well two nodes suit each other as neighbours: random, the same for both, lower is better.
-pub fn affinity(one: &NodeId, other: &NodeId) -> u64 {
-    mix(mix_author(one) ^ mix_author(other))
-}
-
-/// In which part an author's pages are.
-fn bucket(author: &NodeId) -> usize {
-    (mix_author(author) >> (64 - BUCKETS.trailing_zeros())) as usize
-}
-
-fn mix_author(author: &NodeId) -> u64 {
-    author
-        .0
-        .chunks_exact(8)
-        .fold(0, |hash, word| mix(hash ^ word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))))
-}
-
-/// The finalizer of `SplitMix64` (Steele et al. 2014). Collisions delay a repair until the next change; nobody gains by
-/// making one.
-fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
-
 impl Pages {
     /// Only an empty page of one's own.
     pub fn new(me: NodeId, incarnation: Incarnation, now: Instant) -> Self {
@@ -235,7 +197,7 @@ impl Pages {
             pages: BTreeMap::from([(me, Page::new(incarnation, now))]),
             former: BTreeMap::new(),
             remembered: BTreeMap::new(),
-            hashes: Hashes { of_author: BTreeMap::new(), of_bucket: [0; BUCKETS] },
+            hashes: Hashes::new(),
         };
         pages.rehash(me);
         pages
@@ -243,13 +205,9 @@ impl Pages {
 
     /// Must follow every change of an author's pages.
     fn rehash(&mut self, author: NodeId) {
-        let summed = |hash: u64, page: &Page| {
-            hash.wrapping_add(mix(mix(mix_author(&author) ^ page.incarnation.0) ^ page.version))
-        };
         let former = self.former.iter().filter(|((_, node), _)| *node == author).map(|(_, page)| page);
         let pages = self.pages.get(&author).into_iter().chain(self.remembered.get(&author)).chain(former);
-        let hash = pages.fold(0, summed);
-        self.hashes.set(author, hash);
+        self.hashes.set(author, pages.map(|page| (page.incarnation, page.version)));
     }
 
     /// Voids everything: there is only an empty page of one's own, whose versions go on.
@@ -267,7 +225,7 @@ impl Pages {
         let parts = |(_, value): &(Key, Value)| match value {
             Value::Share(share) => share.0,
             Value::Gift(gift) => gift.share.0,
-            Value::Profile(_) | Value::Row(_) => 0,
+            _ => 0,
         };
         // Records only grow, so whoever knows more of them has the greater version.
         let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
@@ -329,7 +287,7 @@ impl Pages {
 
     /// The version at which one's own page last changed in anything but rows.
     pub fn own_membership_version(&self) -> u64 {
-        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| !matches!(key, Key::Row(_)));
+        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| key.is_for_all());
         entries.map(|(_, (version, _))| *version).max().unwrap_or(0)
     }
 
@@ -383,12 +341,12 @@ impl Pages {
 
     /// A short form of the digest: two nodes that know the same have the same.
     pub fn digest_hash(&self) -> u64 {
-        self.hashes.of_bucket.iter().fold(0, |sum, hash| sum.wrapping_add(*hash))
+        self.hashes.of_all()
     }
 
     /// A short form of the digest of each bucket.
     pub fn bucket_hashes(&self) -> Vec<u32> {
-        self.hashes.of_bucket.iter().map(|hash| *hash as u32).collect()
+        self.hashes.of_buckets()
     }
 
     /// The buckets in which somebody with these hashes knows something else.

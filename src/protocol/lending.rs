@@ -27,11 +27,14 @@ pub struct Plan {
     pub give_back: Share,
     /// Share to lend, by place in the positions; never zero.
     pub lend: Vec<(usize, Share)>,
+    /// Share that this node should part with, whether or not it can now: what it has beyond its target, as far as others lack
+    /// it.
+    pub due: Share,
     /// Somebody lacks share.
     pub wanted: bool,
 }
 
-/// Deviations below `target / GRAIN` are left alone between slow rounds …
+/// Deviations below `target / GRAIN` are left alone between slow rounds, and told at once to nobody …
 pub const GRAIN: u64 = 64;
 /// … and below this in slow rounds, so that equal claims end with equal shares.
 pub const FINE_GRAIN: u64 = 1_024;
@@ -86,8 +89,9 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
     let give_back = excess.min(borrowed);
     let lendable = (excess - give_back).min(own.free);
     let wanted = deficit > Share::ZERO;
+    let due = excess.min(deficit);
     if lendable == Share::ZERO || !wanted {
-        return Plan { give_back, lend: Vec::new(), wanted };
+        return Plan { give_back, lend: Vec::new(), due, wanted };
     }
     let surplus: Share = lendable
         + positions
@@ -122,7 +126,7 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
         lend.push((place, part));
     }
     lend.retain(|(_, part)| *part > Share::ZERO);
-    Plan { give_back, lend, wanted }
+    Plan { give_back, lend, due, wanted }
 }
 
 /// Those of many needy whom this lender covers, and by how much more than its part of all as it leaves the others to other
@@ -185,7 +189,8 @@ mod tests {
         let mut own = position(300, 100);
         own.free = Share(150);
         let plan = plan(0, &[own, position(100, 400)], Share(150), GRAIN);
-        assert_eq!(plan, Plan { give_back: Share(150), lend: vec![(1, Share(50))], wanted: true });
+        let lend = vec![(1, Share(50))];
+        assert_eq!(plan, Plan { give_back: Share(150), lend, due: Share(200), wanted: true });
     }
 
     #[test]

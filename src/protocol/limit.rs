@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::breaker::BreakerConfig;
 use super::calendar::Calendar;
 
 /// A leaky-bucket limit: at most `burst + amount × t / per` units in any interval of length `t`.
@@ -244,6 +245,20 @@ pub struct Limit {
     pub kind: Kind,
 }
 
+impl Fingerprint {
+    /// Names a pool across the swarm, whatever its limits.
+    pub fn of_pool(name: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update("pool");
+        hash.update(name);
+        Self::first_of(hash)
+    }
+
+    fn first_of(hash: Sha256) -> Self {
+        Self(hash.finalize()[..8].iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    }
+}
+
 impl Limit {
     /// The limit's identity in the swarm, as a limit of `pool`.
     pub fn fingerprint(&self, pool: &str) -> Fingerprint {
@@ -266,8 +281,7 @@ impl Limit {
         for number in numbers {
             hash.update(number.to_be_bytes());
         }
-        let digest = hash.finalize();
-        Fingerprint(digest[..8].iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        Fingerprint::first_of(hash)
     }
 }
 
@@ -280,6 +294,8 @@ pub struct Pool {
     pub max_queue: usize,
     /// After so long a waiting request moves up one class; nothing becomes critical by it.
     pub ageing: Duration,
+    /// When calls are refused because too many failed, and for how long; never, if there is none.
+    pub breaker: Option<BreakerConfig>,
 }
 
 /// After how long a waiting request moves up where the configuration does not say.
@@ -309,7 +325,7 @@ impl Pool {
                 return Err(LimitError::Duplicate(limit.name.clone()));
             }
         }
-        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT })
+        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT, breaker: None })
     }
 
     /// What callers ask for.

@@ -12,6 +12,7 @@ use super::demand::{Demand, WINDOW};
 use super::id::Replica;
 use super::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use super::limit::{Fingerprint, Kind, Limit};
+use super::provider::{Estimates, Unreported};
 use super::queue::Class;
 use super::share::{ONE, Share};
 use super::time::Instant;
@@ -51,11 +52,25 @@ pub struct Meter {
     pub turn_units: u64,
     /// The last target computed, for people.
     pub target: Share,
+    /// Units of permits that are out.
+    pub open: u64,
+    /// What the provider says, if it is told here.
+    pub unreported: Option<Box<Unreported>>,
+    /// What all nodes make of what the provider says.
+    pub estimates: Estimates,
+    /// Share that others are due and that is spent here: what comes back to it is theirs first.
+    pub due: Share,
     /// Units that were refunded: so many of those taken next were counted as used already.
     unused: u64,
     /// The largest request that was refused without waiting, and until when it counts as if it waited.
     pub refused: (u64, Instant),
+    /// Until when level that is here now is kept for it.
+    offered_until: Option<Instant>,
+    /// Nobody came back for what was offered.
+    missed: bool,
     bucket: Bucket,
+    /// Share of the base that is kept out of use because somebody uses as much without reporting it.
+    frozen: Option<Box<Bucket>>,
     base: Share,
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
@@ -79,9 +94,16 @@ impl Meter {
             turn_end: 0,
             turn_units: 0,
             target: Share::ZERO,
+            open: 0,
+            unreported: None,
+            estimates: Estimates::default(),
+            due: Share::ZERO,
             unused: 0,
             refused: (0, Instant::ZERO),
+            offered_until: None,
+            missed: false,
             bucket: Bucket::new(&limit.kind, now),
+            frozen: None,
             base: Share::ZERO,
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
@@ -114,12 +136,56 @@ impl Meter {
 
     /// Base share that is not out on loan and can be lent or given.
     pub fn free(&self) -> Share {
-        self.base.saturating_sub(self.lent()).min(self.bucket.movable())
+        self.base.saturating_sub(self.lent() + self.frozen()).min(self.bucket.movable())
     }
 
-    /// Whether there are so many units now; call [`refill`](Self::refill) first.
+    /// Base share that is kept out of use.
+    pub fn frozen(&self) -> Share {
+        self.frozen.as_ref().map_or(Share::ZERO, |frozen| frozen.share())
+    }
+
+    /// Units that all nodes have used, less what is known here to have been taken back.
+    pub fn used_units(&self) -> u64 {
+        u64::try_from(self.used.total()).unwrap_or(u64::MAX).saturating_sub(self.unused)
+    }
+
+    /// Keeps this part of the base share out of use, as far as it is here, in a bucket of its own: moving share to it and
+    /// back is like lending it to a node that never spends. True if something moved.
+    pub fn freeze(&mut self, part: Share, now: Instant) -> bool {
+        let wanted = self.base.scale(part.0, ONE.0);
+        let frozen = self.frozen();
+        // Small changes are left alone, but not the last of it.
+        if wanted == frozen
+            || (part > Share::ZERO && wanted.max(frozen) - wanted.min(frozen) < self.base.scale(1, 100))
+        {
+            return false;
+        }
+        self.refill(now);
+        let store = self.frozen.get_or_insert_with(|| Box::new(Bucket::new(&self.limit.kind, now)));
+        store.refill(now);
+        if let Some(bounds) = self.bucket.counted().and_then(|bucket| bucket.period()) {
+            store.set_period(bounds);
+        }
+        let (from, to, share) = if wanted > frozen {
+            let free = self.base.saturating_sub(self.lent.values().map(Lent::out).sum::<Share>() + frozen);
+            (&mut self.bucket, &mut **store, (wanted - frozen).min(free))
+        } else {
+            (&mut **store, &mut self.bucket, frozen - wanted)
+        };
+        let share = share.min(from.share());
+        let level = from.part_of_level(share);
+        let level = from.shrink(share, level);
+        to.grow(share, level);
+        if part == Share::ZERO {
+            self.frozen = None;
+        }
+        share > Share::ZERO
+    }
+
+    /// Whether there are so many units now that nobody else is due; call [`refill`](Self::refill) first.
     pub fn has(&self, units: u64) -> bool {
-        self.bucket.level() >= Level::of(units, &self.limit.kind) && !self.bucket.in_debt()
+        let level = self.bucket.level().saturating_sub(self.bucket.depth_of(self.due));
+        level >= Level::of(units, &self.limit.kind) && !self.bucket.in_debt()
     }
 
     /// Whole units that are there.
@@ -168,6 +234,7 @@ impl Meter {
     /// Spends `units` as `replica`. More than there are becomes a debt.
     pub fn take(&mut self, units: u64, replica: Replica, weight: u32) {
         self.bucket.take(units);
+        self.offered_until = None;
         let known = self.unused.min(units);
         self.unused -= known;
         let count = self.used.of(&replica).saturating_add(units - known);
@@ -185,6 +252,33 @@ impl Meter {
     /// Tells a calendar limit its period.
     pub fn set_period(&mut self, bounds: Bounds) {
         self.bucket.set_period(bounds);
+        if let Some(frozen) = &mut self.frozen {
+            frozen.set_period(bounds);
+        }
+    }
+
+    /// Units of the largest request that was refused and counts as if it waited: until its time is over, or until level for
+    /// it is here and was [offered](Self::offer).
+    pub fn refused(&self, now: Instant) -> u64 {
+        let (units, until) = self.refused;
+        if until > now && (self.offered_until.is_some() || !self.has(units)) { units } else { 0 }
+    }
+
+    /// Keeps level that came for a request that was refused without waiting, for as long as its caller was told to stay
+    /// away at most. If nobody came back in that time, the turn in which it was kept counts as used: otherwise this node
+    /// would stay the least served, and have all of the share come again and again for nobody.
+    pub fn offer(&mut self, now: Instant) {
+        if std::mem::take(&mut self.missed) {
+            self.tag = self.tag.max(self.turn_end);
+        }
+        let (units, until) = self.refused;
+        if self.offered_until.is_none() && until > now && self.has(units) {
+            let seconds = (units as f64 / self.limit.kind.per_second()).min(86_400.0);
+            let told = Duration::from_secs_f64(seconds);
+            let kept_for = told + (told / 10).max(Duration::from_millis(1));
+            self.offered_until = Some(until.min(now + kept_for));
+            self.leases_changed = true;
+        }
     }
 
     /// Changes the base share; `level` comes with a greater one. A smaller one leaves the bucket at least what it can
@@ -328,7 +422,15 @@ impl Meter {
         let home: Share = self.lent.values_mut().filter_map(|lent| lent.expire(now)).sum();
         self.withhold();
         self.reshare(Level::ZERO);
-        let changed = !told.is_empty() || home > Share::ZERO;
+        let offer_is_over = self.offered_until.is_some_and(|end| now >= end);
+        if offer_is_over {
+            self.offered_until = None;
+            // Unless more was refused meanwhile.
+            if self.has(self.refused.0) {
+                (self.refused, self.missed) = ((0, Instant::ZERO), true);
+            }
+        }
+        let changed = !told.is_empty() || home > Share::ZERO || offer_is_over;
         (told, changed)
     }
 
@@ -377,7 +479,8 @@ impl Meter {
             let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO);
             let runs = |lease: &&Lent| lease.out() > Share::ZERO || lease.overfull() > Level::ZERO;
             let lent = self.lent.values().filter(runs).map(Lent::until);
-            self.next_expiry = borrowed.map(Borrowed::until).chain(lent).min();
+            let ends = borrowed.map(Borrowed::until).chain(lent);
+            self.next_expiry = ends.chain(self.offered_until).min();
         }
         self.next_expiry
     }
@@ -399,6 +502,7 @@ impl Meter {
         self.used = GCounter::default();
         self.used.merge(me, own);
         self.bucket = Bucket::new(&self.limit.kind, now);
+        self.frozen = None;
         (self.base, self.lent, self.borrowed) = (Share::ZERO, BTreeMap::new(), BTreeMap::new());
     }
 
@@ -441,7 +545,12 @@ impl Meter {
     }
 
     fn reshare(&mut self, level: Level) {
-        let wanted = self.base.saturating_sub(self.lent()) + self.borrowed();
+        let own = self.base.saturating_sub(self.lent());
+        if let Some(frozen) = &mut self.frozen {
+            let excess = frozen.share().saturating_sub(own);
+            frozen.shrink(excess, Level::ZERO);
+        }
+        let wanted = own.saturating_sub(self.frozen()) + self.borrowed();
         let held = self.bucket.share();
         if wanted >= held {
             self.bucket.grow(wanted - held, level);
@@ -489,6 +598,37 @@ mod tests {
         assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
         assert_eq!((lender.held(), borrower.held()), (ONE, Share::ZERO));
         assert!(lender.has(25) && !lender.has(26));
+    }
+
+    #[test]
+    fn level_that_came_for_a_refused_request_is_kept_for_it_once() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut meter = meter(ONE);
+        meter.take(40, replica(1), 1);
+        (meter.refused, meter.turn_end) = ((10, at(250)), meter.tag + 500);
+        meter.offer(at(0));
+        assert_eq!((meter.refused(at(0)), meter.next_expiry()), (10, None), "there is nothing to offer");
+        meter.refill(at(100));
+        meter.offer(at(100));
+        // Ten of a hundred a second: the caller was told a tenth of a second, and up to a tenth of it more.
+        assert_eq!((meter.refused(at(209)), meter.next_expiry()), (10, Some(at(210))));
+        let (tag, end) = (meter.tag, meter.turn_end);
+        assert!(meter.expire(at(210)).1);
+        assert_eq!((meter.refused(at(210)), meter.next_expiry(), meter.tag), (0, None, tag));
+        meter.offer(at(210));
+        assert_eq!(meter.tag, end, "the turn counts as used");
+    }
+
+    #[test]
+    fn whoever_comes_back_in_time_keeps_the_rest_of_its_turn() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut meter = meter(ONE);
+        (meter.refused, meter.turn_end) = ((10, at(250)), 500);
+        meter.offer(at(0));
+        meter.take(10, replica(1), 1);
+        meter.expire(at(200));
+        meter.offer(at(200));
+        assert_eq!((meter.tag, meter.refused(at(200))), (10 * TAG_SCALE, 10));
     }
 
     #[test]

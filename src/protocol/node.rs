@@ -18,12 +18,14 @@
 mod admission;
 mod calendars;
 mod exchange;
+mod gates;
 mod listing;
 mod membership;
 mod mesh;
 mod peers;
 mod settling;
 mod sharing;
+mod unreported;
 mod view;
 mod waiting;
 
@@ -38,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
 pub use listing::WaiterView;
-pub use mesh::{MESH_MAX, NEIGHBOURS};
+pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
@@ -51,12 +53,14 @@ use super::ledger::Ledger;
 use super::limit::{Fingerprint, Pool};
 use super::message::Message;
 use super::meter::Meter;
+use super::pause::Pauses;
 use super::permit::{PERMITS_DEFAULT, Permits};
 use super::queue::{Queue, Ticket};
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::time::Instant;
 use super::wall::Wall;
+use gates::Gate;
 use peers::Peers;
 use sharing::Neighbour;
 use waiting::Waiter;
@@ -199,6 +203,7 @@ struct PoolState {
     /// The place of the pool's first limit among the meters; its limits follow one another.
     first: usize,
     queue: Queue,
+    gate: Gate,
     /// When the head can be admitted with what is held, as of the last look.
     head_ready: Option<Instant>,
 }
@@ -211,6 +216,8 @@ pub struct Node {
     /// Leases of the former life may run until then; the base share is not used before.
     settles_at: Option<Instant>,
     started: Instant,
+    /// The latest moment that was handed in.
+    seen: Instant,
     ledger_id: Option<LedgerId>,
     ledger: Ledger,
     bases: BTreeMap<NodeId, Share>,
@@ -231,6 +238,7 @@ pub struct Node {
     meters: Vec<Meter>,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
+    pauses: Pauses,
     /// What is believed of wall time, once the driver has told it.
     wall: Option<Wall>,
     /// When the first calendar period ends.
@@ -285,14 +293,18 @@ impl Node {
         for pool in &config.pools {
             let first = meters.len();
             meters.extend(pool.limits().iter().map(|limit| Meter::new(limit.clone(), pool.name(), now)));
+            let probe = pool.breaker.map(|_| meters.len());
+            meters.extend(probe.map(|_| Meter::new(Gate::probe_limit(), pool.name(), now)));
+            let gate = Gate::new(pool, replica, probe, now);
             let queue = Queue::new(pool.ageing);
-            pools.push(PoolState { pool: pool.clone(), first, queue, head_ready: None });
+            pools.push(PoolState { pool: pool.clone(), first, queue, gate, head_ready: None });
         }
         let mut node = Self {
             replica,
             phase: Phase::Joining,
             settles_at: None,
             started: now,
+            seen: now,
             ledger_id: None,
             ledger: Ledger::default(),
             bases: BTreeMap::new(),
@@ -313,6 +325,7 @@ impl Node {
             meters,
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
+            pauses: Self::no_pauses(&config.pools),
             wall: None,
             period_ends: Instant::from_nanos(u64::MAX),
             agents: config.agents.clone(),
@@ -411,7 +424,8 @@ impl Node {
     pub fn next_deadline(&self) -> Instant {
         let mut next = self.next_round.min(self.next_expiry);
         for pool in &self.pools {
-            let times = [pool.head_ready, pool.queue.next_ageing()];
+            // Of a gate that is shut only the gate's own times count.
+            let times = [pool.head_ready, pool.queue.next_ageing(), pool.gate.next_change(self.seen)];
             next = times.into_iter().flatten().fold(next, Instant::min);
         }
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
@@ -440,6 +454,7 @@ impl Node {
         if self.save_at.is_some_and(|at| now >= at) {
             self.save(false);
         }
+        self.look_at_gates(now);
         if now >= self.next_round {
             self.round(now);
         }
@@ -447,6 +462,7 @@ impl Node {
 
     /// Ends the leases whose time is over. Must come before anything that reads a bucket at `now`.
     fn expire(&mut self, now: Instant) {
+        self.seen = self.seen.max(now);
         if self.next_permit_expiry().is_some_and(|at| now >= at) {
             self.expire_permits(now);
         }

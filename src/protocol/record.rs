@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::breaker::{Outcomes, Verdict};
 use super::id::NodeId;
 use super::ledger::Gift;
+use super::lending::GRAIN;
 use super::limit::Fingerprint;
+use super::pause::{PauseMark, PauseReason};
+use super::provider::Estimate;
 use super::share::Share;
 
 /// Names one value on its author's page.
@@ -22,12 +26,23 @@ pub enum Key {
     Reclaimed(NodeId),
     /// How the author stands with one limit.
     Row(Fingerprint),
+    /// What the author says of a pool's pause.
+    Pause(Fingerprint, PauseReason),
+    /// How the author's calls of a pool ended, and what it thinks of the provider.
+    Breaker(Fingerprint),
+    /// How much of a limit somebody uses who does not report it, by the author's estimate.
+    Unreported(Fingerprint),
 }
 
 impl Key {
     /// Whether it names a record of the ledger.
     pub fn is_record(&self) -> bool {
         matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_))
+    }
+
+    /// Whether everybody should know it soon: it is not one of the values that change all the time.
+    pub fn is_for_all(&self) -> bool {
+        !matches!(self, Self::Row(_) | Self::Breaker(_) | Self::Unreported(_))
     }
 }
 
@@ -42,6 +57,12 @@ pub enum Value {
     Gift(Gift),
     /// For [`Key::Row`].
     Row(Row),
+    /// For [`Key::Pause`].
+    Pause(PauseMark),
+    /// For [`Key::Breaker`].
+    Breaker(Outcomes, Verdict),
+    /// For [`Key::Unreported`].
+    Unreported(Estimate),
 }
 
 impl Value {
@@ -55,7 +76,9 @@ impl Value {
             }
             Self::Share(_) => 8,
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
-            Self::Row(_) => 100,
+            Self::Row(_) => 104,
+            Self::Pause(_) | Self::Breaker(..) => 32,
+            Self::Unreported(_) => 16,
         }
     }
 }
@@ -109,6 +132,8 @@ pub struct Row {
     pub need: u64,
     /// Units of level that it can spare while others wait.
     pub spare: u64,
+    /// Units of permits that are out.
+    pub open: u64,
     /// Fairness weight.
     pub weight: u32,
     /// Service received, per weight.
@@ -116,9 +141,6 @@ pub struct Row {
     /// The tag up to which its present turn lasts.
     pub turn_end: u64,
 }
-
-/// Shares that differ by less than this part of the greater are told at once to nobody.
-const GRAIN: u64 = 64;
 
 impl Row {
     /// Whether peers should hear at once that it is no longer the one they know.

@@ -1,12 +1,12 @@
 //! T6 and T7: once faults stop, all views agree, and share that nobody uses reaches whoever waits.
 
-use aquifer::protocol::node::{FEW_LINKS, ROUND};
+use aquifer::protocol::node::{FEW_LINKS, MESH_MAX, ROUND};
 
 use super::{Property, Violation};
 use crate::time::{Nanos, SEC, seconds};
 
 /// Up to so many nodes every node knows every other's page. Beyond that views are samples, by design.
-pub const VIEWS_MAX: usize = 128;
+pub const VIEWS_MAX: usize = MESH_MAX;
 
 /// After so many rounds without faults whatever was said before them is known everywhere: links come up anew in ten at most,
 /// and pages are compared with somebody in each.
@@ -61,6 +61,14 @@ impl Liveness {
     /// Something went wrong: who waits is looked at anew from `now` on.
     pub fn start_over(&mut self, now: Nanos) {
         self.waits.iter_mut().flatten().for_each(|wait| *wait = (now, self.admitted));
+    }
+
+    /// Units per second of which half must be used: what one bucket with all of the limit gives if whoever waits at it is
+    /// looked at late, by half of `late` on the average. What comes in meanwhile beyond a burst is lost to everybody.
+    pub fn within_reach(per_second: u64, burst: u64, late: Nanos) -> u64 {
+        let fills_in = u128::from(burst) * u128::from(SEC) / u128::from(per_second);
+        let given = u128::from(burst) * u128::from(SEC) / (fills_in + u128::from(late / 2)).max(1);
+        u64::try_from(given).unwrap_or(u64::MAX).min(per_second)
     }
 
     /// Looks whether the limit is used while somebody waits: at least half of it, less one request, over every ten seconds
@@ -130,6 +138,7 @@ impl Liveness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::MS;
 
     #[test]
     fn a_limit_that_is_used_while_somebody_waits_is_right() {
@@ -151,6 +160,13 @@ mod tests {
         check.admit(48);
         let violation = check.check_work(10 * SEC).unwrap_err();
         assert_eq!(violation.what, "node 1 waited for 10 s, and all together admitted 48 of 100 units");
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_late_timers_leave() {
+        assert_eq!(Liveness::within_reach(157, 1, 0), 157);
+        assert_eq!(Liveness::within_reach(100, 1, 180 * MS), 10, "one in each 10 ms and 90 ms of lateness");
+        assert_eq!(Liveness::within_reach(100, 50, 1_000 * MS), 50);
     }
 
     #[test]

@@ -1,15 +1,12 @@
 //! Links: dialling, breaking, dialling again, as the daemon's transport does it.
 
-use aquifer::protocol::node::Input;
+use aquifer::protocol::node::{Input, MESH_MAX};
 
 use super::World;
 use super::agenda::{Event, LinkEnd};
 use super::machine::{Party, node_id};
 use crate::checker::Violation;
 use crate::time::{MS, Nanos};
-
-/// Up to so many nodes everybody is told of everybody, and all have links; in larger swarms the cores choose.
-pub(super) const MESH_MAX: usize = 128;
 
 /// A link that broke is dialled again after half of this to all of it.
 const REDIAL: Nanos = 1_000 * MS;

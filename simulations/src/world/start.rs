@@ -7,13 +7,12 @@ use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::ledger::{Gift, Ledger};
 use aquifer::protocol::limit::{Limit, Pool};
-use aquifer::protocol::node::{Node, NodeConfig, Policy, Saved, Start};
+use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Policy, Saved, Start};
 use aquifer::protocol::share::{ONE, Share};
 use aquifer::wire;
 
 use super::World;
 use super::agenda::Event;
-use super::links::MESH_MAX;
 use super::machine::{Party, node_id};
 use crate::checker::Violation;
 use crate::random::{Purpose, Stream};

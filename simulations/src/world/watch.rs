@@ -88,11 +88,11 @@ impl Watch {
     /// A node heard a message with these news in it. It knows what it took in.
     pub(super) fn heard(&mut self, to: usize, told: &[Key], machines: &[Machine], now: Nanos) {
         let Some(node) = machines[to].node.as_ref().filter(|_| !told.is_empty()) else { return };
-        let knowledge = node.knowledge();
         for key in told {
             let author = node_id(machines[key.0].party());
             let Some(news) = self.news.get_mut(key).filter(|news| news.lacking[to]) else { continue };
-            if known(&knowledge, author) >= Some(key.1) {
+            let known = node.page_version(&author).map(|(life, version)| (life.0, version));
+            if known >= Some(key.1) {
                 news.lacking[to] = false;
                 news.reached_after.push(now - news.at);
                 if !news.lacking.contains(&true) {

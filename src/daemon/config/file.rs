@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::problem::{ConfigError, Place, Set};
-use super::source::{Entry, Source};
-use super::units::{SHORTHANDS, Shorthand, not_yet, shorthand};
+use super::shorthand::{self, shorthand};
+use super::source::{Entry, Source, has};
+
+mod limit;
+
+pub(super) use limit::{KindSection, LimitSection};
 
 /// Everything that a file says.
 #[derive(Debug, Default)]
@@ -15,6 +19,7 @@ pub(super) struct ConfigFile {
     pub node: NodeSection,
     pub swarm: SwarmSection,
     pub pools: Vec<PoolSection>,
+    pub agents: Vec<AgentSection>,
 }
 
 #[derive(Debug, Default)]
@@ -43,23 +48,37 @@ pub(super) struct PoolSection {
     pub overflow: Option<Set<String>>,
     pub queue_timeout: Option<Set<Duration>>,
     pub max_queue: Option<Set<u64>>,
+    pub ageing: Option<Set<Duration>>,
+    pub keyed: Option<Set<bool>>,
+    pub max_keys: Option<Set<u64>>,
+    pub breaker: Option<BreakerSection>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct BreakerSection {
+    pub failure_rate: Option<Set<f64>>,
+    pub window: Option<Set<Duration>>,
+    pub min_count: Option<Set<u64>>,
+    pub open_for: Option<Set<Duration>>,
 }
 
 #[derive(Debug)]
-pub(super) struct LimitSection {
-    pub name: Set<String>,
-    pub unit: Set<String>,
-    pub amount: Set<u64>,
-    pub per: Set<Duration>,
-    pub burst: Option<Set<u64>>,
+pub(super) struct AgentSection {
+    pub place: Place,
+    pub matches: Option<Set<String>>,
+    pub weight: Option<Set<f64>>,
+    pub max_share: Option<Set<f64>>,
+    pub limits: Vec<LimitSection>,
 }
 
-const SECTIONS: [&str; 3] = ["node", "swarm", "pool"];
+const SECTIONS: [&str; 4] = ["node", "swarm", "pool", "agent"];
 const NODE_KEYS: [&str; 3] = ["name", "data_dir", "socket"];
 const SWARM_KEYS: [&str; 6] = ["gossip", "seeds", "key_file", "policy", "forget_after", "discover"];
-pub(super) const POOL_KEYS: [&str; 5] = ["name", "headroom", "overflow", "queue_timeout", "max_queue"];
-const LIMIT_KEYS: [&str; 6] = ["name", "kind", "unit", "amount", "per", "burst"];
-const AMOUNT_KEYS: [&str; 2] = ["amount", "burst"];
+/// The keys of a pool that are one value each.
+pub(super) const POOL_KEYS: [&str; 8] =
+    ["name", "headroom", "overflow", "queue_timeout", "max_queue", "ageing", "keyed", "max_keys"];
+const BREAKER_KEYS: [&str; 4] = ["failure_rate", "window", "min_count", "open_for"];
+const AGENT_KEYS: [&str; 3] = ["match", "weight", "max_share"];
 
 impl ConfigFile {
     /// Reads `text`, which errors call `name`. What is wrong is left out.
@@ -85,9 +104,11 @@ impl ConfigFile {
                     let tables = source.tables(&entry);
                     file.pools = tables.into_iter().map(|(place, pool)| source.pool(place, pool)).collect();
                 }
-                "agent" => source.errors.push(
-                    entry.place.error("[[agent]] is not supported yet by this version; remove the section"),
-                ),
+                "agent" => {
+                    let tables = source.tables(&entry);
+                    let agents = tables.into_iter().map(|(place, agent)| source.agent(place, agent));
+                    file.agents = agents.collect();
+                }
                 _ => source.unknown(&entry, &SECTIONS),
             }
         }
@@ -105,19 +126,10 @@ impl PoolSection {
             overflow: None,
             queue_timeout: None,
             max_queue: None,
-        }
-    }
-}
-
-impl LimitSection {
-    pub fn short(shorthand: &Shorthand, amount: Set<u64>, burst: Option<Set<u64>>) -> Self {
-        let place = &amount.place;
-        Self {
-            name: Set { value: shorthand.name.to_owned(), place: place.clone() },
-            unit: Set { value: shorthand.unit.to_owned(), place: place.clone() },
-            per: Set { value: shorthand.per, place: place.clone() },
-            amount,
-            burst,
+            ageing: None,
+            keyed: None,
+            max_keys: None,
+            breaker: None,
         }
     }
 }
@@ -162,20 +174,11 @@ impl Source<'_> {
                 "overflow" => pool.overflow = self.string(&entry),
                 "queue_timeout" => pool.queue_timeout = self.duration(&entry),
                 "max_queue" => pool.max_queue = self.whole(&entry),
-                "limit" => {
-                    for (place, limit) in self.tables(&entry) {
-                        pool.limits.extend(self.limit(&place, limit));
-                    }
-                }
-                key => match (shorthand(key), not_yet(key)) {
-                    (Some(shorthand), _) => pool.limits.extend(self.short_limit(&entry, shorthand)),
-                    (None, Some(reason)) => self.errors.push(entry.place.error(reason)),
-                    (None, None) => {
-                        let limits = SHORTHANDS.iter().map(|shorthand| shorthand.name);
-                        let known: Vec<_> = POOL_KEYS.into_iter().chain(limits).chain(["limit"]).collect();
-                        self.unknown(&entry, &known);
-                    }
-                },
+                "ageing" => pool.ageing = self.duration(&entry),
+                "keyed" => pool.keyed = self.boolean(&entry),
+                "max_keys" => pool.max_keys = self.whole(&entry),
+                "breaker" => pool.breaker = self.table(&entry).map(|breaker| self.breaker(breaker)),
+                _ => self.limits(&entry, &mut pool.limits, &[&POOL_KEYS[..], &["breaker"]].concat()),
             }
         }
         if pool.limits.is_empty() && self.errors.len() == before {
@@ -184,64 +187,52 @@ impl Source<'_> {
         pool
     }
 
-    /// `rpm = 50` or `rpm = { amount = 50, burst = 10 }`.
-    fn short_limit(&mut self, entry: &Entry, shorthand: &Shorthand) -> Option<LimitSection> {
-        let DeValue::Table(table) = entry.value else {
-            return Some(LimitSection::short(shorthand, self.whole(entry)?, None));
-        };
-        let (mut amount, mut burst) = (None, None);
-        let before = self.errors.len();
-        for part in self.entries(table, &entry.place.key) {
-            match part.key {
-                "amount" => amount = self.whole(&part),
-                "burst" => burst = self.whole(&part),
-                "zone" => {
-                    let reason =
-                        "limits by the calendar are not supported yet by this version; remove the zone";
-                    self.errors.push(part.place.error(reason));
-                }
-                _ => self.unknown(&part, &AMOUNT_KEYS),
-            }
-        }
-        if amount.is_none() && self.errors.len() == before {
-            let example = format!("has no amount; write {} = {{ amount = 50, burst = 10 }}", entry.key);
-            self.errors.push(entry.place.error(example));
-        }
-        Some(LimitSection::short(shorthand, amount?, burst))
-    }
-
-    /// A `[[pool.limit]]`.
-    fn limit(&mut self, place: &Place, table: &DeTable) -> Option<LimitSection> {
-        let (mut name, mut unit, mut amount, mut per, mut burst) = (None, None, None, None, None);
-        for entry in self.entries(table, "pool.limit") {
+    fn breaker(&mut self, table: &DeTable) -> BreakerSection {
+        let mut breaker = BreakerSection::default();
+        for entry in self.entries(table, "pool.breaker") {
             match entry.key {
-                "name" => name = self.string(&entry),
-                "kind" => self.kind(&entry),
-                "unit" => unit = self.string(&entry),
-                "amount" => amount = self.whole(&entry),
-                "per" => per = self.duration(&entry),
-                "burst" => burst = self.whole(&entry),
-                _ => self.unknown(&entry, &LIMIT_KEYS),
+                "failure_rate" => breaker.failure_rate = self.fraction(&entry),
+                "window" => breaker.window = self.duration(&entry),
+                "min_count" => breaker.min_count = self.whole(&entry),
+                "open_for" => breaker.open_for = self.duration(&entry),
+                _ => self.unknown(&entry, &BREAKER_KEYS),
             }
         }
-        for (key, example) in [("name", "\"per-second\""), ("amount", "10"), ("per", "\"1s\"")] {
-            if !table.iter().any(|(written, _)| written.get_ref() == key) {
-                self.errors.push(place.at(key).error(format!("is missing; add {key} = {example}")));
-            }
-        }
-        let unit = unit.unwrap_or(Set { value: "requests".to_owned(), place: place.at("unit") });
-        Some(LimitSection { name: name?, unit, amount: amount?, per: per?, burst })
+        breaker
     }
 
-    fn kind(&mut self, entry: &Entry) {
-        let Some(kind) = self.string(entry) else { return };
-        match kind.value.as_str() {
-            "rate" => {}
-            "window" | "calendar" | "concurrency" => self.errors.push(
-                kind.place
-                    .error(format!("{:?} is not supported yet by this version; write \"rate\"", kind.value)),
-            ),
-            other => self.errors.push(kind.place.choice(other, &["rate"])),
+    fn agent(&mut self, place: Place, table: &DeTable) -> AgentSection {
+        let mut agent =
+            AgentSection { place, matches: None, weight: None, max_share: None, limits: Vec::new() };
+        for entry in self.entries(table, "agent") {
+            match entry.key {
+                "match" => agent.matches = self.string(&entry),
+                "weight" => agent.weight = self.fraction(&entry),
+                "max_share" => agent.max_share = self.fraction(&entry),
+                _ => self.limits(&entry, &mut agent.limits, &AGENT_KEYS),
+            }
+        }
+        if !has(table, "match") {
+            let reason = "is missing; add match = \"researcher-*\"";
+            self.errors.push(agent.place.at("match").error(reason));
+        }
+        agent
+    }
+
+    /// The limits of an entry that is none of the `other` keys of its section.
+    fn limits(&mut self, entry: &Entry, limits: &mut Vec<LimitSection>, other: &[&'static str]) {
+        match (entry.key, shorthand(entry.key)) {
+            ("limit", _) => {
+                for (place, limit) in self.tables(entry) {
+                    limits.extend(self.limit(&place, limit));
+                }
+            }
+            (_, Some(shorthand)) => limits.extend(self.short_limit(entry, shorthand)),
+            _ => {
+                let others = other.iter().copied();
+                let known: Vec<_> = others.chain(shorthand::names()).chain(["limit"]).collect();
+                self.unknown(entry, &known);
+            }
         }
     }
 }

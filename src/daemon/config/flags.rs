@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::file::{ConfigFile, LimitSection, POOL_KEYS, PoolSection};
+use super::file::{ConfigFile, KindSection, LimitSection, POOL_KEYS, PoolSection};
 use super::problem::{ConfigError, Place, Set};
-use super::units::{SHORTHANDS, nearest, not_yet, parse_duration, parse_whole, shorthand};
+use super::shorthand::{self, shorthand};
+use super::units::{nearest, parse_duration, parse_whole};
 
 /// What beats the file, as it was typed. The environment is in it where no flag was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(super) fn apply(overrides: &Overrides, file: &mut ConfigFile, errors: &mut V
 }
 
 /// Reads `NAME:rpm=500,tpm=80000,burst=50`: shorthands, `NAME=AMOUNT/PER` for other limits on requests, `burst`
-/// for the limit before it, and the keys of a `[[pool]]`.
+/// for the limit before it, and the keys of a `[[pool]]` that have one value.
 pub(super) fn pool(text: &str, errors: &mut Vec<ConfigError>) -> Option<PoolSection> {
     let place = |key: &str| Place { source: "--pool".to_owned(), key: key.to_owned() };
     // The name may hold colons: the last one before the first `=` ends it.
@@ -83,10 +84,12 @@ fn setting_of(pool: &mut PoolSection, key: &str, value: &str, place: &Place) -> 
     match key {
         "burst" => {
             let limit = pool.limits.last_mut().ok_or("comes before any limit; write rpm=500,burst=50")?;
-            if limit.burst.is_some() {
-                return Err(format!("is there twice for {}", limit.name.value));
+            let (name, kind) = (&limit.name.value, limit.kind_name());
+            match &mut limit.kind {
+                KindSection::Rate { burst: Some(_), .. } => return Err(format!("is there twice for {name}")),
+                KindSection::Rate { burst, .. } => *burst = Some(Set { value: parse_whole(value)?, place }),
+                _ => return Err(format!("follows {name}, a {kind} limit, which has none; remove it")),
             }
-            limit.burst = Some(Set { value: parse_whole(value)?, place });
         }
         "headroom" => {
             let headroom =
@@ -96,18 +99,25 @@ fn setting_of(pool: &mut PoolSection, key: &str, value: &str, place: &Place) -> 
         "overflow" => pool.overflow = Some(Set { value: value.to_owned(), place }),
         "queue_timeout" => pool.queue_timeout = Some(Set { value: parse_duration(value)?, place }),
         "max_queue" => pool.max_queue = Some(Set { value: parse_whole(value)?, place }),
+        "ageing" => pool.ageing = Some(Set { value: parse_duration(value)?, place }),
+        "keyed" => {
+            let keyed = value.parse().map_err(|_| format!("is {value:?}, must be true or false"))?;
+            pool.keyed = Some(Set { value: keyed, place });
+        }
+        "max_keys" => pool.max_keys = Some(Set { value: parse_whole(value)?, place }),
+        "breaker" => return Err("has several numbers, which only a file can say".to_owned()),
         _ => pool.limits.push(limit(key, value, place)?),
     }
     Ok(())
 }
 
 fn limit(key: &str, value: &str, place: Place) -> Result<LimitSection, String> {
-    if let Some(reason) = not_yet(key) {
-        return Err(reason.to_owned());
-    }
     match (shorthand(key), value.split_once('/')) {
         (Some(shorthand), None) => {
-            Ok(LimitSection::short(shorthand, Set { value: parse_whole(value)?, place }, None))
+            Ok(LimitSection::short(shorthand, Set { value: parse_whole(value)?, place }))
+        }
+        (Some(shorthand), Some(_)) if shorthand.per.is_none() => {
+            Err(format!("has no period; write {key}=AMOUNT"))
         }
         (Some(_), Some(_)) => {
             Err(format!("has a period already; write {key}=AMOUNT, or another name for the limit"))
@@ -116,12 +126,10 @@ fn limit(key: &str, value: &str, place: Place) -> Result<LimitSection, String> {
             name: Set { value: key.to_owned(), place: place.clone() },
             unit: Set { value: "requests".to_owned(), place: place.clone() },
             amount: Set { value: parse_whole(amount)?, place: place.clone() },
-            per: Set { value: parse_duration(per)?, place },
-            burst: None,
+            kind: KindSection::Rate { per: Set { value: parse_duration(per)?, place }, burst: None },
         }),
         (None, None) => {
-            let limits = SHORTHANDS.iter().map(|shorthand| shorthand.name);
-            let known: Vec<_> = limits.chain(["burst"]).chain(POOL_KEYS).collect();
+            let known: Vec<_> = shorthand::names().chain(["burst"]).chain(POOL_KEYS).collect();
             let hint = nearest(key, &known).map(|near| format!("did you mean {near:?}? "));
             Err(format!(
                 "unknown key; {}A limit of your own is written with its period: {key}={value}/1m",

@@ -1,10 +1,12 @@
 //! What is wrong with a configuration, and where.
 
 use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use thiserror::Error;
 
-use super::units::{list, nearest};
+use super::units::{list, nearest, show_duration};
 
 /// One mistake in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -66,5 +68,50 @@ impl Place {
     /// The same place, at a key of the table that is there.
     pub fn at(&self, key: &str) -> Self {
         Self { source: self.source.clone(), key: format!("{}.{key}", self.key) }
+    }
+}
+
+impl<T: Copy + PartialOrd + Show> Set<T> {
+    /// The value, if it is in `range`.
+    pub fn within(&self, range: &RangeInclusive<T>) -> Result<T, ConfigError> {
+        if range.contains(&self.value) {
+            return Ok(self.value);
+        }
+        let [is, least, most] = [self.value, *range.start(), *range.end()].map(Show::show);
+        Err(self.place.error(format!("is {is}, must be from {least} to {most}")))
+    }
+}
+
+/// The value that is `written`, if any is and it is in `range`; else the `default`.
+pub(super) fn within_or<T: Copy + PartialOrd + Show>(
+    written: Option<&Set<T>>,
+    range: &RangeInclusive<T>,
+    default: T,
+    errors: &mut Vec<ConfigError>,
+) -> T {
+    let value = written.map_or(Ok(default), |written| written.within(range));
+    value.map_err(|error| errors.push(error)).unwrap_or(default)
+}
+
+/// What errors write for a value.
+pub(super) trait Show {
+    fn show(self) -> String;
+}
+
+impl Show for Duration {
+    fn show(self) -> String {
+        show_duration(self)
+    }
+}
+
+impl Show for u64 {
+    fn show(self) -> String {
+        self.to_string()
+    }
+}
+
+impl Show for f64 {
+    fn show(self) -> String {
+        self.to_string()
     }
 }

@@ -101,6 +101,13 @@ impl Source<'_> {
         number.map(|number| entry.set(number)).or_else(|| self.wrong(entry, "a number, such as 0.1"))
     }
 
+    pub fn boolean(&mut self, entry: &Entry) -> Option<Set<bool>> {
+        match entry.value {
+            DeValue::Boolean(value) => Some(entry.set(*value)),
+            _ => self.wrong(entry, "true or false"),
+        }
+    }
+
     pub fn duration(&mut self, entry: &Entry) -> Option<Set<Duration>> {
         let DeValue::String(text) = entry.value else {
             return self.wrong(entry, "a time with its unit in quotes, such as \"30s\"");
@@ -156,4 +163,9 @@ impl Entry<'_> {
     pub fn set<T>(&self, value: T) -> Set<T> {
         Set { value, place: self.place.clone() }
     }
+}
+
+/// Whether `key` is written in `table`, well or not.
+pub(super) fn has(table: &DeTable, key: &str) -> bool {
+    table.iter().any(|(written, _)| written.get_ref() == key)
 }

@@ -1,59 +1,17 @@
-//! The texts that configurations are made of: times, whole numbers, and the names of common limits.
+//! The texts that configurations are made of: times, whole numbers, and words that may be misspelt.
 
 use std::time::Duration;
 
 use strsim::damerau_levenshtein;
 
-/// A key that stands for a whole limit: `rpm = 50`.
-pub(super) struct Shorthand {
-    pub name: &'static str,
-    pub unit: &'static str,
-    pub per: Duration,
-}
-
-/// Every shorthand that this version has, the commonest first: of two as near, it is suggested.
-pub(super) const SHORTHANDS: [Shorthand; 8] = [
-    Shorthand { name: "rpm", unit: "requests", per: MINUTE },
-    Shorthand { name: "rps", unit: "requests", per: SECOND },
-    Shorthand { name: "rph", unit: "requests", per: HOUR },
-    Shorthand { name: "tpm", unit: "tokens", per: MINUTE },
-    Shorthand { name: "tps", unit: "tokens", per: SECOND },
-    Shorthand { name: "tph", unit: "tokens", per: HOUR },
-    Shorthand { name: "itpm", unit: "input_tokens", per: MINUTE },
-    Shorthand { name: "otpm", unit: "output_tokens", per: MINUTE },
-];
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-
 /// Units of time, longest first.
 const UNITS: [(&str, Duration); 5] = [
     ("d", Duration::from_secs(24 * 60 * 60)),
-    ("h", HOUR),
-    ("m", MINUTE),
-    ("s", SECOND),
+    ("h", Duration::from_secs(60 * 60)),
+    ("m", Duration::from_secs(60)),
+    ("s", Duration::from_secs(1)),
     ("ms", Duration::from_millis(1)),
 ];
-
-/// The limit that `name` is short for.
-pub(super) fn shorthand(name: &str) -> Option<&'static Shorthand> {
-    SHORTHANDS.iter().find(|shorthand| shorthand.name == name)
-}
-
-/// Why `key` of a pool is refused although later versions have it.
-pub(super) fn not_yet(key: &str) -> Option<&'static str> {
-    let reason = match key {
-        "rpd" | "tpd" => {
-            "limits by the day are not supported yet by this version; write a limit by the hour, such as rph"
-        }
-        "max_concurrent" => {
-            "limits on concurrency are not supported yet by this version; write a rate, such as rpm"
-        }
-        _ => return None,
-    };
-    Some(reason)
-}
 
 /// Reads a time such as `30s`, `500ms`, `1.5s` or `1h30m`.
 ///

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::gates::Passage;
 use super::{Node, Phase};
 use crate::protocol::agents::AgentIndex;
 use crate::protocol::limit::{Cost, Kind};
@@ -87,6 +88,10 @@ pub enum Reason {
     Deadline,
     /// As many requests wait as may, or as many permits are out.
     QueueFull,
+    /// The pool is paused, everywhere.
+    Paused,
+    /// The pool's circuit breaker is open: too many calls failed.
+    Breaker,
     /// The node leaves.
     Leaving,
     /// The cost is more than the limit can ever hold.
@@ -97,7 +102,7 @@ pub enum Reason {
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a request that was refused without waiting counts as if it waited, so that pollers too get their turn.
-const REFUSED_COUNTS: Duration = Duration::from_millis(250);
+pub(super) const REFUSED_COUNTS: Duration = Duration::from_millis(250);
 
 /// A request as the node sees it.
 #[derive(Clone, Debug)]
@@ -144,11 +149,16 @@ impl Node {
         if let Some(place) = self.too_large(&request) {
             return refuse(Reason::Never, Some(self.pool_of(place)), None);
         }
+        let held_back = match self.passage(ask, &request, now) {
+            Passage::Free => false,
+            Passage::Wait => true,
+            Passage::Refused(answer) => return answer,
+        };
         self.arrive(&request, now);
         if !self.busy {
             self.wake(now);
         }
-        if self.has_room_now(&request, now) {
+        if !held_back && self.has_room_now(&request, now) {
             for pool in &request.pools {
                 let weight = self.agents.weight(request.agent);
                 let queue = &mut self.pools[*pool as usize].queue;
@@ -266,6 +276,7 @@ impl Node {
         for need in &request.needs {
             let meter = &mut self.meters[need.meter as usize];
             meter.take(need.units, self.replica, self.config.weight);
+            meter.open = meter.open.saturating_add(need.units);
             slots |= matches!(meter.limit.kind, Kind::Concurrency(_));
         }
         for pool in &request.pools {
@@ -352,6 +363,10 @@ impl Node {
     }
 }
 
-fn refuse(reason: Reason, limit: Option<(usize, usize)>, retry_after: Option<Duration>) -> Acquired {
+pub(super) fn refuse(
+    reason: Reason,
+    limit: Option<(usize, usize)>,
+    retry_after: Option<Duration>,
+) -> Acquired {
     Acquired::Now(Outcome::Refused(Refusal { reason, limit, retry_after, waited: Duration::ZERO }))
 }

@@ -8,6 +8,7 @@ use crate::protocol::gossip::{Delta, Page};
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lease::TTL;
 use crate::protocol::message::{Digest, Echo, Message, News};
+use crate::protocol::pause::PauseMark;
 use crate::protocol::record::{Key, Profile, Value};
 use crate::protocol::time::{Instant, nanos};
 
@@ -173,7 +174,7 @@ impl Node {
         page.map_or(0, Page::version)
     }
 
-    fn place_of(&self, fingerprint: crate::protocol::limit::Fingerprint) -> Option<usize> {
+    pub(super) fn place_of(&self, fingerprint: crate::protocol::limit::Fingerprint) -> Option<usize> {
         self.meters.iter().position(|meter| meter.fingerprint == fingerprint)
     }
 
@@ -187,7 +188,7 @@ impl Node {
             let replica = Replica { node: delta.author, incarnation: delta.incarnation };
             let mut of_member = false;
             for (key, value) in absorbed.changed {
-                of_member |= !matches!(key, Key::Row(_));
+                of_member |= key.is_for_all();
                 ledger_changed |= self.learn(replica, key, &value, now);
             }
             if of_member {
@@ -247,6 +248,18 @@ impl Node {
                     self.meters[place].used.merge(author, row.used);
                     self.learn_row(place, author, row);
                 }
+                false
+            }
+            (Key::Pause(pool, reason), Value::Pause(mark)) if *mark == (PauseMark { reason, ..*mark }) => {
+                self.learn_pause(author, pool, *mark, now);
+                false
+            }
+            (Key::Breaker(pool), Value::Breaker(..)) => {
+                self.learn_breaker(author, pool, value, now);
+                false
+            }
+            (Key::Unreported(limit), Value::Unreported(estimate)) => {
+                self.learn_unreported(author, limit, *estimate, now);
                 false
             }
             (Key::Founded, Value::Share(share)) => self.ledger.merge_founded(author.node, *share),

@@ -21,7 +21,7 @@ use crate::protocol::time::Instant;
 /// Up to so many members everybody has a link to everybody.
 pub const MESH_MAX: usize = 128;
 /// So many neighbours a node chooses where there are more; as many choose it.
-pub const NEIGHBOURS: usize = 16;
+const NEIGHBOURS: usize = 16;
 /// How long after its start a node should have its links.
 const LINKED_BY: Duration = Duration::from_secs(5);
 /// So many links more a node asks for at a time when it lacks share.

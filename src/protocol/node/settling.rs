@@ -133,6 +133,7 @@ impl Node {
         let mut slots = false;
         for taken in &permit.taken {
             let meter = &mut self.meters[taken.meter as usize];
+            meter.open = meter.open.saturating_sub(taken.units);
             if matches!(meter.limit.kind, Kind::Concurrency(_)) {
                 meter.refund(taken.units, permit.since);
                 slots = true;

@@ -63,8 +63,9 @@ impl Node {
     }
 
     fn move_share(&mut self, place: usize, grain: u64, now: Instant) {
-        self.meters[place].refill(now);
         let neighbours = self.neighbours(place);
+        self.meters[place].refill(now);
+        self.meters[place].offer(now);
         let mut row = self.row(place, now);
         if row.waiting > 0 {
             row.tag = self.forgive(place, &neighbours);
@@ -127,8 +128,14 @@ impl Node {
             // A loan would keep the base here until it ends; it goes to an heir as a whole.
             plan.lend.clear();
         }
+        let before = self.meters[place].held();
         let spare: Share = positions.iter().map(Position::can_spare).sum();
         self.carry_out(place, &plan, &row, &neighbours, grain, now);
+        let meter = &mut self.meters[place];
+        // Where spent units come back to the share, a node with a queue would spend them again before the share can move.
+        let moved = before.saturating_sub(meter.held());
+        let counted = meter.bucket().counted().is_some();
+        meter.due = if counted && !leaves { plan.due.saturating_sub(moved) } else { Share::ZERO };
         if row.waiting > 0 {
             self.widen(targets[0], row.held, spare, now);
         }
@@ -158,6 +165,11 @@ impl Node {
         }
         for (peer, share) in &plan.lend {
             let borrower = &neighbours[*peer];
+            // What went back just now may have been all that was unspent.
+            let share = (*share).min(meter.free());
+            if share == Share::ZERO {
+                break;
+            }
             let peer = self.peers.get(&borrower.replica.node);
             let lasts = |peer: &Peer| meter.would_last(&borrower.replica, (peer.clock, peer.clock_at), now);
             if !peer.is_some_and(lasts) {
@@ -169,9 +181,9 @@ impl Node {
             } else {
                 let spare = Level::of(row.spare, &meter.limit.kind);
                 let need = Level::of(borrower.row.need, &meter.limit.kind);
-                meter.part_of_level(*share).max(need).min(spare)
+                meter.part_of_level(share).max(need).min(spare)
             };
-            meter.lend(borrower.replica, *share, level, now);
+            meter.lend(borrower.replica, share, level, now);
             owed.push(borrower.replica.node);
         }
         for node in owed {
@@ -242,6 +254,8 @@ impl Node {
             self.next_slow = now + SLOW_ROUND;
             self.look_after_members(now);
             self.look_at_rest(now);
+            self.settle_unreported(now);
+            self.carry_pauses(now);
             self.publish_profile(now);
         }
         if slow || self.stale || self.peers.len() <= FEW_LINKS {
@@ -253,6 +267,7 @@ impl Node {
             self.publish_row(place, row, true, Some(&[]), now);
         }
         self.expire_permits(now);
+        self.tell_outcomes(now);
         self.busy = self.is_busy();
         self.look_after_peers(now);
         let still = self.version_at_round == self.pages.own_version();
@@ -332,7 +347,7 @@ impl Node {
         let units = level.units(&kind);
         // A queue that waits for another limit of the pool does not want more of this one.
         let queued = head > units;
-        let refused = if meter.refused.1 > now && meter.refused.0 > units { meter.refused.0 } else { 0 };
+        let refused = meter.refused(now);
         // In its turn a node keeps what its largest request so far took: the next may be as large, and share that went and
         // came back with every request would be under way all the time.
         let in_turn = meter.tag < meter.turn_end && !state.queue.is_empty();
@@ -355,7 +370,7 @@ impl Node {
         Row {
             used: meter.used.of(&self.replica),
             level: units,
-            base: meter.base(),
+            base: meter.base().saturating_sub(meter.frozen()),
             held: meter.held(),
             free: meter.free(),
             demand,
@@ -369,6 +384,7 @@ impl Node {
             } else {
                 0
             },
+            open: meter.open,
             weight: self.config.weight,
             tag: meter.tag,
             turn_end: meter.turn_end,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::admission::{Outcome, Reason, Refusal, Request};
 use super::{Node, Output};
 use crate::protocol::queue::{Entry, Ticket};
+use crate::protocol::share::Share;
 use crate::protocol::time::Instant;
 
 /// A request that waits.
@@ -115,9 +116,18 @@ impl Node {
             self.pools[pool].head_ready = None;
             return false;
         }
+        self.part_with_due(pool, now);
         let (mut served, mut elsewhere) = (false, false);
         while let Some(ticket) = self.head(pool, now) {
+            if self.is_broken(pool, now) {
+                let waiter = self.dequeue(ticket, false).expect("BUG! the head is not in the queue");
+                self.give_up(ticket, &waiter, Reason::Breaker, now);
+                continue;
+            }
             let waiter = &self.waiters[&ticket];
+            if waiter.request.pools.iter().any(|pool| self.is_held_back(*pool as usize, now)) {
+                break;
+            }
             for need in &waiter.request.needs {
                 self.meters[need.meter as usize].refill(now);
             }
@@ -137,6 +147,21 @@ impl Node {
             self.pools[pool].head_ready = self.head_ready(pool, now);
         }
         elsewhere
+    }
+
+    /// What came back to share that others are due moves on before anybody here is served from it.
+    fn part_with_due(&mut self, pool: usize, now: Instant) {
+        let first = self.pools[pool].first;
+        let mut returned = false;
+        for meter in &mut self.meters[first..first + self.pools[pool].pool.limits().len()] {
+            if meter.due > Share::ZERO {
+                meter.refill(now);
+                returned |= meter.bucket().movable() > Share::ZERO;
+            }
+        }
+        if returned {
+            self.share_out(now);
+        }
     }
 
     /// Who is next in a pool.
@@ -172,8 +197,12 @@ impl Node {
     /// When the head has room if the shares stay as they are; none if they do not suffice.
     fn head_ready(&mut self, pool: usize, now: Instant) -> Option<Instant> {
         let head = self.head(pool, now)?;
-        let needs = &self.waiters[&head].request.needs;
-        needs
+        let request = &self.waiters[&head].request;
+        if request.pools.iter().any(|pool| self.is_held_back(*pool as usize, now)) {
+            return None;
+        }
+        request
+            .needs
             .iter()
             .map(|need| self.meters[need.meter as usize].bucket().ready_at(need.units))
             .try_fold(Instant::ZERO, |latest, at| at.map(|at| latest.max(at)))
