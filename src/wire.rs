@@ -19,7 +19,7 @@ pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
 pub const MESSAGE_VERSION: u8 = 3;
 /// The version of saved states that this program reads and writes.
-pub const SAVED_VERSION: u8 = 1;
+pub const SAVED_VERSION: u8 = 2;
 
 /// Bytes that are not what they should be. Nothing was taken from them.
 #[derive(Debug, Error)]
@@ -137,7 +137,13 @@ mod tests {
         assert_eq!(decode_message(&bytes).unwrap(), message());
         let node = NodeId([3; 32]);
         let reached_at = [(node, vec!["/ip4/10.0.0.1/tcp/4160".to_owned()])].into();
-        let saved = Saved { id: LedgerId(node), ledger: Ledger::found(node), reached_at, clean: false };
+        let saved = Saved {
+            id: LedgerId(node),
+            ledger: Ledger::found(node),
+            reached_at,
+            clean: false,
+            missing: Vec::new(),
+        };
         assert_eq!(decode_saved(&encode_saved(&saved).unwrap()).unwrap(), saved);
     }
 

@@ -228,7 +228,12 @@ fn mistakes_are_named_and_the_daemon_goes_on() {
             Some("requests"),
             "whole number",
         ),
-        (acquire(r#"{"pool":"api/one","cost":{"itpm":99999999999999999999}}"#), 400, Some("cost.itpm"), "whole"),
+        (
+            acquire(r#"{"pool":"api/one","cost":{"itpm":99999999999999999999}}"#),
+            400,
+            Some("cost.itpm"),
+            "whole",
+        ),
         (acquire(r#"{"pool":"api/one","cost":{"otpm":1}}"#), 400, Some("cost.otpm"), "\"itpm\""),
         (acquire(r#"{"pool":"api/one","cost":3}"#), 400, Some("cost"), "object"),
         (acquire(r#"{"pool":"api/one","wait_ms":"1"}"#), 400, Some("wait_ms"), "whole number"),

@@ -10,7 +10,7 @@ use aquifer::protocol::calendar::{Calendar, Every, UnixNanos, Zone};
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Concurrency, Cost, Kind, Limit, Pool, Rate, Window};
 use aquifer::protocol::node::{
-    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, Output, Policy, Reason, Start,
+    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, Output, Policy, Reason, Saved, Start,
 };
 use aquifer::protocol::permit::PermitId;
 use aquifer::protocol::queue::{Class, Ticket};
@@ -341,4 +341,62 @@ fn an_open_breaker_lets_one_probe_pass_in_the_whole_swarm() {
     }
     (0..3).for_each(|node| swarm.ask(node, 1, Class::Normal, Duration::ZERO));
     assert_eq!(swarm.admitted.len(), 4);
+}
+
+/// One node with one limit, told that it is noon.
+fn alone(kind: Kind, start: Start, now: Instant, unix: i64) -> Node {
+    let config = NodeConfig {
+        id: id(0),
+        incarnation: Incarnation(now.as_nanos() + 1),
+        name: "alone".to_owned(),
+        pools: vec![pool(kind)],
+        policy: Policy::Strict,
+        forget_after: Duration::from_secs(60),
+        weight: 1,
+        agents: Agents::default(),
+    };
+    let mut node = Node::new(config, start, [7; 32], now);
+    node.set_wall(UnixNanos(unix), now);
+    node
+}
+
+/// What stands on disk after everything was carried out.
+fn on_disk(node: &mut Node) -> Option<Saved> {
+    let saved = |output| if let Output::Save(saved) = output { Some(*saved) } else { None };
+    std::iter::from_fn(|| node.poll_output()).filter_map(saved).last()
+}
+
+fn takes(node: &mut Node, units: u64, now: Instant) -> bool {
+    let outcome = node.acquire(0, &Cost::requests(units), Duration::ZERO, now);
+    matches!(outcome, Acquired::Now(Outcome::Admitted { .. }))
+}
+
+#[test]
+fn a_days_budget_survives_a_crash_and_is_not_spent_twice() {
+    let noon = 20_000 * 86_400 * SEC as i64 + 43_200 * SEC as i64;
+    let day = || Kind::Calendar(Calendar::new(3_200, Every::Day, Zone::utc()).unwrap());
+    let slow = || Kind::Rate(Rate::new(3_200, Duration::from_secs(86_400), 3_200).unwrap());
+    for (kind, next_day) in [(day(), 3_200), (slow(), 2_600)] {
+        let mut node = alone(kind.clone(), Start::Found, at(0), noon);
+        // The first look around puts on disk that nothing is missing.
+        node.handle(Input::Timeout, at(SEC));
+        let mut saved = on_disk(&mut node).unwrap();
+        for _ in 0..10 {
+            assert!(takes(&mut node, 50, at(2 * SEC)));
+            saved = on_disk(&mut node).unwrap_or(saved);
+        }
+        // Nothing but the file is left of it.
+        let later = at(60 * SEC);
+        let mut node = alone(kind.clone(), Start::Resume(saved.clone()), later, noon + 60 * SEC as i64);
+        let later = later + Duration::from_secs(3);
+        node.handle(Input::Timeout, later);
+        assert!(!takes(&mut node, 2_710, later), "{kind:?}: what was spent stays spent");
+        assert!(takes(&mut node, 2_590, later), "{kind:?}: what was left is there");
+        // And if it had been away until the next day:
+        let mut node = alone(kind.clone(), Start::Resume(saved), later, noon + 86_400 * SEC as i64);
+        let later = later + Duration::from_secs(3);
+        node.handle(Input::Timeout, later);
+        node.set_wall(UnixNanos(noon + 86_403 * SEC as i64), later);
+        assert!(takes(&mut node, next_day, later), "{kind:?}: a new day");
+    }
 }

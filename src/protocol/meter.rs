@@ -27,6 +27,9 @@ pub const BACKLOG_HORIZON: Duration = Duration::from_millis(200);
 /// counts as spent until word of it comes, so it should be little of a day's budget.
 const ARRIVAL_HORIZON: Duration = Duration::from_secs(4);
 
+/// A limit that needs so long to fill up is slow.
+const SLOW: Duration = Duration::from_secs(600);
+
 /// One limit on one node.
 #[derive(Clone, Debug)]
 pub struct Meter {
@@ -58,6 +61,8 @@ pub struct Meter {
     pub unreported: Option<Box<Unreported>>,
     /// What all nodes make of what the provider says.
     pub estimates: Estimates,
+    /// Atoms of the base share's rights that may be missing by what stands on disk.
+    pub reserved: u128,
     /// Share that others are due and that is spent here: what comes back to it is theirs first.
     pub due: Share,
     /// Units that were refunded: so many of those taken next were counted as used already.
@@ -97,6 +102,7 @@ impl Meter {
             open: 0,
             unreported: None,
             estimates: Estimates::default(),
+            reserved: 0,
             due: Share::ZERO,
             unused: 0,
             refused: (0, Instant::ZERO),
@@ -142,6 +148,24 @@ impl Meter {
     /// Base share that is kept out of use.
     pub fn frozen(&self) -> Share {
         self.frozen.as_ref().map_or(Share::ZERO, |frozen| frozen.share())
+    }
+
+    /// Whether it takes so long to have back what was spent that it should outlive a restart.
+    pub fn is_slow(&self) -> bool {
+        match &self.limit.kind {
+            Kind::Rate(rate) => rate.burst() as f64 / rate.per_second() >= SLOW.as_secs_f64(),
+            Kind::Calendar(calendar) => calendar.every().nominal() >= SLOW,
+            // What is spent of these counts from the restart on as long as it could.
+            Kind::Window(_) | Kind::Concurrency(_) => false,
+        }
+    }
+
+    /// Atoms of the base share's rights that are spent or lent.
+    pub fn missing(&self) -> u128 {
+        let borrowed = self.bucket.depth_of(self.borrowed());
+        let frozen = self.frozen.as_ref().map_or(Level::ZERO, |frozen| frozen.level());
+        let own = self.bucket.level().saturating_sub(borrowed).0 + frozen.0;
+        self.bucket.depth_of(self.base).0.saturating_sub(own)
     }
 
     /// Units that all nodes have used, less what is known here to have been taken back.
@@ -251,6 +275,15 @@ impl Meter {
 
     /// Tells a calendar limit its period.
     pub fn set_period(&mut self, bounds: Bounds) {
+        if self
+            .bucket
+            .counted()
+            .and_then(|bucket| bucket.period())
+            .is_some_and(|known| known.number < bounds.number)
+        {
+            // What stands on disk is of a period that is over.
+            self.reserved = 0;
+        }
         self.bucket.set_period(bounds);
         if let Some(frozen) = &mut self.frozen {
             frozen.set_period(bounds);

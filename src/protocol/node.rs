@@ -17,6 +17,7 @@
 
 mod admission;
 mod calendars;
+mod durable;
 mod exchange;
 mod gates;
 mod listing;
@@ -39,6 +40,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
+pub use durable::Missing;
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
@@ -147,6 +149,8 @@ pub struct Saved {
     pub reached_at: BTreeMap<NodeId, Vec<String>>,
     /// No lease of this life is out any more: the next life need not wait for any.
     pub clean: bool,
+    /// What may be missing of slow limits.
+    pub missing: Vec<Missing>,
 }
 
 /// What happens to a node.
@@ -239,6 +243,9 @@ pub struct Node {
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
     pauses: Pauses,
+    /// What the former life left missing, until it was taken up.
+    former: Vec<Missing>,
+    has_slow_limits: bool,
     /// What is believed of wall time, once the driver has told it.
     wall: Option<Wall>,
     /// When the first calendar period ends.
@@ -321,11 +328,13 @@ impl Node {
             passed_on: (now, 0),
             widen_at: now,
             left_by_rest: vec![None; meters.len()],
+            has_slow_limits: meters.iter().any(Meter::is_slow),
             near: vec![None; meters.len()],
             meters,
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
             pauses: Self::no_pauses(&config.pools),
+            former: Vec::new(),
             wall: None,
             period_ends: Instant::from_nanos(u64::MAX),
             agents: config.agents.clone(),
@@ -374,6 +383,7 @@ impl Node {
                 self.ledger_id = Some(saved.id);
                 self.ledger = saved.ledger;
                 self.reached_at = saved.reached_at;
+                self.former = saved.missing;
                 self.publish_ledger(now);
                 let member = self.ledger.is_member(&self.config.id);
                 self.phase = match (member, saved.clean) {
@@ -504,6 +514,8 @@ impl Node {
             self.wake(now);
         }
         self.leave_if_done(now);
+        // On disk before it is lent or answered for.
+        self.reserve_ahead();
         if self.stale {
             self.share_at = if self.share_at > now { self.share_at } else { now + SHARE_SPACING };
         }
@@ -520,6 +532,7 @@ impl Node {
                 meter.set_base(base, Level::ZERO, now);
             }
         }
+        self.resume_levels(now);
         self.stale = true;
     }
 
@@ -536,7 +549,8 @@ impl Node {
     fn save(&mut self, clean: bool) {
         self.save_at = None;
         if let Some(id) = self.ledger_id {
-            let saved = Saved { id, ledger: self.ledger.clone(), reached_at: self.reached_at.clone(), clean };
+            let (ledger, reached_at) = (self.ledger.clone(), self.reached_at.clone());
+            let saved = Saved { id, ledger, reached_at, clean, missing: self.missing() };
             self.outputs.push_back(Output::Save(Box::new(saved)));
         }
     }

@@ -45,7 +45,8 @@ impl World<'_> {
                 for place in 0..nodes {
                     let reached_at = self.first_addresses(place);
                     let id = LedgerId(node_id(parties[0]));
-                    let saved = Saved { id, ledger: ledger.clone(), reached_at, clean: true };
+                    let saved =
+                        Saved { id, ledger: ledger.clone(), reached_at, clean: true, missing: Vec::new() };
                     self.start_as(place, Start::Resume(saved))?;
                 }
                 Ok(())

@@ -79,11 +79,10 @@ fn refused(
         node::Reason::QueueFull => {
             (Reason::QueueFull, format!("{waiting} requests wait already, as many as may; {name} is short"))
         }
-        node::Reason::Paused => (Reason::Paused, "the pool is paused on all nodes".to_owned()),
+        node::Reason::Paused => (Reason::Paused, "the pool is paused, on all nodes".to_owned()),
         node::Reason::Breaker => (
             Reason::Breaker,
-            "too many calls of the pool failed, so none are made for a while, but one now and then to try"
-                .to_owned(),
+            "too many calls of the pool failed lately, so none is made for a while".to_owned(),
         ),
         node::Reason::Leaving => {
             (Reason::Paused, "this node is leaving the swarm; ask another one".to_owned())

@@ -295,6 +295,7 @@ impl Node {
             self.permit_ended(&evicted);
         }
         self.slots_out += usize::from(slots);
+        self.reserve_ahead();
         Outcome::Admitted { waited, permit: issued.id, ttl: request.ttl }
     }
 

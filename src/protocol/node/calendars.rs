@@ -48,6 +48,7 @@ impl Node {
             let known = meter.bucket().counted().and_then(|bucket| bucket.period());
             self.period_ends = known.map_or(never, |known| known.until).min(self.period_ends);
         }
+        self.resume_levels(now);
         // A clock that went back is asked again a little later, not at every call.
         self.period_ends = self.period_ends.max(now + Duration::from_millis(1));
     }

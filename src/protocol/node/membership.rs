@@ -86,6 +86,7 @@ impl Node {
     fn adopt(&mut self, ledger: LedgerId, now: Instant) {
         self.ledger_id = Some(ledger);
         self.ledger = Ledger::default();
+        self.former.clear();
         self.gifts_taken.clear();
         let me = self.replica;
         self.meters.iter_mut().for_each(|meter| meter.forget_everything(me, now));

@@ -256,6 +256,7 @@ impl Node {
             self.look_at_rest(now);
             self.settle_unreported(now);
             self.carry_pauses(now);
+            self.reserve_less();
             self.publish_profile(now);
         }
         if slow || self.stale || self.peers.len() <= FEW_LINKS {

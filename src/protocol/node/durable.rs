@@ -1,0 +1,100 @@
+//! What a node has spent of slow limits outlives it: a restart neither spends it again nor loses what was left.
+//!
+//! A restarted node knows nothing of what its former life spent, so its base share starts spent. Limits that fill within
+//! minutes have recovered soon; a day's budget would be gone until midnight. Of those, what may be missing is *reserved
+//! ahead*: on disk stands always at least as much as is missing from the base share's rights, so that only one admission in
+//! many waits for the disk, and none is forgotten by a crash. The next life starts with the rest.
+
+use super::Node;
+use crate::protocol::bucket::Level;
+use crate::protocol::limit::Fingerprint;
+use crate::protocol::meter::Meter;
+use crate::protocol::share::Share;
+use crate::protocol::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+/// What may be missing of a limit's base share, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The limit.
+    pub limit: Fingerprint,
+    /// The calendar period that it is missing in, the greatest number if it is not known; zero for other kinds.
+    pub period: i64,
+    /// Atoms.
+    pub atoms: u128,
+}
+
+/// What is reserved ahead, and how much less may be missing before that is told, in parts of the base share's rights.
+const AHEAD: u128 = 32;
+
+impl Node {
+    /// Everything that may be missing, with what is reserved ahead; it is on disk once this was saved.
+    pub(super) fn missing(&mut self) -> Vec<Missing> {
+        // What was not taken up yet of the former life's word is still all that is known.
+        let mut missing: Vec<Missing> = self.former.clone();
+        let known: Vec<Fingerprint> = missing.iter().map(|missing| missing.limit).collect();
+        for meter in
+            self.meters.iter_mut().filter(|meter| meter.is_slow() && !known.contains(&meter.fingerprint))
+        {
+            let whole = meter.bucket().depth_of(meter.base()).0;
+            meter.reserved = (meter.missing() + whole / AHEAD).min(whole);
+            missing.push(Missing {
+                limit: meter.fingerprint,
+                period: period_of(meter),
+                atoms: meter.reserved,
+            });
+        }
+        missing
+    }
+
+    /// Saves if more may be missing than stands on disk.
+    pub(super) fn reserve_ahead(&mut self) {
+        if self.has_slow_limits
+            && self.meters.iter().any(|meter| meter.is_slow() && meter.missing() > meter.reserved)
+        {
+            self.save(false);
+        }
+    }
+
+    /// Once a second: what has come back need not stay reserved.
+    pub(super) fn reserve_less(&mut self) {
+        let is_much_less = |meter: &Meter| {
+            let whole = meter.bucket().depth_of(meter.base()).0;
+            meter.is_slow() && meter.missing() + 4 * (whole / AHEAD) < meter.reserved
+        };
+        if self.has_slow_limits && self.meters.iter().any(is_much_less) {
+            self.save(false);
+        }
+    }
+
+    /// Takes up what the former life left, once the base share is there and the period is known.
+    pub(super) fn resume_levels(&mut self, now: Instant) {
+        if self.former.is_empty() || self.usable_base() == Share::ZERO {
+            return;
+        }
+        let mut former = std::mem::take(&mut self.former);
+        former.retain(|missing| {
+            let Some(place) = self.place_of(missing.limit) else { return false };
+            let meter = &mut self.meters[place];
+            let is_known = meter.bucket().counted().is_none_or(|bucket| bucket.period().is_some());
+            if !is_known {
+                return true;
+            }
+            let whole = meter.bucket().depth_of(meter.base()).0;
+            let is_past = period_of(meter) > missing.period;
+            let atoms = if is_past { 0 } else { missing.atoms.min(whole) };
+            // The base came spent; this is word that the rest of it is not.
+            meter.set_base(meter.base(), Level(whole - atoms), now);
+            meter.reserved = atoms;
+            false
+        });
+        self.former = former;
+    }
+}
+
+/// The period of a calendar limit, one that is never over while it is not known; zero for other kinds.
+fn period_of(meter: &Meter) -> i64 {
+    let period = meter.bucket().counted().map(|bucket| bucket.period());
+    period.map_or(0, |period| period.map_or(i64::MAX, |period| period.number))
+}
