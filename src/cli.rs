@@ -15,6 +15,7 @@ mod demo;
 mod exec;
 mod exit;
 mod output;
+mod pause;
 mod peers;
 mod queue;
 mod status;
@@ -68,6 +69,10 @@ enum Command {
     Queue(Listing),
     /// Say what would become of a request now, and why
     Explain(queue::Explain),
+    /// Stop admitting requests to a pool, on all nodes
+    Pause(pause::Pause),
+    /// Admit requests to a paused pool again, on all nodes
+    Resume(pause::Resume),
     /// Check a configuration file
     Check(check::Args),
     /// Watch several real nodes on this machine share one limit
@@ -112,6 +117,8 @@ pub fn run() -> ExitCode {
         Command::Limits(args) => exit::block_on(peers::limits(client(), &args)),
         Command::Queue(args) => exit::block_on(queue::queue(client(), &args)),
         Command::Explain(args) => exit::block_on(queue::explain(client(), &args)),
+        Command::Pause(args) => exit::block_on(pause::pause(client(), args)),
+        Command::Resume(args) => exit::block_on(pause::resume(client(), args)),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Completion { shell } => completion(shell),

@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::daemon::api::{
-    AcquireAnswer, AcquireRequest, CommitRequest, Explanation, Limits, Peers, Problem, Queues, SettleAnswer,
-    Status, TokenAnswer,
+    AcquireAnswer, AcquireRequest, CommitRequest, Explanation, Limits, ObserveRequest, PauseRequest, Peers,
+    Problem, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
 };
 
 /// The largest answer that is read: 8 MiB.
@@ -167,6 +167,33 @@ impl Client {
         self.listing(&format!("/v1/explain/{}", encoded(pool))).await
     }
 
+    /// Pauses a pool on all nodes of the swarm.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pause(&mut self, ask: &PauseRequest) -> Result<(), ClientError> {
+        let body = self.json(ask)?;
+        self.order("/v1/pause", body).await
+    }
+
+    /// Ends every pause of a pool on all nodes of the swarm.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resume(&mut self, ask: &ResumeRequest) -> Result<(), ClientError> {
+        let body = self.json(ask)?;
+        self.order("/v1/resume", body).await
+    }
+
+    /// Tells how a call ended, or what the provider says is left.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn observe(&mut self, seen: &ObserveRequest) -> Result<(), ClientError> {
+        let body = self.json(seen)?;
+        self.order("/v1/observe", body).await
+    }
+
     /// What another machine needs to join the swarm: a secret.
     ///
     /// # Errors
@@ -187,12 +214,25 @@ impl Client {
     }
 
     async fn command<T: DeserializeOwned>(&mut self, path: &str, body: Bytes) -> Result<T, ClientError> {
-        match timeout(LISTING_TIMEOUT, self.send(Method::POST, path, body)).await {
-            Ok(Ok((200, body))) => self.parse(&body),
-            Ok(Ok((status, body))) => Err(self.problem(status, &body)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.broken(format!("was silent for {} s", LISTING_TIMEOUT.as_secs()))),
+        match self.post(path, body).await? {
+            (200, body) => self.parse(&body),
+            (status, body) => Err(self.problem(status, &body)),
         }
+    }
+
+    /// A command that has no answer but that it was done.
+    async fn order(&mut self, path: &str, body: Bytes) -> Result<(), ClientError> {
+        match self.post(path, body).await? {
+            (204, _) => Ok(()),
+            (status, body) => Err(self.problem(status, &body)),
+        }
+    }
+
+    async fn post(&mut self, path: &str, body: Bytes) -> Result<(u16, Bytes), ClientError> {
+        if let Ok(answer) = timeout(LISTING_TIMEOUT, self.send(Method::POST, path, body)).await {
+            return answer;
+        }
+        Err(self.broken(format!("was silent for {} s", LISTING_TIMEOUT.as_secs())))
     }
 
     async fn listing<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {

@@ -29,7 +29,7 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use self::admission_log::AdmissionLog;
 use self::clock::Clock;
-use self::config::{Config, PoolConfig};
+use self::config::{AgentConfig, Config, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
 use self::identity::{DataDir, Identity, IdentityError, SwarmKey};
@@ -39,8 +39,10 @@ use self::state::{StateError, StateFile};
 use self::timer::Timer;
 use self::token::Token;
 use self::transport::{Event, Transport, TransportConfig, TransportError, peer_id};
-use crate::protocol::agents::Agents;
+use crate::protocol::agents::{AgentRule, Agents};
+use crate::protocol::breaker::{BreakerConfig, MILLION};
 use crate::protocol::id::{NodeId, Replica};
+use crate::protocol::limit::Pool;
 use crate::protocol::node::{Input, MESH_MAX, Node, NodeConfig, Start};
 
 /// Peers that may be linked at once: the largest full mesh, twice.
@@ -159,11 +161,11 @@ impl Daemon {
             id,
             incarnation,
             name: config.name.clone(),
-            pools: pools.iter().map(|pool| pool.pool.clone()).collect(),
+            pools: pools.iter().map(core_pool).collect(),
             policy: config.policy,
             forget_after: config.forget_after,
             weight: 1,
-            agents: Agents::default(),
+            agents: agents(&config.agents),
         };
         let start = match saved {
             Some(saved) => Start::Resume(saved),
@@ -311,6 +313,33 @@ impl Daemon {
         let _ = writeln!(out, "join     {join}");
         true
     }
+}
+
+/// A pool with all that the core needs to know of it.
+fn core_pool(config: &PoolConfig) -> Pool {
+    let mut pool = config.pool.clone();
+    pool.ageing = config.ageing;
+    pool.breaker = config.breaker.map(|settings| BreakerConfig {
+        failure_rate: (settings.failure_rate * f64::from(MILLION)).round() as u32,
+        window: settings.window,
+        min_count: settings.min_count,
+        open_for: settings.open_for,
+    });
+    pool
+}
+
+fn agents(configs: &[AgentConfig]) -> Agents {
+    let rule = |config: &AgentConfig| {
+        if !config.limits.is_empty() {
+            tracing::warn!("the own limits of agent {:?} are not kept by this version", config.matches);
+        }
+        AgentRule {
+            matches: config.matches.clone(),
+            weight: config.weight_thousandths,
+            max_share: config.max_share_millionths,
+        }
+    };
+    Agents::new(configs.iter().map(rule).collect()).expect("BUG! the configuration passed unchecked agents")
 }
 
 fn swarm_key(

@@ -68,7 +68,7 @@ fn raw_http_the_client_and_the_command_get_the_same_permits() {
     };
     assert_eq!(seen(&one), [("calls".to_owned(), 3, 1, 2, 2), ("tph".to_owned(), 500, 200, 300, 300)]);
 
-    let ask = AcquireRequest { pool: "api".to_owned(), tokens: Some(100), ..AcquireRequest::default() };
+    let ask = AcquireRequest { pool: "api".into(), tokens: Some(100), ..AcquireRequest::default() };
     let two = block_on(Client::new(node.socket()).acquire(&ask)).unwrap();
     assert_eq!(seen(&two), [("calls".to_owned(), 3, 2, 1, 1), ("tph".to_owned(), 500, 300, 200, 200)]);
     let (status, out, _) = node.cli(&["acquire", "api", "--cost", "tph=50", "--json"]);
@@ -228,7 +228,12 @@ fn mistakes_are_named_and_the_daemon_goes_on() {
             Some("requests"),
             "whole number",
         ),
-        (acquire(r#"{"pool":"api/one","cost":{"itpm":99999999999999999999}}"#), 400, Some("itpm"), "whole"),
+        (
+            acquire(r#"{"pool":"api/one","cost":{"itpm":99999999999999999999}}"#),
+            400,
+            Some("cost.itpm"),
+            "whole",
+        ),
         (acquire(r#"{"pool":"api/one","cost":{"otpm":1}}"#), 400, Some("cost.otpm"), "\"itpm\""),
         (acquire(r#"{"pool":"api/one","cost":3}"#), 400, Some("cost"), "object"),
         (acquire(r#"{"pool":"api/one","wait_ms":"1"}"#), 400, Some("wait_ms"), "whole number"),
@@ -281,7 +286,7 @@ fn mistakes_are_named_and_the_daemon_goes_on() {
     assert!(node.acquire(r#"{"pool":"api/one"}"#).acquired().allowed);
     assert_eq!(node.admissions().len(), 1);
     let error = block_on(Client::new(node.socket()).acquire(&AcquireRequest::default())).unwrap_err();
-    assert!(matches!(error, ClientError::Problem(_, 404)), "{error}");
+    assert!(matches!(error, ClientError::Problem(_, 400)), "{error}");
 }
 
 #[test]

@@ -69,7 +69,9 @@ impl Style {
     pub fn state(self, padded: &str) -> String {
         match padded.trim() {
             "open" | "ready" | "connected" => self.green(padded),
-            "waiting" | "joining" | "settling" | "leaving" | "lost" => self.yellow(padded),
+            "waiting" | "paused" | "broken" | "joining" | "settling" | "leaving" | "lost" => {
+                self.yellow(padded)
+            }
             _ => padded.to_owned(),
         }
     }

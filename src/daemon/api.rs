@@ -9,13 +9,15 @@ mod listing;
 use serde::{Deserialize, Serialize};
 
 pub use self::call::{
-    AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ItemRequest, LimitState, PoolNames,
-    Reason, SettleAnswer,
+    AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ItemRequest, LimitState, ObserveRequest,
+    PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
 };
 pub use self::listing::{
-    ByClass, Explanation, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus, PeerStatus, Peers,
-    PoolStatus, QueueListing, Queues, Status, TokenAnswer, TopAgent, Waiter,
+    ByClass, Explanation, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus, PauseStatus, PeerStatus,
+    Peers, PoolStatus, QueueListing, Queues, Status, TokenAnswer, TopAgent, Waiter,
 };
+/// How a call ended: `ok`, `throttled` or `error`.
+pub use crate::protocol::breaker::CallOutcome;
 /// Classes of urgency.
 pub use crate::protocol::queue::Class as Priority;
 

@@ -18,6 +18,7 @@ use super::admission_log::AdmissionLog;
 use super::clock::Clock;
 use super::state::StateFile;
 use super::timer::Timer;
+use crate::protocol::breaker::CallOutcome;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
 use crate::protocol::node::{
@@ -207,6 +208,26 @@ impl Engine {
     /// If the permit cannot be settled any more.
     pub fn release(&self, permit: PermitId) -> Result<Settling, SettleError> {
         self.change(|node, now| node.release(permit, now))
+    }
+
+    /// Pauses a pool in the whole swarm, until it is resumed if no length is given.
+    pub fn pause(&self, pool: usize, length: Option<Duration>) {
+        self.change(|node, now| node.pause(pool, length, now));
+    }
+
+    /// Ends every pause of a pool in the whole swarm.
+    pub fn resume(&self, pool: usize) {
+        self.change(|node, now| node.resume(pool, now));
+    }
+
+    /// Tells how a call of the pool ended.
+    pub fn observe(&self, pool: usize, outcome: CallOutcome, retry_after: Option<Duration>) {
+        self.change(|node, now| node.observe(pool, outcome, retry_after, now));
+    }
+
+    /// Tells what the provider says is left of a limit.
+    pub fn observe_remaining(&self, pool: usize, limit: usize, remaining: u64, said_limit: Option<u64>) {
+        self.change(|node, now| node.observe_remaining(pool, limit, remaining, said_limit, now));
     }
 
     /// The connection to which a permit was bound is gone.

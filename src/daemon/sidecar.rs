@@ -7,6 +7,7 @@ mod answers;
 mod body;
 mod explain;
 mod listings;
+mod operator;
 mod request;
 mod response;
 mod route;
@@ -28,7 +29,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::body::{Members, object, pool_named};
 use self::request::Ask;
-use self::response::{Answer, json, json_or_problem, not_found, problem, problem_answer, text, wrong_method};
+use self::response::{
+    Answer, done_or_problem, json, json_or_problem, not_found, problem, problem_answer, text, wrong_method,
+};
 use self::route::Route;
 use super::api::{Problem, SettleAnswer, TokenAnswer};
 use super::config::PoolConfig;
@@ -138,6 +141,9 @@ impl Sidecar {
             Route::Commit(id) => json_or_problem(self.commit(&id, request).await),
             Route::Release(id) => json_or_problem(self.release(&id, request).await),
             Route::Allow => self.allow(request).await,
+            Route::Pause => self.command(request, operator::pause).await,
+            Route::Resume => self.command(request, operator::resume).await,
+            Route::Observe => self.command(request, operator::observe).await,
             Route::Status => json(StatusCode::OK, &listings::status(engine, facts)),
             Route::Peers => json(StatusCode::OK, &listings::peers(engine, facts)),
             Route::Limits => json(StatusCode::OK, &listings::limits(engine)),
@@ -215,6 +221,15 @@ impl Sidecar {
         Members::new(&object(&body, true, "{} or nothing")?, "", &[])?;
         let engine = &self.inner.engine;
         answers::settled(engine, engine.release(id))
+    }
+
+    async fn command(
+        &self,
+        request: Request<Incoming>,
+        command: fn(&Engine, &[u8], &[PoolConfig]) -> Result<(), Problem>,
+    ) -> Answer {
+        let body = read(request).await;
+        done_or_problem(body.and_then(|body| command(&self.inner.engine, &body, &self.inner.pools)))
     }
 
     fn token(&self) -> Result<TokenAnswer, Problem> {

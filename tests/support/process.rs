@@ -479,7 +479,7 @@ async fn caller(
     busy: Arc<dyn Fn(usize) -> bool>,
     stop: Arc<AtomicBool>,
 ) -> [u64; 3] {
-    let ask = AcquireRequest { pool, wait_ms: Some(1_000), ..AcquireRequest::default() };
+    let ask = AcquireRequest { pool: pool.into(), wait_ms: Some(1_000), ..AcquireRequest::default() };
     let mut counts = [0; 3];
     while !stop.load(Ordering::Relaxed) {
         if !busy(node) {

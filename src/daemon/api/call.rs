@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Priority;
+use super::{CallOutcome, Priority};
 
 /// Body of `POST /v1/acquire`. All but `pool`, or `items` in its place, is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +196,48 @@ pub struct SettleAnswer {
     /// Whether it had ended before: this is the answer that was given then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
+}
+
+/// Body of `POST /v1/pause`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// The pool, on all nodes of the swarm.
+    pub pool: String,
+    /// For how long, up to 7 days; until it is resumed unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+}
+
+/// Body of `POST /v1/resume`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeRequest {
+    /// The pool, on all nodes of the swarm.
+    pub pool: String,
+}
+
+/// Body of `POST /v1/observe`: how a call ended, what the provider says is left, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObserveRequest {
+    /// The pool of the call.
+    pub pool: String,
+    /// How the call ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<CallOutcome>,
+    /// The time after which a throttled caller was told to come back: the pool is paused for as long on all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// The limit that `remaining` is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// Units of it that are left, by the provider's own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+    /// What the whole limit is, by the provider's own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_value: Option<u64>,
 }
 
 /// Answer to `POST /allow`, the simple coordinator: status 200 in either case.

@@ -64,8 +64,15 @@ pub struct Guarantee {
 pub struct PoolStatus {
     /// Its name.
     pub name: String,
-    /// `open` (a request of one unit would be admitted now), `waiting` (it would wait).
+    /// `open` (a request of one unit would be admitted now), `waiting` (it would wait), `paused` or `broken` (its breaker
+    /// refuses calls).
     pub state: String,
+    /// How it is paused, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseStatus>,
+    /// What its circuit breaker does: `closed`, `open` or `half-open`; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
     /// Requests that wait on this node.
     pub waiting: usize,
     /// The same by class.
@@ -78,6 +85,15 @@ pub struct PoolStatus {
     pub opens_in_ms: Option<u64>,
     /// Its limits.
     pub limits: Vec<LimitStatus>,
+}
+
+/// How a pool is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseStatus {
+    /// `operator` (somebody said so) or `throttled` (the provider told a caller to come back later).
+    pub reason: String,
+    /// For how much longer; absent if until it is resumed.
+    pub for_ms: Option<u64>,
 }
 
 /// A number for each class.
@@ -125,6 +141,9 @@ pub struct LimitStatus {
     pub borrowed_share: f64,
     /// What it should hold by the weighted max-min of all demand.
     pub target_share: f64,
+    /// The part that is kept out of all shares because the provider counts as much use that nobody reported.
+    #[serde(default)]
+    pub unreported_share: f64,
     /// Units admitted by this node in this life.
     pub admitted: u64,
     /// Units admitted by the whole swarm, ever, as far as heard (the G-counter).
@@ -251,6 +270,12 @@ pub struct Explanation {
     pub opens_in_ms: Option<u64>,
     /// The limit that stands in the way, if it is one.
     pub limited_by: Option<String>,
+    /// How the pool is paused, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseStatus>,
+    /// What its circuit breaker does: `closed`, `open` or `half-open`; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
     /// Requests that wait on this node, by class.
     pub waiting: ByClass,
     /// The node's own part of every limit.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::daemon::api::Problem;
 use crate::daemon::config::PoolConfig;
-use crate::protocol::limit::{AMOUNT_MAX, Cost, Limit};
+use crate::protocol::limit::{AMOUNT_MAX, Cost, Limit, NAME_MAX};
 
 /// The members of a JSON object in a body.
 pub struct Members<'a> {
@@ -120,6 +120,21 @@ impl<'a> Members<'a> {
                 Err(self.bad(member, format!("{member} is missing; there is {}", known.join(", "))))
             }
         }
+    }
+
+    /// The place in `pool` of the limit that a member names.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn limit(&self, member: &str, pool: &PoolConfig) -> Result<Option<usize>, Problem> {
+        let Some(name) = self.text(member, NAME_MAX)? else { return Ok(None) };
+        let limits = pool.pool.limits();
+        let place = limits.iter().position(|limit| limit.name == name);
+        place.map(Some).ok_or_else(|| {
+            let hint = nearest(name, limits.iter().map(|limit| limit.name.as_str()));
+            let pool = pool.pool.name();
+            self.bad(member, format!("pool {pool} has no limit {:?}{hint}", cut(name)))
+        })
     }
 
     /// What is said of a call's cost by `requests`, `tokens` and `cost`, for these pools; and whether anything is.

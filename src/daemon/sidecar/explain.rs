@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::answers::ceil_millis;
-use super::listings::{by_class, guarantee, limit_status};
+use super::listings::{breaker, by_class, guarantee, limit_status, paused};
 use crate::daemon::api::{API_VERSION, ByClass, Explanation, LimitStatus};
 use crate::daemon::config::show_duration;
 use crate::daemon::engine::Engine;
@@ -29,6 +29,8 @@ pub fn explain(engine: &Engine, pool: usize) -> Explanation {
         admitted: opens == Some(Duration::ZERO),
         opens_in_ms: opens.map(ceil_millis),
         limited_by: blocker(&view, now),
+        paused: paused(&view),
+        breaker: breaker(&view),
         waiting: by_class(view.waiting),
         base_share: node.base.fraction(),
         guarantee: guarantee(&node),
@@ -70,17 +72,28 @@ fn outcome(explanation: &Explanation) -> String {
     if explanation.admitted {
         return "would be admitted at once".to_owned();
     }
-    let why = match &explanation.limited_by {
-        Some(limit) => format!("{limit} stands in the way"),
-        None => "others wait before it".to_owned(),
+    let why = match (&explanation.paused, explanation.breaker.as_deref(), &explanation.limited_by) {
+        (Some(paused), ..) if paused.reason == "throttled" => {
+            "the provider throttled a call, so the pool is paused".to_owned()
+        }
+        (Some(_), ..) => "the pool is paused".to_owned(),
+        (_, Some("open" | "half-open"), _) => return broken(explanation.opens_in_ms),
+        (.., Some(limit)) => format!("{limit} stands in the way"),
+        _ => "others wait before it".to_owned(),
     };
     match explanation.opens_in_ms {
         Some(millis) => {
             let time = show_duration(Duration::from_millis(millis));
             format!("would have to wait: {why}; as far as is known here, for {time}")
         }
+        None if explanation.paused.is_some() => format!("would have to wait until it is resumed: {why}"),
         None => "would be refused".to_owned(),
     }
+}
+
+fn broken(opens_in_ms: Option<u64>) -> String {
+    let time = show_duration(Duration::from_millis(opens_in_ms.unwrap_or_default()));
+    format!("would be refused: too many calls failed; one is let through to try in {time}")
 }
 
 fn queue(waiting: &ByClass) -> String {

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use super::answers::{ceil_millis, full_name, limit_state, millis};
 use crate::daemon::api::{
-    API_VERSION, ByClass, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus, PeerStatus, Peers,
-    PoolStatus, QueueListing, Queues, Status, TopAgent, Waiter,
+    API_VERSION, ByClass, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus, PauseStatus, PeerStatus,
+    Peers, PoolStatus, QueueListing, Queues, Status, TopAgent, Waiter,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::facts::Facts;
 use crate::protocol::agents;
+use crate::protocol::breaker::BreakerState;
 use crate::protocol::calendar::Calendar;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Kind;
 use crate::protocol::node::{LimitView, Node, NodeView, Phase, Policy, PoolView, Standing, WaiterView};
+use crate::protocol::pause::PauseReason;
 use crate::protocol::time::Instant;
 
 /// The most waiting requests that a listing shows.
@@ -95,12 +97,43 @@ pub fn state(phase: Phase) -> &'static str {
     }
 }
 
+/// How a pool is paused, if it is.
+pub(super) fn paused(view: &PoolView) -> Option<PauseStatus> {
+    view.paused.map(|(left, reason)| PauseStatus {
+        reason: match reason {
+            PauseReason::Operator => "operator",
+            PauseReason::Throttled => "throttled",
+        }
+        .to_owned(),
+        for_ms: left.map(ceil_millis),
+    })
+}
+
+/// The word for what a pool's breaker does, if it has one.
+pub(super) fn breaker(view: &PoolView) -> Option<String> {
+    view.breaker.map(|state| {
+        match state {
+            BreakerState::Closed => "closed",
+            BreakerState::Open(_) => "open",
+            BreakerState::HalfOpen => "half-open",
+        }
+        .to_owned()
+    })
+}
+
 fn pool_status(view: &PoolView, top_agents: Vec<TopAgent>, now: Instant) -> PoolStatus {
     let waiting = view.waiting.iter().sum();
-    let open = waiting == 0 && view.opens.is_some_and(|at| at <= now);
+    let state = match (view.paused, view.breaker) {
+        (Some(_), _) => "paused",
+        (_, Some(BreakerState::Open(_) | BreakerState::HalfOpen)) => "broken",
+        _ if waiting == 0 && view.opens.is_some_and(|at| at <= now) => "open",
+        _ => "waiting",
+    };
     PoolStatus {
         name: view.pool.name().to_owned(),
-        state: if open { "open" } else { "waiting" }.to_owned(),
+        state: state.to_owned(),
+        paused: paused(view),
+        breaker: breaker(view),
         waiting,
         waiting_by_class: by_class(view.waiting),
         top_agents,
@@ -122,6 +155,7 @@ pub(super) fn limit_status(view: &LimitView) -> LimitStatus {
         admitted: view.admitted,
         admitted_by_all: u64::try_from(view.admitted_by_all).unwrap_or(u64::MAX),
         demand_per_second: view.demand as f64,
+        unreported_share: view.unreported.fraction(),
     }
 }
 

@@ -143,6 +143,7 @@ fn wanted(members: &Members<'_>, pool: usize, pools: &[PoolConfig]) -> Result<Wa
         let (name, units) = (config.pool.name(), units.join(" and "));
         return Err(members.bad("cost", format!("pool {name} counts {units}; say how many this call takes")));
     }
+    // Checked only: what is taken by key is not told to the core yet.
     key(members, config)?;
     Ok(Wanted { pool, cost })
 }
@@ -150,11 +151,14 @@ fn wanted(members: &Members<'_>, pool: usize, pools: &[PoolConfig]) -> Result<Wa
 /// Whose limits they are, in a pool that has them for each key.
 fn key<'a>(members: &Members<'a>, config: &PoolConfig) -> Result<Option<&'a str>, Problem> {
     let key = members.text("key", KEY_MAX)?;
-    if key.is_some() {
-        let name = config.pool.name();
-        return Err(members.bad("key", format!("pool {name} is not keyed; leave the key out")));
+    let name = config.pool.name();
+    match (key, config.keyed) {
+        (Some(_), None) => Err(members.bad("key", format!("pool {name} is not keyed; leave the key out"))),
+        (None, Some(_)) => {
+            Err(members.bad("key", format!("pool {name} has its limits for each key; say whose they are")))
+        }
+        _ => Ok(key),
     }
-    Ok(key)
 }
 
 #[cfg(test)]

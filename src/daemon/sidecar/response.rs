@@ -38,6 +38,18 @@ pub fn json_or_problem(answer: Result<impl Serialize, Problem>) -> Answer {
     }
 }
 
+/// What came of a command that has no answer but that it was done.
+pub fn done_or_problem(done: Result<(), Problem>) -> Answer {
+    match done {
+        Ok(()) => {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Err(problem) => problem_answer(&problem),
+    }
+}
+
 /// A problem that is about no member of a body.
 pub fn problem(status: u16, title: &str, detail: String) -> Problem {
     Problem { title: title.to_owned(), status, detail, field: None }

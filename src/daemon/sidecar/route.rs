@@ -13,6 +13,12 @@ pub enum Route {
     Release(String),
     /// `POST /allow`.
     Allow,
+    /// `POST /v1/pause`.
+    Pause,
+    /// `POST /v1/resume`.
+    Resume,
+    /// `POST /v1/observe`.
+    Observe,
     /// `GET /v1/status`.
     Status,
     /// `GET /v1/peers`.
@@ -32,8 +38,8 @@ pub enum Route {
 }
 
 /// All endpoints, as people are told of them.
-pub const ENDPOINTS: &str = "/v1/acquire, /v1/permits/{id}/commit, /v1/permits/{id}/release, /v1/status, /v1/peers, \
-                             /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
+pub const ENDPOINTS: &str = "/v1/acquire, /v1/permits/{id}/commit, /v1/permits/{id}/release, /v1/observe, \
+                             /v1/pause, /v1/resume, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
 
 impl Route {
     /// The endpoint at this path, if there is one.
@@ -41,6 +47,9 @@ impl Route {
         Some(match path {
             "/v1/acquire" => Self::Acquire,
             "/allow" => Self::Allow,
+            "/v1/pause" => Self::Pause,
+            "/v1/resume" => Self::Resume,
+            "/v1/observe" => Self::Observe,
             "/v1/status" => Self::Status,
             "/v1/peers" => Self::Peers,
             "/v1/limits" => Self::Limits,
@@ -66,7 +75,9 @@ impl Route {
     pub fn method(&self) -> Method {
         match self {
             Self::Acquire | Self::Commit(_) | Self::Release(_) | Self::Allow => Method::POST,
-            _ => Method::GET,
+            Self::Pause | Self::Resume | Self::Observe => Method::POST,
+            Self::Status | Self::Peers | Self::Limits | Self::Queue | Self::Explain(_) => Method::GET,
+            Self::Token | Self::Live | Self::Ready => Method::GET,
         }
     }
 }

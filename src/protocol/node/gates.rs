@@ -203,6 +203,15 @@ impl Node {
         passage
     }
 
+    /// For how long the pool's gate is shut, as far as is known; nothing if it is open, none if until it is resumed.
+    pub(super) fn held_for(&self, pool: usize, now: Instant) -> Option<Duration> {
+        match self.pools[pool].gate.held(now) {
+            None => Some(Duration::ZERO),
+            Some(Held::Paused(until)) => until.map(|until| until.since(now)),
+            Some(Held::Broken(until)) => Some(until.map_or(PROBING, |until| until.since(now))),
+        }
+    }
+
     /// Whether a pool's gate is shut for those who wait.
     pub(super) fn is_held_back(&self, pool: usize, now: Instant) -> bool {
         self.pools[pool].gate.held(now).is_some()

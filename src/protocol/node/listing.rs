@@ -79,8 +79,8 @@ impl Node {
         Some(pools)
     }
 
-    /// In how long a request could be admitted, as far as is known here: nothing if at once, none if never. Asks for
-    /// nothing, so it is nobody's demand.
+    /// In how long a request could be admitted, as far as is known here: nothing if at once, none if never or not before a
+    /// pool is resumed. Asks for nothing, so it is nobody's demand.
     ///
     /// # Panics
     /// If there is no such pool, or no item.
@@ -93,7 +93,11 @@ impl Node {
         for need in &request.needs {
             self.meters[need.meter as usize].refill(now);
         }
+        let mut longest = Duration::ZERO;
+        for pool in &request.pools {
+            longest = longest.max(self.held_for(*pool as usize, now)?);
+        }
         let at_once = self.has_room_now(&request, now);
-        Some(if at_once { Duration::ZERO } else { self.estimate(&request, now) })
+        Some(if at_once { longest } else { longest.max(self.estimate(&request, now)) })
     }
 }

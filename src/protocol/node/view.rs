@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Node, Phase, Policy};
+use crate::protocol::breaker::BreakerState;
 use crate::protocol::bucket::CountedBucket;
 use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId, Replica};
 use crate::protocol::limit::{Fingerprint, Kind, Limit, Pool};
+use crate::protocol::pause::PauseReason;
 use crate::protocol::record::{Key, Profile, Row, Value};
 use crate::protocol::share::{ONE, Share};
 use crate::protocol::time::Instant;
@@ -48,6 +50,10 @@ pub struct PoolView {
     pub waiting: [usize; 4],
     /// When a request of one unit of everything could be admitted, behind those who wait; none if not with what is held.
     pub opens: Option<Instant>,
+    /// For how much longer it is paused, if that is known, and why; none if it is not.
+    pub paused: Option<(Option<Duration>, PauseReason)>,
+    /// What its circuit breaker does; none if it has none.
+    pub breaker: Option<BreakerState>,
     /// Its limits.
     pub limits: Vec<LimitView>,
 }
@@ -78,6 +84,8 @@ pub struct LimitView {
     pub borrowed: Share,
     /// Share that it should have.
     pub target: Share,
+    /// The part that is kept out of all shares because somebody uses as much without reporting it.
+    pub unreported: Share,
     /// Units per second that its callers ask for.
     pub demand: u64,
     /// Units admitted here in this life.
@@ -271,6 +279,8 @@ impl Node {
             pool: state.pool.clone(),
             waiting: state.queue.waiting(),
             opens: ready.into_iter().try_fold(now, |latest, at| at.map(|at| latest.max(at))),
+            paused: self.paused(pool, now),
+            breaker: self.breaker(pool, now),
             limits,
         }
     }
@@ -278,6 +288,8 @@ impl Node {
     fn limit_view(&mut self, place: usize, now: Instant) -> LimitView {
         self.meters[place].refill(now);
         let demand = self.meters[place].demand.recent(now);
+        let (pool, limit) = self.pool_of(place);
+        let unreported = self.unreported(pool, limit, now);
         let meter = &self.meters[place];
         let mut held_by: BTreeMap<NodeId, Share> =
             self.rows(place).map(|(node, row)| (node, row.held)).collect();
@@ -298,6 +310,7 @@ impl Node {
             lent: meter.lent(),
             borrowed: meter.borrowed(),
             target: meter.target,
+            unreported,
             demand,
             admitted: meter.used.of(&self.replica),
             admitted_by_all: meter.used.total(),

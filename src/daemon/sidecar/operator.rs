@@ -1,0 +1,78 @@
+//! Bodies of `POST /v1/pause`, `/v1/resume` and `/v1/observe`, and what they do.
+
+use std::time::Duration;
+
+use super::body::{Members, object};
+use crate::daemon::api::{CallOutcome, Problem};
+use crate::daemon::config::PoolConfig;
+use crate::daemon::engine::Engine;
+use crate::protocol::limit::AMOUNT_MAX;
+use crate::protocol::node::WAIT_MAX;
+use crate::protocol::pause::PAUSE_MAX;
+
+const OUTCOMES: [(&str, CallOutcome); 3] =
+    [("ok", CallOutcome::Ok), ("throttled", CallOutcome::Throttled), ("error", CallOutcome::Error)];
+const OBSERVE_MEMBERS: [&str; 6] = ["pool", "outcome", "retry_after_ms", "limit", "remaining", "limit_value"];
+
+/// Pauses a pool on all nodes.
+///
+/// # Errors
+/// The answer to give: 400, or 404 for a pool that is not there.
+pub fn pause(engine: &Engine, body: &[u8], pools: &[PoolConfig]) -> Result<(), Problem> {
+    let body = object(body, false, &format!("{{\"pool\":{:?},\"for_ms\":60000}}", pools[0].pool.name()))?;
+    let members = Members::new(&body, "", &["pool", "for_ms"])?;
+    let pool = members.pool("pool", pools)?;
+    let length = members.millis("for_ms", Duration::from_millis(1)..=PAUSE_MAX)?;
+    engine.pause(pool, length);
+    Ok(())
+}
+
+/// Ends all pauses of a pool on all nodes.
+///
+/// # Errors
+/// The answer to give: 400, or 404 for a pool that is not there.
+pub fn resume(engine: &Engine, body: &[u8], pools: &[PoolConfig]) -> Result<(), Problem> {
+    let body = object(body, false, &format!("{{\"pool\":{:?}}}", pools[0].pool.name()))?;
+    let pool = Members::new(&body, "", &["pool"])?.pool("pool", pools)?;
+    engine.resume(pool);
+    Ok(())
+}
+
+/// Tells how a call ended, what the provider says is left of a limit, or both.
+///
+/// # Errors
+/// The answer to give: 400, or 404 for a pool that is not there.
+pub fn observe(engine: &Engine, body: &[u8], pools: &[PoolConfig]) -> Result<(), Problem> {
+    let example = format!("{{\"pool\":{:?},\"outcome\":\"ok\"}}", pools[0].pool.name());
+    let body = object(body, false, &example)?;
+    let members = Members::new(&body, "", &OBSERVE_MEMBERS)?;
+    let pool = members.pool("pool", pools)?;
+    let outcome = members.choice("outcome", &OUTCOMES)?;
+    let retry_after = members.millis("retry_after_ms", Duration::ZERO..=WAIT_MAX)?;
+    let remaining = members.number("remaining", 0..=AMOUNT_MAX)?;
+    let limit_value = members.number("limit_value", 0..=AMOUNT_MAX)?;
+    let limit = members.limit("limit", &pools[pool])?;
+    if outcome.is_none() && remaining.is_none() {
+        let detail = "outcome is missing; say how the call ended: ok, throttled or error".to_owned();
+        return Err(members.bad("outcome", detail));
+    }
+    if limit.is_some() != remaining.is_some() {
+        let (there, missing) = if limit.is_some() { ("limit", "remaining") } else { ("remaining", "limit") };
+        return Err(members.bad(missing, format!("{missing} is missing; {there} means nothing without it")));
+    }
+    if remaining.is_none() && limit_value.is_some() {
+        let detail = "limit_value means nothing without limit and remaining".to_owned();
+        return Err(members.bad("limit_value", detail));
+    }
+    if outcome.is_none() && retry_after.is_some() {
+        let detail = "retry_after_ms means nothing without outcome".to_owned();
+        return Err(members.bad("retry_after_ms", detail));
+    }
+    if let (Some(limit), Some(remaining)) = (limit, remaining) {
+        engine.observe_remaining(pool, limit, remaining, limit_value);
+    }
+    if let Some(outcome) = outcome {
+        engine.observe(pool, outcome, retry_after);
+    }
+    Ok(())
+}
