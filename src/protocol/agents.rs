@@ -105,8 +105,8 @@ pub struct Agents {
     agents: Vec<Agent>,
     /// Those that nobody holds.
     idle: Recency,
-    /// By pool.
-    records: Vec<BTreeMap<AgentIndex, Record>>,
+    /// Who was asked for last, and is likely to be again.
+    latest: AgentIndex,
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +115,8 @@ struct Agent {
     weight: u32,
     max_share: Option<u32>,
     held: u32,
+    /// By pool, in their order: agents use few of many.
+    records: Vec<(usize, Record)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,9 +140,8 @@ impl Agents {
     /// Too many rules, or a number outside its bounds: see [`AgentError`].
     pub fn new(rules: Vec<AgentRule>) -> Result<Self, AgentError> {
         check(&rules)?;
-        let others = Agent { name: "(others)".into(), weight: WEIGHT_DEFAULT, max_share: None, held: 0 };
-        let (names, records) = (BTreeMap::new(), Vec::new());
-        Ok(Self { rules, names, agents: vec![others], idle: Recency::new(), records })
+        let others = Agent::new("(others)", WEIGHT_DEFAULT, None);
+        Ok(Self { rules, names: BTreeMap::new(), agents: vec![others], idle: Recency::new(), latest: OTHERS })
     }
 
     /// The index of the agent with this name, which may be empty; what is longer than [`NAME_MAX`] bytes is
@@ -148,7 +149,11 @@ impl Agents {
     /// a known name.
     pub fn intern(&mut self, name: &str) -> AgentIndex {
         let name = cut(name);
-        if let Some(index) = self.names.get(name).copied() {
+        // Nobody is called as the others are shown: they are never the latest.
+        let is_latest = self.latest != OTHERS && &*self.agents[place(self.latest)].name == name;
+        let known = if is_latest { Some(self.latest) } else { self.names.get(name).copied() };
+        if let Some(index) = known {
+            self.latest = index;
             if self.agents[place(index)].held == 0 {
                 self.idle.push(index.0);
             }
@@ -156,7 +161,7 @@ impl Agents {
         }
         let rule = self.rules.iter().find(|rule| glob::matches(&rule.matches, name));
         let (weight, max_share) = rule.map_or((WEIGHT_DEFAULT, None), |rule| (rule.weight, rule.max_share));
-        let agent = Agent { name: name.into(), weight, max_share, held: 0 };
+        let agent = Agent::new(name, weight, max_share);
         let index = if self.agents.len() <= AGENTS_MAX {
             AgentIndex(self.agents.len() as u32)
         } else if let Some(idle) = self.idle.first() {
@@ -215,10 +220,12 @@ impl Agents {
 
     /// A request of the agent was admitted, which takes the whole limit so many nanoseconds to earn.
     pub fn admitted(&mut self, index: AgentIndex, pool: usize, cost: u64, now: Instant) {
-        if self.records.len() <= pool {
-            self.records.resize_with(pool + 1, BTreeMap::new);
-        }
-        let record = self.records[pool].entry(index).or_default();
+        let records = &mut self.agents[place(index)].records;
+        let at = records.binary_search_by_key(&pool, |(pool, _)| *pool).unwrap_or_else(|at| {
+            records.insert(at, (pool, Record::default()));
+            at
+        });
+        let (_, record) = &mut records[at];
         record.usage.add(cost, now);
         record.admitted = record.admitted.saturating_add(1);
         record.cost = record.cost.saturating_add(cost);
@@ -241,14 +248,13 @@ impl Agents {
         self.usage(index, pool).falls_to(self.agents[place(index)].max_share?, now)
     }
 
-    /// Up to `n` agents that used most of the pool's limit lately, the greatest first. Takes O(agents of the
-    /// pool).
+    /// Up to `n` agents that used most of the pool's limit lately, the greatest first. Takes O(agents).
     pub fn top(&self, pool: usize, n: usize, now: Instant) -> Vec<TopAgent<'_>> {
-        let records = self.records.get(pool).into_iter().flatten();
-        let rank = |(index, record): (&AgentIndex, &Record)| {
-            (Reverse(record.usage.share(now)), Reverse(record.cost), *index, record.admitted)
+        let rank = |index| {
+            let record = self.record(index, pool)?;
+            Some((Reverse(record.usage.share(now)), Reverse(record.cost), index, record.admitted))
         };
-        let mut top: Vec<_> = records.map(rank).collect();
+        let mut top: Vec<_> = (0..self.agents.len() as u32).map(AgentIndex).filter_map(rank).collect();
         if n < top.len() {
             top.select_nth_unstable(n);
             top.truncate(n);
@@ -264,18 +270,23 @@ impl Agents {
     }
 
     fn usage(&self, index: AgentIndex, pool: usize) -> Usage {
-        self.records
-            .get(pool)
-            .and_then(|records| records.get(&index))
-            .map_or_else(Usage::default, |r| r.usage)
+        self.record(index, pool).map_or_else(Usage::default, |record| record.usage)
+    }
+
+    fn record(&self, index: AgentIndex, pool: usize) -> Option<&Record> {
+        let records = &self.agents[place(index)].records;
+        records.binary_search_by_key(&pool, |(pool, _)| *pool).ok().map(|at| &records[at].1)
     }
 
     fn forget(&mut self, index: AgentIndex) {
         self.names.remove(&self.agents[place(index)].name);
         self.idle.remove(index.0);
-        for records in &mut self.records {
-            records.remove(&index);
-        }
+    }
+}
+
+impl Agent {
+    fn new(name: &str, weight: u32, max_share: Option<u32>) -> Self {
+        Self { name: name.into(), weight, max_share, held: 0, records: Vec::new() }
     }
 }
 

@@ -11,10 +11,12 @@ pub const REPLICAS_MAX: usize = 4_096;
 /// Units that each replica has admitted, ever: a state-based grow-only counter (Shapiro et al. 2011).
 ///
 /// The vector is `crdts`' [`VClock`], the type inside its `GCounter`; the cached total stands in for `GCounter::read`,
-/// which adds up big integers at every call.
+/// which adds up big integers at every call. The cell that grows with every admission is kept outside the vector's tree.
 #[derive(Clone, Debug, Default)]
 pub struct GCounter {
     cells: VClock<Replica>,
+    /// The replica that was [added](Self::add) to last, with its count: that of `cells` may be an older one.
+    growing: Option<(Replica, u64)>,
     replicas: usize,
     total: u128,
 }
@@ -27,25 +29,56 @@ impl GCounter {
 
     /// Units of one replica.
     pub fn of(&self, replica: &Replica) -> u64 {
-        self.cells.get(replica)
+        match &self.growing {
+            Some((growing, count)) if growing == replica => *count,
+            _ => self.cells.get(replica),
+        }
+    }
+
+    /// Counts `units` more of a replica: what merging the sum would do, in constant time for the replica of the last call.
+    pub fn add(&mut self, replica: Replica, units: u64) {
+        match &mut self.growing {
+            Some((growing, count)) if *growing == replica => {
+                let units = units.min(u64::MAX - *count);
+                *count += units;
+                self.total += u128::from(units);
+            }
+            _ => {
+                self.merge(replica, self.of(&replica).saturating_add(units));
+                self.keep_growing();
+                // A replica that is not counted because there are too many has no cell to stand in for.
+                let count = self.cells.get(&replica);
+                self.growing = (count > 0).then_some((replica, count));
+            }
+        }
     }
 
     /// Merges one cell: `replica` has admitted `count` units ever. Gives back the growth that this is news of:
     /// zero when it was known. Commutative, associative, idempotent and monotone.
     pub fn merge(&mut self, replica: Replica, count: u64) -> u64 {
-        let known = self.cells.get(&replica);
+        let known = self.of(&replica);
         if count <= known || (known == 0 && self.replicas >= REPLICAS_MAX) {
             return 0;
         }
         self.replicas += usize::from(known == 0);
-        self.cells.apply(Dot::new(replica, count));
+        match &mut self.growing {
+            Some((growing, grown)) if *growing == replica => *grown = count,
+            _ => self.cells.apply(Dot::new(replica, count)),
+        }
         self.total += u128::from(count - known);
         count - known
     }
 
     /// Every replica that has admitted something, with its units.
     pub fn cells(&self) -> impl Iterator<Item = (Replica, u64)> + '_ {
-        self.cells.iter().map(|dot| (*dot.actor, dot.counter))
+        self.cells.iter().map(|dot| (*dot.actor, self.of(dot.actor)))
+    }
+
+    /// Puts the count that grew outside the vector into it.
+    fn keep_growing(&mut self) {
+        if let Some((replica, count)) = self.growing.take() {
+            self.cells.apply(Dot::new(replica, count));
+        }
     }
 }
 
@@ -88,6 +121,22 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn adding_is_merging_the_sum(steps in proptest::collection::vec((0u8..4, 0u64..9, any::<bool>()), 0..40)) {
+            let (mut added, mut merged) = (GCounter::default(), GCounter::default());
+            for (node, units, whole) in steps {
+                let replica = replica(node, 1);
+                let count = if whole { units } else { merged.of(&replica) + units };
+                merged.merge(replica, count);
+                if whole { added.merge(replica, count); } else { added.add(replica, units); }
+                prop_assert_eq!(added.of(&replica), merged.of(&replica));
+                prop_assert_eq!(added.total(), merged.total());
+            }
+            prop_assert_eq!(added.cells().collect::<Vec<_>>(), merged.cells().collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn replicas_beyond_the_bound_are_not_counted() {
         let mut counter = GCounter::default();
@@ -96,5 +145,8 @@ mod tests {
         }
         assert_eq!(counter.total(), REPLICAS_MAX as u128);
         assert_eq!(counter.merge(replica(1, 0), 5), 4, "known replicas still grow");
+        counter.add(replica(2, 0), 1);
+        counter.add(replica(2, 0), 1);
+        assert_eq!((counter.of(&replica(2, 0)), counter.total()), (0, REPLICAS_MAX as u128 + 4));
     }
 }

@@ -54,9 +54,9 @@ impl Demand {
     fn anchor(&mut self) {
         let (sum, mean) = (u128::from(self.sum()), u128::from(self.mean / 256));
         let difference = sum.abs_diff(mean);
-        let variance = sum.max(mean).saturating_mul(u128::from(self.largest));
+        let variance = sum.max(mean) * u128::from(self.largest);
         let chance = if sum > mean { variance } else { variance.saturating_mul(4) };
-        if difference > 0 && difference.saturating_mul(difference) >= chance {
+        if difference > 0 && difference * difference >= chance {
             self.mean = self.sum().saturating_mul(256);
         }
     }

@@ -261,8 +261,7 @@ impl Meter {
         self.offered_until = None;
         let known = self.unused.min(units);
         self.unused -= known;
-        let count = self.used.of(&replica).saturating_add(units - known);
-        self.used.merge(replica, count);
+        self.used.add(replica, units - known);
         self.tag = self.tag.saturating_add(units.saturating_mul(TAG_SCALE) / u64::from(weight.max(1)));
     }
 

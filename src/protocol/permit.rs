@@ -20,16 +20,17 @@
 //!
 //! # Bounds
 //!
-//! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, in one array of slots. Everything takes
+//! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, each in an array of its own whose places
+//! are used again at once or in turn: the slots, which are used again only after long, are small. Everything takes
 //! constant time but the heap of deadlines, which takes O(log n). A live permit takes 211 bytes with its part of the heap
 //! and the lists (measured at [`PERMITS_DEFAULT`] of them), a remembered answer no more. Nothing is allocated once these
 //! have grown to what is needed, except for permits of more than [`INLINE`] limits.
 
+mod answers;
 mod deadlines;
 mod id;
 mod order;
 
-use std::collections::VecDeque;
 use std::mem;
 
 use smallvec::SmallVec;
@@ -39,6 +40,7 @@ pub use id::{PermitId, PermitIdError};
 
 use super::id::Incarnation;
 use super::time::Instant;
+use answers::Answers;
 use deadlines::Deadlines;
 use order::Order;
 
@@ -162,15 +164,16 @@ pub struct Full {
 pub struct Permits {
     incarnation: Incarnation,
     max: usize,
-    remembered: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Of the live: all.
+    /// The live, and places that are vacant.
+    live: Vec<Live>,
+    vacant: Vec<u32>,
+    /// By place, of the live: all.
     deadlines: Deadlines,
-    /// Of the live: those that may end to make room, oldest first.
+    /// By place, of the live: those that may end to make room, oldest first.
     evictable: Order,
-    /// The settled, in the order in which they ended.
-    settled: VecDeque<u32>,
+    answers: Answers,
 }
 
 #[derive(Clone, Debug)]
@@ -179,11 +182,19 @@ struct Slot {
     state: State,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum State {
     Free,
-    Live(Permit),
-    Settled(How, Settlement),
+    /// By its place among the live.
+    Live(u32),
+    /// By the place of its answer.
+    Settled(u32),
+}
+
+#[derive(Clone, Debug)]
+struct Live {
+    slot: u32,
+    permit: Permit,
 }
 
 impl Permits {
@@ -197,12 +208,13 @@ impl Permits {
         Self {
             incarnation,
             max: max.clamp(1, PERMITS_MAX),
-            remembered,
             slots: Vec::new(),
             free: Vec::new(),
+            live: Vec::new(),
+            vacant: Vec::new(),
             deadlines: Deadlines::default(),
             evictable: Order::new(),
-            settled: VecDeque::new(),
+            answers: Answers::new(remembered),
         }
     }
 
@@ -232,37 +244,47 @@ impl Permits {
             None
         } else {
             let oldest = self.evictable.first().ok_or(Full { max: self.max })?;
-            Some((self.id(oldest), self.end(oldest, How::Expired)))
+            Some(self.end(oldest, How::Expired))
         };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, state: State::Free });
             self.slots.len() as u32 - 1
         });
-        self.deadlines.insert(slot, permit.expires);
+        let expires = permit.expires;
+        let live = Live { slot, permit };
+        let place = if let Some(place) = self.vacant.pop() {
+            self.live[place as usize] = live;
+            place
+        } else {
+            self.live.push(live);
+            self.live.len() as u32 - 1
+        };
+        self.deadlines.insert(place, expires);
         if !keep {
-            self.evictable.push(slot);
+            self.evictable.push(place);
         }
-        self.slots[slot as usize].state = State::Live(permit);
+        self.slots[slot as usize].state = State::Live(place);
         Ok(Issued { id: self.id(slot), evicted })
     }
 
     /// The permit with this id, if it is live.
     pub fn get(&self, id: PermitId) -> Option<&Permit> {
-        match &self.slot(id)?.state {
-            State::Live(permit) => Some(permit),
-            State::Free | State::Settled(..) => None,
+        match self.slot(id)?.state {
+            State::Live(place) => Some(&self.live[place as usize].permit),
+            State::Free | State::Settled(_) => None,
         }
     }
 
     /// Ends a permit as `how`, if it has not ended yet.
     pub fn settle(&mut self, id: PermitId, how: How, now: Instant) -> Settled {
-        match self.slot(id).map(|slot| &slot.state) {
-            Some(State::Live(permit)) if permit.expires <= now => {
-                Settled::Late(self.end(id.slot, How::Expired))
+        match self.slot(id).map(|slot| slot.state) {
+            Some(State::Live(place)) if self.live[place as usize].permit.expires <= now => {
+                Settled::Late(self.end(place, How::Expired).1)
             }
-            Some(State::Live(_)) => Settled::Now(self.end(id.slot, how)),
-            Some(State::Settled(how, settlement)) => {
-                Settled::Already { how: *how, settlement: settlement.clone() }
+            Some(State::Live(place)) => Settled::Now(self.end(place, how).1),
+            Some(State::Settled(place)) => {
+                let answer = self.answers.get(place);
+                Settled::Already { how: answer.how, settlement: answer.settlement.clone() }
             }
             None if id.incarnation < self.incarnation => Settled::Former,
             None if self.was_issued(id) => Settled::Forgotten,
@@ -273,17 +295,15 @@ impl Permits {
     /// Says what came of settling a permit, for whoever settles it again. Until then, nothing did. Without effect on a
     /// permit that is live or forgotten.
     pub fn remember(&mut self, id: PermitId, settlement: Settlement) {
-        if self.slot(id).is_some()
-            && let State::Settled(_, remembered) = &mut self.slots[id.slot as usize].state
-        {
-            *remembered = settlement;
+        if let Some(State::Settled(place)) = self.slot(id).map(|slot| slot.state) {
+            self.answers.get_mut(place).settlement = settlement;
         }
     }
 
     /// Ends the permit whose time was over first, if it is over; to be called until there is none.
     pub fn expire(&mut self, now: Instant) -> Option<(PermitId, Permit)> {
-        let (expires, slot) = self.deadlines.first()?;
-        (expires <= now).then(|| (self.id(slot), self.end(slot, How::Expired)))
+        let (expires, place) = self.deadlines.first()?;
+        (expires <= now).then(|| self.end(place, How::Expired))
     }
 
     /// When [`expire`](Self::expire) has something to do.
@@ -293,29 +313,29 @@ impl Permits {
 
     /// The live permits, for listings: in a fixed order, but not in that of their issue. Looks at every slot.
     pub fn iter(&self) -> impl Iterator<Item = (PermitId, &Permit)> {
-        self.slots.iter().zip(0..).filter_map(|(slot, place)| match &slot.state {
-            State::Live(permit) => Some((self.id(place), permit)),
-            State::Free | State::Settled(..) => None,
+        self.slots.iter().zip(0..).filter_map(|(slot, number)| match slot.state {
+            State::Live(place) => Some((self.id(number), &self.live[place as usize].permit)),
+            State::Free | State::Settled(_) => None,
         })
     }
 
     /// The step from live to settled, the only one that hands out what was reserved.
-    fn end(&mut self, slot: u32, how: How) -> Permit {
-        self.deadlines.remove(slot);
-        self.evictable.remove(slot);
-        let settled = State::Settled(how, Settlement::default());
-        let State::Live(permit) = mem::replace(&mut self.slots[slot as usize].state, settled) else {
-            panic!("BUG! a permit ends that is not live");
-        };
-        self.settled.push_back(slot);
-        if self.settled.len() > self.remembered {
-            let oldest = self.settled.pop_front().expect("BUG! the longer queue is empty");
+    fn end(&mut self, place: u32, how: How) -> (PermitId, Permit) {
+        self.deadlines.remove(place);
+        self.evictable.remove(place);
+        let Live { slot, permit } = &mut self.live[place as usize];
+        let (slot, permit) = (*slot, Permit { taken: mem::take(&mut permit.taken), ..*permit });
+        self.vacant.push(place);
+        let id = self.id(slot);
+        let (answer, forgotten) = self.answers.push(slot, how);
+        self.slots[slot as usize].state = State::Settled(answer);
+        if let Some(oldest) = forgotten {
             let forgotten = &mut self.slots[oldest as usize];
             forgotten.generation = forgotten.generation.wrapping_add(1);
             forgotten.state = State::Free;
             self.free.push(oldest);
         }
-        permit
+        (id, permit)
     }
 
     /// The slot that an id names, if it is still, or again, in the use that the id names.

@@ -77,8 +77,12 @@ impl Usage {
         if ticks >> FADES.len() > 0 {
             return 0;
         }
-        let powers = FADES.iter().enumerate().rev().filter(|(power, _)| ticks >> power & 1 == 1);
-        powers.fold(self.nanos, |nanos, (_, left)| fade(nanos, *left))
+        let (mut nanos, mut ticks) = (self.nanos, ticks);
+        while let Some(power) = ticks.checked_ilog2() {
+            nanos = fade(nanos, FADES[power as usize]);
+            ticks ^= 1 << power;
+        }
+        nanos
     }
 }
 

@@ -73,9 +73,12 @@ impl LeakyBucket {
 
     /// Gains what the share earned since the last call. A `now` that is not later gains nothing.
     pub fn refill(&mut self, now: Instant) {
-        let elapsed = u128::from(now.as_nanos().saturating_sub(self.at.as_nanos()));
+        if now <= self.at {
+            return;
+        }
+        let elapsed = u128::from(now.as_nanos() - self.at.as_nanos());
         let earned = self.speed().saturating_mul(elapsed);
-        self.at = self.at.max(now);
+        self.at = now;
         self.gain(earned);
     }
 

@@ -1,11 +1,14 @@
 //! Permits: what was really used, said after the call; and those of which nothing is said.
 
-use super::Node;
+use std::ops::Range;
+
+use super::{FEW_LINKS, Node, Phase};
 use crate::protocol::agents::AgentIndex;
 use crate::protocol::limit::{Cost, Kind};
 use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement};
 use crate::protocol::time::Instant;
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
 /// How a permit was settled.
@@ -82,7 +85,7 @@ impl Node {
             Settled::Unknown => return Err(SettleError::Unknown),
         };
         let mut settlement = Settlement::default();
-        for place in self.limits_of(&permit) {
+        for place in self.limits_of(&permit).into_iter().flatten() {
             let reserved = permit.taken.iter().find(|taken| taken.meter as usize == place);
             let reserved = reserved.map_or(0, |taken| taken.units);
             let meter = &mut self.meters[place];
@@ -104,21 +107,27 @@ impl Node {
         self.permit_ended(&permit);
         self.permits.remember(id, settlement.clone());
         self.stale = true;
-        self.finish(now);
+        if self.waiters.is_empty() && matches!(self.phase, Phase::Ready) {
+            // Nobody here waits for what came back: peers are told right after the caller has its answer.
+            self.share_at = if self.peers.len() <= FEW_LINKS { now } else { self.share_at.max(now) };
+        } else {
+            self.finish(now);
+        }
         Ok(Settling { how, repeated: false, settlement })
     }
 
     /// The limits of all pools that the permit passed.
-    fn limits_of(&self, permit: &Permit) -> impl Iterator<Item = usize> + use<> {
+    fn limits_of(&self, permit: &Permit) -> SmallVec<[Range<usize>; 2]> {
+        let mut limits = SmallVec::<[Range<usize>; 2]>::new();
         let taken = permit.taken.iter().map(|taken| self.pool_of(taken.meter as usize).0);
-        let mut pools: Vec<usize> = taken.chain([permit.pool as usize]).collect();
-        pools.sort_unstable();
-        pools.dedup();
-        let limits = |pool: usize| {
+        for pool in taken.chain([permit.pool as usize]) {
             let state = &self.pools[pool];
-            state.first..state.first + state.pool.limits().len()
-        };
-        pools.into_iter().map(limits).collect::<Vec<_>>().into_iter().flatten()
+            let range = state.first..state.first + state.pool.limits().len();
+            if !limits.contains(&range) {
+                limits.push(range);
+            }
+        }
+        limits
     }
 
     /// Ends the permits whose time is over.
