@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant as Clock};
 
 use aquifer::protocol::keyed::{KEYS_MAX_DEFAULT, KeyHash, Keys, Taken};
-use aquifer::protocol::limit::{Limit, Rate};
+use aquifer::protocol::limit::Rate;
 use aquifer::protocol::share::ONE;
 use aquifer::protocol::time::Instant;
 
@@ -33,16 +33,13 @@ fn permille(times: &[u32], permille: usize) -> u32 {
 
 #[test]
 fn a_million_active_keys_of_two_limits_take_less_than_400_mib() {
-    let limit = |name: &str, amount| Limit {
-        name: name.to_owned(),
-        unit: name.to_owned(),
-        rate: Rate::new(amount, Duration::from_secs(60), amount).expect("the numbers are in bounds"),
-    };
+    let rate =
+        |amount| Rate::new(amount, Duration::from_secs(60), amount).expect("the numbers are in bounds");
     let now = Instant::ZERO;
     // Touched before anything is measured.
     let mut times = [vec![1; KEYS_MAX_DEFAULT], vec![1; KEYS_MAX_DEFAULT]];
     let before = resident();
-    let mut keys = Keys::new(vec![limit("requests", 500), limit("tokens", 80_000)], KEYS_MAX_DEFAULT, now);
+    let mut keys = Keys::new(vec![rate(500), rate(80_000)], KEYS_MAX_DEFAULT, now);
     keys.start_full(ONE, now);
 
     time(&mut keys, now, 0..KEYS_MAX_DEFAULT, &mut times[0]);

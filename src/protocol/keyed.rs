@@ -30,9 +30,12 @@
 //! 5. *A promoted key is not written down here* until its meters hold the base share and nothing else, so that no
 //!    share of a key runs in two places.
 //!
-//! So `P` falls by what is admitted and grows at most at `R` (plus what is given back, when it is given back), from
-//! at most `B`: what all nodes admit of one key in `[s, t]`, less what they are given back in it, is at most `B +
-//! R·(t−s)`. After a restart nothing is written down and the virgin is empty: never above what was there before.
+//! 6. *What is given back was never taken.* It comes back only while nothing else has happened to the key, and as far as
+//!    the key has had room for it all the time: then its balance is what it would be had the units not been taken.
+//!
+//! So `P` falls by what is admitted and grows at most at `R`, from at most `B`: what all nodes admit of one key in `[s,
+//! t]`, and do not give back, is at most `B + R·(t−s)`. After a restart nothing is written down and the virgin is empty:
+//! never above what was there before.
 //!
 //! # At the bound
 //!
@@ -192,7 +195,10 @@ impl Keys {
     pub fn acquire(&mut self, key: KeyHash, units: &[u64], now: Instant) -> Taken {
         let place = match self.look(key, units, now) {
             Err(answer) => return answer,
-            Ok(Some(place)) => place,
+            Ok(Some(place)) => {
+                self.catch_up(place);
+                place
+            }
             Ok(None) => self.table.insert(key, self.now, &self.virgin),
         };
         self.take(place, units);
@@ -207,20 +213,28 @@ impl Keys {
         self.look(key, units, now).err().unwrap_or(Taken::Admitted)
     }
 
-    /// Gives back `units` of each limit that were taken for `key` and not used. What the key can hold no more is lost,
-    /// as it is all for a key that is promoted or forgotten, which is full.
+    /// Gives back `units` of each limit that were taken for `key` at `taken_at` and not used, as far as they would have
+    /// fitted ever since. False, and nothing comes back, if the key was taken from or given back to since, or the base
+    /// share changed, or the key is promoted or forgotten.
     ///
-    /// What is given back counts from now on, as with a single limiter that gives back. Had it never been taken, the
-    /// bucket might have overflowed meanwhile; that is not taken off, so what is *used* in an interval can exceed the
-    /// limit by what is given back in it.
-    pub fn refund(&mut self, key: KeyHash, units: &[u64], now: Instant) {
+    /// Had the units not been taken, the bucket might have overflowed meanwhile. Whoever gave all of them back would let a
+    /// caller reserve the burst, wait until it is there again, spend it, and get it back to spend it once more. How much
+    /// room there was at least is known only while the room has done nothing but shrink: it is what there is now. To
+    /// know more would take a record of the room for every key.
+    pub fn refund(&mut self, key: KeyHash, units: &[u64], taken_at: Instant, now: Instant) -> bool {
         self.advance(now);
-        let Some(place) = self.find(key) else { return };
+        let Some(place) = self.table.find(key) else { return false };
+        let rebased = self.changes.back().is_some_and(|change| change.at >= taken_at);
+        if self.table.get(place).0 != taken_at || rebased {
+            return false;
+        }
+        self.catch_up(place);
         let (_, balances) = self.table.get_mut(place);
         for (place, units) in units.iter().enumerate() {
             let more = balances[place].plus(Balance::of(*units, &self.rates[place]));
             balances[place] = more.min(self.virgin[place]);
         }
+        true
     }
 
     /// Writes down that `units` of each limit were used for `key` beyond what was taken. False, and nothing is written
@@ -333,13 +347,15 @@ impl Keys {
         if self.promoted.contains(&key) {
             return Err(Taken::Promoted);
         }
-        let found = self.find(key);
-        let balances = found.map_or(&*self.virgin, |place| self.table.get(place).1);
+        // Who is refused leaves no trace: a key that is only looked at can still be given back to.
+        let found = self.table.find(key);
+        let (at, balances) = found.map_or((self.now, &*self.virgin), |place| self.table.get(place));
         // The limit with the longest wait; there is none longer than `None`.
         let mut longest: Option<(usize, Option<u64>)> = None;
         for (place, rate) in self.rates.iter().enumerate() {
             let wanted = Balance::of(units[place], rate);
-            let wait = balances[place].wait_for(wanted, rate, self.base);
+            let balance = self.at_present(balances[place], at, rate);
+            let wait = balance.wait_for(wanted, rate, self.base);
             let is_longer = |known: u64| wait.is_none_or(|wait| wait > known);
             if wait != Some(0) && longest.is_none_or(|(_, known)| known.is_some_and(is_longer)) {
                 longest = Some((place, wait));
@@ -381,28 +397,29 @@ impl Keys {
         self.table.len() < self.keys_max
     }
 
-    /// Brings the key at `place` from its own time to `now` by the steps that the virgin took meanwhile.
+    /// Brings the key at `place` from its own time to `now`.
     fn catch_up(&mut self, place: usize) {
-        let (at, balances) = self.table.get_mut(place);
-        if let Some(lost_at) = self.lost_at.filter(|lost_at| *at <= *lost_at) {
-            *at = lost_at;
-            balances.iter_mut().for_each(|balance| *balance = (*balance).min(Balance::ZERO));
+        for limit in 0..self.rates.len() {
+            let (at, balances) = self.table.get(place);
+            let balance = self.at_present(balances[limit], at, &self.rates[limit]);
+            self.table.get_mut(place).1[limit] = balance;
         }
-        let missed = self.changes.iter().rev().take_while(|change| change.at >= *at).count();
+        *self.table.get_mut(place).0 = self.now;
+    }
+
+    /// What a key's balance of `at` is now, by the steps that the virgin took meanwhile.
+    fn at_present(&self, mut balance: Balance, mut at: Instant, rate: &Rate) -> Balance {
+        if let Some(lost_at) = self.lost_at.filter(|lost_at| at <= *lost_at) {
+            at = lost_at;
+            balance = balance.min(Balance::ZERO);
+        }
+        let missed = self.changes.iter().rev().take_while(|change| change.at >= at).count();
         for change in self.changes.range(self.changes.len() - missed..) {
             let nanos = change.at.as_nanos() - at.as_nanos();
-            for (balance, rate) in balances.iter_mut().zip(&self.rates) {
-                *balance = balance.earn(rate, change.before, nanos).fit(rate, change.after);
-            }
-            *at = change.at;
+            balance = balance.earn(rate, change.before, nanos).fit(rate, change.after);
+            at = change.at;
         }
-        let nanos = self.now.as_nanos() - at.as_nanos();
-        if nanos > 0 {
-            for (balance, rate) in balances.iter_mut().zip(&self.rates) {
-                *balance = balance.earn(rate, self.base, nanos);
-            }
-            *at = self.now;
-        }
+        balance.earn(rate, self.base, self.now.as_nanos() - at.as_nanos())
     }
 
     fn sweep_on(&mut self, steps: usize) -> usize {
@@ -414,8 +431,9 @@ impl Keys {
             if self.sweep_at >= self.table.len() {
                 self.sweep_at = 0;
             }
-            self.catch_up(self.sweep_at);
-            if *self.table.get(self.sweep_at).1 == *self.virgin {
+            let (at, balances) = self.table.get(self.sweep_at);
+            let mut limits = self.rates.iter().zip(balances).zip(&self.virgin);
+            if limits.all(|((rate, balance), virgin)| self.at_present(*balance, at, rate) == *virgin) {
                 self.table.remove(self.sweep_at);
                 forgotten += 1;
             } else {

@@ -121,7 +121,7 @@ impl LeakyBucket {
         if self.level >= wanted && self.debt == 0 {
             return Some(self.at);
         }
-        if wanted > self.depth() {
+        if wanted > self.depth() || self.share == Share::ZERO {
             return None;
         }
         let wait = (wanted.0 - self.level.0).saturating_add(self.debt).div_ceil(self.speed());
@@ -219,6 +219,14 @@ mod tests {
         assert_eq!(bucket.ready_at(1), Some(Instant::ZERO + Duration::from_millis(600)));
         bucket.refill(Instant::ZERO + Duration::from_millis(500));
         assert!(!bucket.in_debt() && whole_units(&bucket) == 0);
+    }
+
+    #[test]
+    fn a_debt_is_never_paid_without_a_share() {
+        let mut bucket = full(10, Duration::from_secs(1), 10, ONE);
+        bucket.take(15);
+        bucket.shrink(ONE, Level::ZERO);
+        assert_eq!(bucket.ready_at(0), None);
     }
 
     #[test]

@@ -14,25 +14,24 @@ fn at(nanos: u64) -> Instant {
     Instant::from_nanos(nanos)
 }
 
-fn limit(_name: &str, amount: u64, burst: u64) -> Rate {
-    let rate = Rate::new(amount, Duration::from_secs(1), burst).unwrap();
-    Limit { name: name.to_owned(), unit: name.to_owned(), rate }
+fn rate(amount: u64, burst: u64) -> Rate {
+    Rate::new(amount, Duration::from_secs(1), burst).unwrap()
 }
 
 /// One limit of ten a second and a burst of 20, founded here.
 fn founded(keys_max: usize) -> Keys {
-    let mut keys = Keys::new(vec![limit("requests", 10, 20)], keys_max, at(0));
+    let mut keys = Keys::new(vec![rate(10, 20)], keys_max, at(0));
     keys.start_full(ONE, at(0));
     keys
 }
 
-fn units_of(balance: Balance, limit: &Limit) -> u64 {
-    balance.level().units(&limit.rate)
+fn units_of(balance: Balance, rate: &Rate) -> u64 {
+    balance.level().units(&(*rate).into())
 }
 
 /// Whole units that the key has of the first limit; the key stays as it is.
 fn left(keys: &Keys, key: KeyHash, now: Instant) -> u64 {
-    units_of(keys.clone().promote(key, now).unwrap()[0], &keys.limits[0])
+    units_of(keys.clone().promote(key, now).unwrap()[0], &keys.rates[0])
 }
 
 #[test]
@@ -57,8 +56,8 @@ fn every_key_has_the_whole_limit_and_none_touches_another() {
 
 #[test]
 fn all_limits_are_taken_or_none_and_the_last_to_be_ready_is_named() {
-    let limits = vec![limit("a", 10, 10), limit("b", 1, 10), limit("c", 10, 10)];
-    let mut keys = Keys::new(limits, 10, at(0));
+    let rates = vec![rate(10, 10), rate(1, 10), rate(10, 10)];
+    let mut keys = Keys::new(rates, 10, at(0));
     keys.start_full(ONE, at(0));
     assert_eq!(keys.acquire(KeyHash(1), &[5, 5, 5], at(0)), Taken::Admitted);
     let lacking = Taken::Lacking { limit: 1, ready_at: Some(at(2 * SEC)) };
@@ -71,7 +70,7 @@ fn all_limits_are_taken_or_none_and_the_last_to_be_ready_is_named() {
 
 #[test]
 fn what_a_share_can_never_hold_has_no_moment() {
-    let mut keys = Keys::new(vec![limit("requests", 10, 20)], 10, at(0));
+    let mut keys = Keys::new(vec![rate(10, 20)], 10, at(0));
     let never = Taken::Lacking { limit: 0, ready_at: None };
     assert_eq!(keys.acquire(KeyHash(1), &[1], at(0)), never);
     keys.set_base(HALF, at(0));
@@ -123,13 +122,37 @@ fn at_the_bound_strangers_are_refused_until_a_key_is_full_again() {
 fn a_refund_comes_back_but_never_above_full() {
     let mut keys = founded(10);
     keys.acquire(KeyHash(1), &[15], at(0));
-    keys.refund(KeyHash(1), &[5], at(0));
+    assert!(keys.refund(KeyHash(1), &[5], at(0), at(0)));
     assert_eq!(left(&keys, KeyHash(1), at(0)), 10);
-    keys.refund(KeyHash(1), &[15], at(0));
+    assert!(keys.refund(KeyHash(1), &[15], at(0), at(0)));
     assert_eq!(left(&keys, KeyHash(1), at(0)), 20);
     assert_eq!(keys.sweep(1, at(0)), 1);
-    keys.refund(KeyHash(1), &[5], at(0));
+    assert!(!keys.refund(KeyHash(1), &[5], at(0), at(0)));
     assert_eq!((left(&keys, KeyHash(1), at(0)), keys.len()), (20, 0));
+}
+
+#[test]
+fn a_burst_that_came_again_and_was_spent_is_not_given_back_too() {
+    let mut keys = founded(10);
+    assert_eq!(keys.acquire(KeyHash(1), &[20], at(0)), Taken::Admitted);
+    assert_eq!(keys.acquire(KeyHash(1), &[20], at(2 * SEC)), Taken::Admitted);
+    assert!(!keys.refund(KeyHash(1), &[20], at(0), at(2 * SEC)));
+    assert_eq!(left(&keys, KeyHash(1), at(2 * SEC)), 0, "20 and 10 a second: no 60 in two seconds");
+}
+
+#[test]
+fn a_refund_fills_the_room_that_is_left_unless_the_share_changed_meanwhile() {
+    for (changes, units) in [(0, 20), (2, 10)] {
+        let mut keys = founded(10);
+        keys.acquire(KeyHash(1), &[20], at(0));
+        keys.acquire(KeyHash(2), &[20], at(SEC / 2));
+        keys.peek(KeyHash(1), &[20], at(SEC / 2));
+        for change in 0..changes {
+            keys.set_base(if change % 2 == 0 { HALF } else { ONE }, at(SEC));
+        }
+        assert_eq!(keys.refund(KeyHash(1), &[15], at(0), at(SEC)), changes == 0);
+        assert_eq!(left(&keys, KeyHash(1), at(SEC)), units);
+    }
 }
 
 #[test]
@@ -148,11 +171,11 @@ fn a_promoted_key_is_in_one_place_only() {
     let mut keys = founded(2);
     keys.acquire(KeyHash(1), &[15], at(0));
     let balances = keys.promote(KeyHash(1), at(SEC / 10)).unwrap();
-    assert_eq!((units_of(balances[0], &keys.limits[0]), keys.len()), (6, 0));
+    assert_eq!((units_of(balances[0], &keys.rates[0]), keys.len()), (6, 0));
     assert_eq!(keys.promote(KeyHash(1), at(0)), None);
     assert_eq!(keys.acquire(KeyHash(1), &[0], at(0)), Taken::Promoted);
     assert!(!keys.owe(KeyHash(1), &[1], at(0)));
-    keys.refund(KeyHash(1), &[1], at(0));
+    assert!(!keys.refund(KeyHash(1), &[1], at(0), at(SEC / 10)));
     assert!(keys.is_empty() && keys.promoted().eq([KeyHash(1)]));
 
     let now = at(10 * SEC);
@@ -202,7 +225,7 @@ fn after_flaps(flaps: usize) -> (Balance, Balance) {
 
 #[test]
 fn a_key_that_missed_more_changes_than_are_kept_counts_as_empty_and_still_owes() {
-    let rate = limit("requests", 10, 20).rate;
+    let rate = rate(10, 20);
     let earned_over = |changes: u64| Balance::ZERO.earn(&rate, Share(ONE.0 / 4 * 3), changes * SEC / 1_000);
     let ten = Balance::of(10, &rate);
     let (full, owing) = after_flaps(CHANGES_MAX);
@@ -251,54 +274,53 @@ fn touches() -> impl Strategy<Value = Vec<(u64, Touch)>> {
 }
 
 proptest! {
-    /// The oracle is the bucket that meters run on, with a debt beside it.
+    /// The oracle is the bucket that meters run on.
     #[test]
     fn a_key_is_a_leaky_bucket_whenever_it_is_looked_at(touches in touches(), amount in 1..30_u64, burst in 1..30_u64) {
-        let limit = limit("requests", amount, burst);
-        let rate = limit.rate;
-        let mut keys = Keys::new(vec![limit], 10, at(0));
+        let rate = rate(amount, burst);
+        let mut keys = Keys::new(vec![rate], 10, at(0));
         let mut virgin = LeakyBucket::new(rate, at(0));
         keys.start_full(ONE, at(0));
         virgin.grow(ONE, virgin.depth_of(ONE));
         let mut bucket = virgin.clone();
-        let mut debt = 0_u128;
         let mut now = 0;
         let key = KeyHash(7);
+        // The last take, if it can still be given back.
+        let mut taken: Option<(u64, u64)> = None;
+        let mut rebased_at = None;
         for (wait, touch) in touches {
             now += wait;
-            let earned = u128::from(amount) * u128::from(bucket.share().0) * u128::from(wait);
             for bucket in [&mut bucket, &mut virgin] {
                 bucket.refill(at(now));
             }
-            if debt > 0 {
-                let paid = earned.min(debt);
-                debt -= paid;
-                bucket.shrink(Share::ZERO, bucket.level().saturating_sub(Level(earned - paid)));
-            }
             match touch {
                 Touch::Take(units) => {
-                    let has = debt == 0 && bucket.has(units);
+                    let has = !bucket.in_debt() && bucket.level() >= LeakyBucket::level_of(units, &rate);
                     prop_assert_eq!(keys.acquire(key, &[units], at(now)) == Taken::Admitted, has);
                     if has {
                         bucket.take(units);
+                        taken = Some((units, now)).filter(|_| rebased_at != Some(now));
                     }
                 }
                 Touch::Refund(units) => {
-                    keys.refund(key, &[units], at(now));
-                    let atoms = Level::of(units, &rate).0;
-                    let paid = atoms.min(debt);
-                    debt -= paid;
-                    bucket.grow(Share::ZERO, Level(atoms - paid));
-                    bucket.shrink(Share::ZERO, bucket.level().saturating_sub(virgin.level()));
+                    // Of the same moment nothing is known to the oracle.
+                    if let Some((most, since)) = taken.filter(|(_, since)| *since < now) {
+                        let units = units.min(most);
+                        // A key that was forgotten is full: there is no room.
+                        keys.refund(key, &[units], at(since), at(now));
+                        bucket.refund(units, at(since));
+                        taken = None;
+                    }
                 }
                 Touch::Owe(units) => {
                     prop_assert!(keys.owe(key, &[units], at(now)));
-                    let atoms = Level::of(units, &rate).0;
-                    let paid = atoms.min(bucket.level().0);
-                    bucket.shrink(Share::ZERO, Level(paid));
-                    debt += atoms - paid;
+                    bucket.take(units);
+                    taken = None;
                 }
                 Touch::Base(parts) => {
+                    if Share(parts) != keys.base() {
+                        (taken, rebased_at) = (None, Some(now));
+                    }
                     keys.set_base(Share(parts), at(now));
                     for bucket in [&mut bucket, &mut virgin] {
                         let (share, held) = (Share(parts), bucket.share());
@@ -311,7 +333,7 @@ proptest! {
                 }
                 Touch::Sweep => {
                     keys.sweep(1, at(now));
-                    let is_full = debt == 0 && bucket.level() == virgin.level();
+                    let is_full = !bucket.in_debt() && bucket.level() == virgin.level();
                     prop_assert_eq!(keys.is_empty() || !is_full, true, "idle and full, and not forgotten");
                 }
                 Touch::Back(nanos) => {
@@ -320,11 +342,16 @@ proptest! {
                 }
                 Touch::Look => {
                     let found = keys.clone().promote(key, at(now)).unwrap()[0];
-                    prop_assert_eq!(found, Balance::new(bucket.level(), Level(debt)));
+                    prop_assert_eq!(found.level(), bucket.level());
+                    prop_assert_eq!(found.debt() > Level::ZERO, bucket.in_debt());
                 }
             }
         }
-        let found = keys.promote(key, at(now)).unwrap()[0];
-        prop_assert_eq!(found, Balance::new(bucket.level(), Level(debt)));
+        let paid_at = match keys.peek(key, &[0], at(now)) {
+            Taken::Lacking { ready_at, .. } => ready_at,
+            _ => Some(at(now)),
+        };
+        prop_assert_eq!(paid_at, bucket.ready_at(0));
+        prop_assert_eq!(keys.promote(key, at(now)).unwrap()[0].level(), bucket.level());
     }
 }

@@ -51,31 +51,31 @@ struct Member {
     base: Share,
     /// What promoted keys run on.
     meters: BTreeMap<KeyHash, Vec<LeakyBucket>>,
-    /// What of the admitted units may be given back.
-    outstanding: BTreeMap<KeyHash, u64>,
+    /// The last admission: when, its place among all of the key, and its units of the first limit.
+    last: BTreeMap<KeyHash, (u64, usize, u64)>,
 }
 
 struct Swarm {
-    limits: Vec<Limit>,
+    rates: Vec<Rate>,
     members: Vec<Member>,
     in_flight: VecDeque<(usize, Share)>,
     now: u64,
-    /// By key: when, and units of each limit, below zero what was given back.
+    /// By key: when, and units of each limit that were not given back.
     admitted: BTreeMap<KeyHash, Vec<(u64, [i128; 2])>>,
 }
 
 impl Swarm {
-    fn new(limits: Vec<Limit>, size: usize) -> Self {
+    fn new(rates: Vec<Rate>, size: usize) -> Self {
         let member = |_| Member {
-            keys: Keys::new(limits.clone(), 8, at(0)),
+            keys: Keys::new(rates.clone(), 8, at(0)),
             base: Share::ZERO,
             meters: BTreeMap::new(),
-            outstanding: BTreeMap::new(),
+            last: BTreeMap::new(),
         };
         let mut members: Vec<Member> = (0..size).map(member).collect();
         members[0].keys.start_full(ONE, at(0));
         members[0].base = ONE;
-        Self { limits, members, in_flight: VecDeque::new(), now: 0, admitted: BTreeMap::new() }
+        Self { rates, members, in_flight: VecDeque::new(), now: 0, admitted: BTreeMap::new() }
     }
 
     fn ask(&mut self, node: usize, key: KeyHash, units: [u64; 2]) -> bool {
@@ -85,7 +85,10 @@ impl Swarm {
             Taken::Promoted => {
                 let meters = member.meters.get_mut(&key).expect("a promoted key has meters");
                 meters.iter_mut().for_each(|meter| meter.refill(now));
-                let has = meters.iter().zip(units).all(|(meter, units)| meter.has(units));
+                let has = |(meter, units): (&LeakyBucket, u64)| {
+                    meter.level() >= LeakyBucket::level_of(units, meter.rate())
+                };
+                let has = meters.iter().zip(units).all(has);
                 if has {
                     meters.iter_mut().zip(units).for_each(|(meter, units)| meter.take(units));
                 }
@@ -94,9 +97,9 @@ impl Swarm {
             Taken::Lacking { .. } | Taken::Full => false,
         };
         if admitted {
-            *member.outstanding.entry(key).or_default() += units[0];
-            let units = units.map(i128::from);
-            self.admitted.entry(key).or_default().push((self.now, units));
+            let admitted = self.admitted.entry(key).or_default();
+            member.last.insert(key, (self.now, admitted.len(), units[0]));
+            admitted.push((self.now, units.map(i128::from)));
         }
         admitted
     }
@@ -136,12 +139,13 @@ impl Swarm {
             Step::Drain(node, key) => self.drain(node % size, KeyHash(key)),
             Step::Refund(node, key, units) => {
                 let (key, member) = (KeyHash(key), &mut self.members[node % size]);
-                let outstanding = member.outstanding.entry(key).or_default();
-                let units = units.min(*outstanding);
-                if !member.keys.is_promoted(key) {
-                    *outstanding -= units;
-                    member.keys.refund(key, &[units, 0], now);
-                    self.admitted.entry(key).or_default().push((self.now, [-i128::from(units), 0]));
+                if let Some((since, place, most)) = member.last.remove(&key) {
+                    let units = units.min(most);
+                    if member.keys.refund(key, &[units, 0], at(since), now) {
+                        // As if it had never been taken.
+                        self.admitted.get_mut(&key).expect("it was admitted")[place].1[0] -=
+                            i128::from(units);
+                    }
                 }
             }
             Step::Owe(node, key, units) => {
@@ -168,12 +172,12 @@ impl Swarm {
             Step::Promote(node, key) => {
                 let (key, member) = (KeyHash(key), &mut self.members[node % size]);
                 if let Some(balances) = member.keys.promote(key, now) {
-                    let meter = |(balance, limit): (&Balance, &Limit)| {
-                        let mut meter = LeakyBucket::new(limit.rate, now);
+                    let meter = |(balance, rate): (&Balance, &Rate)| {
+                        let mut meter = LeakyBucket::new(*rate, now);
                         meter.grow(member.base, balance.level());
                         meter
                     };
-                    member.meters.insert(key, balances.iter().zip(&self.limits).map(meter).collect());
+                    member.meters.insert(key, balances.iter().zip(&self.rates).map(meter).collect());
                 }
             }
             Step::Demote(node, key) => {
@@ -195,10 +199,10 @@ impl Swarm {
             }
             Step::Restart(node) => {
                 let member = &mut self.members[node % size];
-                member.keys = Keys::new(self.limits.clone(), 8, now);
+                member.keys = Keys::new(self.rates.clone(), 8, now);
                 member.keys.set_base(member.base, now);
                 member.meters.clear();
-                member.outstanding.clear();
+                member.last.clear();
             }
         }
     }
@@ -206,16 +210,16 @@ impl Swarm {
     /// Every interval that begins and ends with an admission, by the definition of the limit.
     fn check(&self) -> Result<(), TestCaseError> {
         for (key, admitted) in &self.admitted {
-            for (place, limit) in self.limits.iter().enumerate() {
-                let (amount, per) = (i128::from(limit.rate.amount()), i128::from(limit.rate.per_nanos()));
+            for (place, rate) in self.rates.iter().enumerate() {
+                let (amount, per) = (i128::from(rate.amount()), i128::from(rate.per_nanos()));
                 for (first, (from, _)) in admitted.iter().enumerate() {
                     let mut units = 0;
                     for (to, more) in &admitted[first..] {
                         units += more[place];
-                        let allowed = i128::from(limit.rate.burst()) * per + amount * i128::from(to - from);
+                        let allowed = i128::from(rate.burst()) * per + amount * i128::from(to - from);
                         prop_assert!(
                             units * per <= allowed,
-                            "{key:?}: {units} of {limit:?} from {from} to {to}"
+                            "{key:?}: {units} of {rate:?} from {from} to {to}"
                         );
                     }
                 }
@@ -230,8 +234,8 @@ proptest! {
     fn no_key_is_ever_over_its_limit_on_all_nodes_together(
         size in 2..=4_usize, amounts in [1..20_u64, 1..20_u64], bursts in [4..24_u64, 4..24_u64], steps in steps(),
     ) {
-        let limits = vec![limit("requests", amounts[0], bursts[0]), limit("tokens", amounts[1], bursts[1])];
-        let mut swarm = Swarm::new(limits, size);
+        let rates = vec![rate(amounts[0], bursts[0]), rate(amounts[1], bursts[1])];
+        let mut swarm = Swarm::new(rates, size);
         for (wait, step) in &steps {
             swarm.now += wait;
             swarm.take(step);
