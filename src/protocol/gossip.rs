@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Incarnation, NodeId};
-use super::record::{Key, Value};
+use super::limit::Fingerprint;
+use super::record::{Key, Row, Value};
 use super::time::Instant;
 
 /// The most authors that are remembered.
@@ -117,6 +118,18 @@ impl Page {
     /// One value.
     pub fn get(&self, key: &Key) -> Option<&Value> {
         self.entries.get(key).map(|(_, value)| value)
+    }
+
+    /// The row of the limit with this identity, be it one of a key or not, and the version at which it last changed.
+    pub fn row(&self, fingerprint: Fingerprint) -> Option<(&Row, u64)> {
+        if let Some((version, Value::Row(row))) = self.entries.get(&Key::Row(fingerprint)) {
+            return Some((row, *version));
+        }
+        let mut of_keys = self.entries.range(Key::KeyRow(0)..=Key::KeyRow(u16::MAX));
+        of_keys.find_map(|(_, (version, value))| match value {
+            Value::KeyRow(Some(row)) if row.fingerprint == fingerprint => Some((&row.row, *version)),
+            _ => None,
+        })
     }
 
     /// All values.
@@ -267,7 +280,7 @@ impl Pages {
         let parts = |(_, value): &(Key, Value)| match value {
             Value::Share(share) => share.0,
             Value::Gift(gift) => gift.share.0,
-            Value::Profile(_) | Value::Row(_) => 0,
+            Value::Profile(_) | Value::Row(_) | Value::KeyRow(_) => 0,
         };
         // Records only grow, so whoever knows more of them has the greater version.
         let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
@@ -329,7 +342,7 @@ impl Pages {
 
     /// The version at which one's own page last changed in anything but rows.
     pub fn own_membership_version(&self) -> u64 {
-        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| !matches!(key, Key::Row(_)));
+        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| !key.is_row());
         entries.map(|(_, (version, _))| *version).max().unwrap_or(0)
     }
 
@@ -521,7 +534,6 @@ impl Pages {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::limit::Fingerprint;
     use super::super::share::Share;
     use super::*;
 

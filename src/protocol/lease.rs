@@ -216,6 +216,11 @@ impl Lent {
         (out > Share::ZERO).then_some(out)
     }
 
+    /// Whether nothing is out under it, nor can be on its way any more.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.out() == Share::ZERO && self.overfull == Level::ZERO && now >= self.until
+    }
+
     /// Whether the lease has run out and a new sequence is needed to lend again.
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -244,6 +249,18 @@ impl Borrowed {
             word: Return { sequence: 0, heard: 0, version: 0, share: Share::ZERO, level: 0 },
             until: Instant::ZERO,
         }
+    }
+
+    /// Nothing borrowed, and nothing taken up of this sequence or an earlier one.
+    pub fn after(sequence: u64) -> Self {
+        let mut borrowed = Self { sequence, heard: u64::MAX, ..Self::new() };
+        borrowed.word.sequence = sequence;
+        borrowed
+    }
+
+    /// The sequence that it is about.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// Share that the node runs on by this lease.

@@ -280,6 +280,9 @@ pub struct Pool {
     pub max_queue: usize,
     /// After so long a waiting request moves up one class; nothing becomes critical by it.
     pub ageing: Duration,
+    /// The limits hold once for each key, and so many keys are written down at most (see
+    /// [`keyed`](super::keyed)); none if they hold for all callers together. Only rates can be keyed.
+    pub keyed: Option<usize>,
 }
 
 /// After how long a waiting request moves up where the configuration does not say.
@@ -309,7 +312,7 @@ impl Pool {
                 return Err(LimitError::Duplicate(limit.name.clone()));
             }
         }
-        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT })
+        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT, keyed: None })
     }
 
     /// What callers ask for.
@@ -320,6 +323,15 @@ impl Pool {
     /// Its limits, in the order of the configuration.
     pub fn limits(&self) -> &[Limit] {
         &self.limits
+    }
+
+    /// The numbers of its limits, if all are rates.
+    pub fn rates(&self) -> Option<Vec<Rate>> {
+        let rate = |limit: &Limit| match limit.kind {
+            Kind::Rate(rate) => Some(rate),
+            _ => None,
+        };
+        self.limits.iter().map(rate).collect()
     }
 }
 

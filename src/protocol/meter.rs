@@ -10,6 +10,7 @@ use super::bucket::{Bounds, Bucket, Level};
 use super::counter::GCounter;
 use super::demand::{Demand, WINDOW};
 use super::id::Replica;
+use super::keyed::Balance;
 use super::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use super::limit::{Fingerprint, Kind, Limit};
 use super::queue::Class;
@@ -25,6 +26,38 @@ pub const BACKLOG_HORIZON: Duration = Duration::from_millis(200);
 /// Rights to units that come back one by one are asked for as far ahead as this. What is unspent on loan when a link is cut
 /// counts as spent until word of it comes, so it should be little of a day's budget.
 const ARRIVAL_HORIZON: Duration = Duration::from_secs(4);
+
+/// What must be remembered of leases whose meters are gone, because a message about them may still come.
+///
+/// A lender never uses a sequence again, and a borrower takes up no sequence that is not greater than all that it knew
+/// of the lender when it forgot: a grant that comes late, or once more, finds nobody who believes it, and so does word of
+/// a lease that is over. A lease of another meter that was made before and is heard of only now is not believed either;
+/// it ends by itself, and the next has a greater sequence.
+#[derive(Clone, Debug, Default)]
+pub struct FormerLeases {
+    /// The greatest sequence that was lent under.
+    lent: u64,
+    /// The greatest sequence of each lender's life.
+    borrowed: BTreeMap<Replica, u64>,
+}
+
+impl FormerLeases {
+    /// A meter is about to be dropped; it is [at rest](Meter::is_at_rest).
+    pub fn remember(&mut self, meter: &Meter) {
+        debug_assert!(meter.is_at_rest(), "BUG! a meter is dropped that has leases");
+        self.lent = self.lent.max(meter.sequence);
+        for (lender, borrowed) in &meter.borrowed {
+            let known = self.borrowed.entry(*lender).or_default();
+            *known = (*known).max(borrowed.sequence());
+        }
+    }
+
+    /// Forgets former lives of a node: it is not listened to in them any more.
+    pub fn forget_former(&mut self, current: Replica) {
+        self.borrowed
+            .retain(|lender, _| lender.node != current.node || lender.incarnation >= current.incarnation);
+    }
+}
 
 /// One limit on one node.
 #[derive(Clone, Debug)]
@@ -92,6 +125,30 @@ impl Meter {
         }
     }
 
+    /// One limit of one key on a node that has used the key before: `fingerprint` is the limit's for this key alone, the
+    /// bucket has `balance` on `base`. Leases begin after those that the node remembers of this and other keys.
+    pub fn of_key(
+        limit: Limit,
+        fingerprint: Fingerprint,
+        base: Share,
+        balance: Balance,
+        former: &FormerLeases,
+        now: Instant,
+    ) -> Self {
+        let borrowed = former.borrowed.iter().map(|(lender, sequence)| (*lender, Borrowed::after(*sequence)));
+        let mut meter = Self {
+            fingerprint,
+            sequence: former.lent,
+            borrowed: borrowed.collect(),
+            ..Self::new(limit, "", now)
+        };
+        meter.set_base(base, balance.level(), now);
+        if let Bucket::Leaky(bucket) = &mut meter.bucket {
+            bucket.owe(balance.debt());
+        }
+        meter
+    }
+
     /// The bucket, to read.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
@@ -140,6 +197,14 @@ impl Meter {
     /// Share just lent to a borrower that it has not said it heard of.
     pub fn unheard_by(&self, borrower: &Replica) -> Share {
         self.lent.get(borrower).map_or(Share::ZERO, Lent::unheard)
+    }
+
+    /// Whether it runs on its base share and nothing else, owes nothing, and no lease has anything out.
+    pub fn is_at_rest(&self) -> bool {
+        self.held() == self.base
+            && !self.bucket.in_debt()
+            && self.borrowed() == Share::ZERO
+            && self.lent.values().all(|lent| lent.out() == Share::ZERO && lent.overfull() == Level::ZERO)
     }
 
     /// Counts an arrival of `units` of a class, admitted or not.
@@ -228,9 +293,10 @@ impl Meter {
         // Where units come back to the share that they were spent from, only unspent share is lent.
         let level = if self.bucket.counted().is_some() { self.bucket.part_of_level(share) } else { level };
         let level = self.bucket.shrink(share, level);
-        let closed = self.lent.get(&borrower).is_none_or(Lent::is_closed);
-        if closed {
-            self.sequence += 1;
+        let over = self.lent.get(&borrower).is_none_or(|lent| lent.is_closed() || lent.is_idle(now));
+        if over {
+            // Later leases have greater sequences even if they are of another meter: see `FormerLeases`.
+            self.sequence = self.sequence.max(now.as_nanos()).saturating_add(1);
             self.lent.insert(borrower, Lent::new(self.sequence));
         }
         let lent = self.lent.get_mut(&borrower).expect("BUG! just inserted");

@@ -18,9 +18,11 @@
 mod admission;
 mod calendars;
 mod exchange;
+mod keys;
 mod membership;
 mod mesh;
 mod peers;
+mod promoted;
 mod settling;
 mod sharing;
 mod view;
@@ -28,6 +30,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,11 +47,12 @@ use super::agents::Agents;
 use super::bucket::Level;
 use super::gossip::Pages;
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
+use super::keyed::Keys;
 use super::lease::SETTLE;
 use super::ledger::Ledger;
-use super::limit::{Fingerprint, Pool};
+use super::limit::{Fingerprint, Limit, Pool};
 use super::message::Message;
-use super::meter::Meter;
+use super::meter::{FormerLeases, Meter};
 use super::permit::{PERMITS_DEFAULT, Permits};
 use super::queue::{Queue, Ticket};
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
@@ -56,6 +60,7 @@ use super::share::{ONE, Share};
 use super::time::Instant;
 use super::wall::Wall;
 use peers::Peers;
+use promoted::Promoted;
 use sharing::Neighbour;
 use waiting::Waiter;
 
@@ -75,7 +80,7 @@ const SHARE_SPACING: Duration = Duration::from_millis(5);
 /// How long leaving may take: borrowers give back within a round trip, or their leases end.
 pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 
-/// The most limits of all pools of a node together: what it says of them to one peer must fit a message.
+/// The most limits of all pools of a node together, those of contended keys counted for each: what it says of them to one peer must fit a message.
 pub const METERS_MAX: usize = 128;
 
 /// What happens to the base share of a member that vanished.
@@ -199,6 +204,36 @@ struct PoolState {
     queue: Queue,
     /// When the head can be admitted with what is held, as of the last look.
     head_ready: Option<Instant>,
+    scope: Scope,
+}
+
+/// For whom the limits of a pool hold.
+enum Scope {
+    /// For all callers together.
+    Everybody,
+    /// For each key: such a pool has no meters, nor does anybody wait in its queue.
+    Keyed(Box<Keys>),
+    /// For one key of a keyed pool. These pools come after all that are configured.
+    Key(Promoted),
+    /// For nobody: the place of a key that is not promoted any more.
+    Vacant,
+}
+
+impl PoolState {
+    fn new(pool: &Pool, first: usize, now: Instant) -> Self {
+        let keys = |keys_max| {
+            let rates = pool.rates().expect("BUG! a keyed pool with a limit that is no rate");
+            Scope::Keyed(Box::new(Keys::new(rates, keys_max, now)))
+        };
+        let scope = pool.keyed.map_or(Scope::Everybody, keys);
+        Self { pool: pool.clone(), first, queue: Queue::new(pool.ageing), head_ready: None, scope }
+    }
+
+    /// The places of its meters.
+    fn meters(&self) -> Range<usize> {
+        let count = if matches!(self.scope, Scope::Keyed(_)) { 0 } else { self.pool.limits().len() };
+        self.first..self.first + count
+    }
 }
 
 /// One participant. See the [module](self) for how to drive it.
@@ -227,6 +262,7 @@ pub struct Node {
     reached_at: BTreeMap<NodeId, Vec<String>>,
     pools: Vec<PoolState>,
     meters: Vec<Meter>,
+    former_leases: FormerLeases,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
     /// What is believed of wall time, once the driver has told it.
@@ -276,15 +312,19 @@ pub struct Node {
 
 impl Node {
     /// A node at `now`. `seed` is all the randomness that it will ever use.
+    ///
+    /// # Panics
+    /// If a keyed pool has a limit that is no rate.
     pub fn new(config: NodeConfig, start: Start, seed: [u8; 32], now: Instant) -> Self {
         let replica = Replica { node: config.id, incarnation: config.incarnation };
         let mut meters = Vec::new();
         let mut pools = Vec::new();
         for pool in &config.pools {
-            let first = meters.len();
-            meters.extend(pool.limits().iter().map(|limit| Meter::new(limit.clone(), pool.name(), now)));
-            let queue = Queue::new(pool.ageing);
-            pools.push(PoolState { pool: pool.clone(), first, queue, head_ready: None });
+            let state = PoolState::new(pool, meters.len(), now);
+            if pool.keyed.is_none() {
+                meters.extend(pool.limits().iter().map(|limit| Meter::new(limit.clone(), pool.name(), now)));
+            }
+            pools.push(state);
         }
         let mut node = Self {
             replica,
@@ -309,6 +349,7 @@ impl Node {
             left_by_rest: vec![None; meters.len()],
             near: vec![None; meters.len()],
             meters,
+            former_leases: FormerLeases::default(),
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
             wall: None,
@@ -353,6 +394,7 @@ impl Node {
                     let full = meter.bucket().depth_of(ONE);
                     meter.set_base(ONE, full, now);
                 }
+                self.all_keys().for_each(|keys| keys.start_full(ONE, now));
                 self.save(false);
             }
             Start::Resume(saved) => {
@@ -502,6 +544,7 @@ impl Node {
                 meter.set_base(base, Level::ZERO, now);
             }
         }
+        self.all_keys().for_each(|keys| keys.set_base(base, now));
         self.stale = true;
     }
 
@@ -546,12 +589,12 @@ impl Node {
 
     /// What peers call each limit, `pool/limit` cut to [`PROFILE_NAME_MAX`] characters, with its fingerprint.
     fn limit_names(&self) -> Vec<(String, Fingerprint)> {
-        let name = |(place, meter): (usize, &Meter)| {
-            let pool = self.pools[self.pool_of(place).0].pool.name();
-            let name = format!("{pool}/{}", meter.limit.name).chars().take(PROFILE_NAME_MAX).collect();
-            (name, meter.fingerprint)
+        let name = |pool: &Pool, limit: &Limit| {
+            let name = format!("{}/{}", pool.name(), limit.name).chars().take(PROFILE_NAME_MAX).collect();
+            (name, limit.fingerprint(pool.name()))
         };
-        self.meters.iter().enumerate().map(name).collect()
+        let names = |pool| Pool::limits(pool).iter().map(move |limit| name(pool, limit));
+        self.config.pools.iter().flat_map(names).collect()
     }
 
     /// A random number below `bound`.

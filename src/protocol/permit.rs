@@ -38,6 +38,7 @@ use thiserror::Error;
 pub use id::{PermitId, PermitIdError};
 
 use super::id::Incarnation;
+use super::keyed::KeyHash;
 use super::time::Instant;
 use deadlines::Deadlines;
 use order::Order;
@@ -56,6 +57,9 @@ pub const INLINE: usize = 8;
 pub struct Permit {
     /// The place of the pool that admitted it.
     pub pool: u32,
+    /// The key, if the pool is keyed and the call passed no other. `taken` then holds the places of limits in the pool
+    /// instead of those of meters, because a key's meters come and go.
+    pub key: Option<KeyHash>,
     /// Whose call it is: the place of the agent in the node's table.
     pub agent: u32,
     /// What it took of which limits.
@@ -91,6 +95,8 @@ pub enum How {
 /// By how much what was used differed from what was reserved: the answer to the caller, and to its repetitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settlement {
+    /// The place of the keyed pool, if the permit was of one key: `meter` is then the limit's place in the pool.
+    pub keyed: Option<u32>,
     /// One for each limit where the two differ.
     pub corrections: SmallVec<[Correction; INLINE]>,
 }

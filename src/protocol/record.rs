@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::id::NodeId;
+use super::keyed::KeyHash;
 use super::ledger::Gift;
 use super::limit::Fingerprint;
 use super::share::Share;
@@ -22,12 +23,20 @@ pub enum Key {
     Reclaimed(NodeId),
     /// How the author stands with one limit.
     Row(Fingerprint),
+    /// How the author stands with one limit of one contended key. Numbered, and used again for another key: keys come
+    /// and go, and a page forgets no name.
+    KeyRow(u16),
 }
 
 impl Key {
     /// Whether it names a record of the ledger.
     pub fn is_record(&self) -> bool {
         matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_))
+    }
+
+    /// Whether it names a row, of a limit or of a key.
+    pub fn is_row(&self) -> bool {
+        matches!(self, Self::Row(_) | Self::KeyRow(_))
     }
 }
 
@@ -42,6 +51,8 @@ pub enum Value {
     Gift(Gift),
     /// For [`Key::Row`].
     Row(Row),
+    /// For [`Key::KeyRow`]; none while no key uses the number.
+    KeyRow(Option<KeyRow>),
 }
 
 impl Value {
@@ -56,6 +67,7 @@ impl Value {
             Self::Share(_) => 8,
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
             Self::Row(_) => 100,
+            Self::KeyRow(row) => row.map_or(8, |_| 132),
         }
     }
 }
@@ -115,6 +127,19 @@ pub struct Row {
     pub tag: u64,
     /// The tag up to which its present turn lasts.
     pub turn_end: u64,
+}
+
+/// A row of one limit of one key of a keyed pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// The limit's identity for this key alone: see [`KeyHash::fingerprint`].
+    pub fingerprint: Fingerprint,
+    /// The limit's identity as configured.
+    pub limit: Fingerprint,
+    /// The key.
+    pub key: KeyHash,
+    /// How the author stands with it.
+    pub row: Row,
 }
 
 /// Shares that differ by less than this part of the greater are told at once to nobody.

@@ -94,6 +94,7 @@ impl Node {
                 *peer = Peer { incarnation: Some(message.incarnation), news_by: Some(now), ..Peer::new(now) };
                 let replica = Replica { node: from, incarnation: message.incarnation };
                 self.meters.iter_mut().for_each(|meter| meter.forget_former(replica));
+                self.former_leases.forget_former(replica);
                 self.near.fill(None);
             }
         }
@@ -173,7 +174,7 @@ impl Node {
         page.map_or(0, Page::version)
     }
 
-    fn place_of(&self, fingerprint: crate::protocol::limit::Fingerprint) -> Option<usize> {
+    pub(super) fn place_of(&self, fingerprint: crate::protocol::limit::Fingerprint) -> Option<usize> {
         self.meters.iter().position(|meter| meter.fingerprint == fingerprint)
     }
 
@@ -187,7 +188,7 @@ impl Node {
             let replica = Replica { node: delta.author, incarnation: delta.incarnation };
             let mut of_member = false;
             for (key, value) in absorbed.changed {
-                of_member |= !matches!(key, Key::Row(_));
+                of_member |= !key.is_row();
                 ledger_changed |= self.learn(replica, key, &value, now);
             }
             if of_member {
@@ -247,6 +248,10 @@ impl Node {
                     self.meters[place].used.merge(author, row.used);
                     self.learn_row(place, author, row);
                 }
+                false
+            }
+            (Key::KeyRow(_), Value::KeyRow(row)) => {
+                self.learn_key_row(author, row.as_ref(), now);
                 false
             }
             (Key::Founded, Value::Share(share)) => self.ledger.merge_founded(author.node, *share),

@@ -1,11 +1,12 @@
 //! Permits: what was really used, said after the call; and those of which nothing is said.
 
-use super::Node;
+use super::{Node, Scope};
 use crate::protocol::agents::AgentIndex;
-use crate::protocol::limit::{Cost, Kind};
+use crate::protocol::limit::{Cost, Kind, Limit};
 use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement};
 use crate::protocol::time::Instant;
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
 /// How a permit was settled.
@@ -64,7 +65,7 @@ impl Node {
         &mut self,
         id: PermitId,
         how: How,
-        used: impl Fn(&crate::protocol::limit::Limit, u64) -> u64,
+        used: impl Fn(&Limit, u64) -> u64,
         now: Instant,
     ) -> Result<Settling, SettleError> {
         self.expire(now);
@@ -81,8 +82,25 @@ impl Node {
             Settled::Former => return Err(SettleError::Former),
             Settled::Unknown => return Err(SettleError::Unknown),
         };
+        let settlement = match permit.key {
+            Some(key) => self.settle_key(&permit, key, used, now),
+            None => self.settle_limits(&permit, used, now),
+        };
+        self.permit_ended(&permit);
+        self.permits.remember(id, settlement.clone());
+        self.stale = true;
+        self.finish(now);
+        Ok(Settling { how, repeated: false, settlement })
+    }
+
+    fn settle_limits(
+        &mut self,
+        permit: &Permit,
+        used: impl Fn(&Limit, u64) -> u64,
+        now: Instant,
+    ) -> Settlement {
         let mut settlement = Settlement::default();
-        for place in self.limits_of(&permit) {
+        for place in self.limits_of(permit) {
             let reserved = permit.taken.iter().find(|taken| taken.meter as usize == place);
             let reserved = reserved.map_or(0, |taken| taken.units);
             let meter = &mut self.meters[place];
@@ -101,24 +119,46 @@ impl Node {
                 settlement.corrections.push(Correction::Debt { meter: place as u32, units: used - reserved });
             }
         }
-        self.permit_ended(&permit);
-        self.permits.remember(id, settlement.clone());
-        self.stale = true;
-        self.finish(now);
-        Ok(Settling { how, repeated: false, settlement })
+        settlement
     }
 
     /// The limits of all pools that the permit passed.
     fn limits_of(&self, permit: &Permit) -> impl Iterator<Item = usize> + use<> {
+        let limits = |pool: usize| self.pools[pool].meters();
+        self.pools_of(permit).into_iter().map(limits).collect::<Vec<_>>().into_iter().flatten()
+    }
+
+    /// The pools that the permit passed, as far as it tells.
+    fn pools_of(&self, permit: &Permit) -> SmallVec<[usize; 4]> {
         let taken = permit.taken.iter().map(|taken| self.pool_of(taken.meter as usize).0);
-        let mut pools: Vec<usize> = taken.chain([permit.pool as usize]).collect();
+        let mut pools: SmallVec<[usize; 4]> = taken.chain([permit.pool as usize]).collect();
         pools.sort_unstable();
         pools.dedup();
-        let limits = |pool: usize| {
-            let state = &self.pools[pool];
-            state.first..state.first + state.pool.limits().len()
-        };
-        pools.into_iter().map(limits).collect::<Vec<_>>().into_iter().flatten()
+        pools
+    }
+
+    /// Counts a permit that names meters of promoted keys: these stay as long as it is out.
+    pub(super) fn count_permit(&mut self, permit: &Permit, by: isize) {
+        if permit.key.is_some() || self.pools.len() == self.config.pools.len() {
+            return;
+        }
+        for pool in self.pools_of(permit) {
+            if let Scope::Key(promoted) = &mut self.pools[pool].scope {
+                promoted.permits =
+                    promoted.permits.checked_add_signed(by).expect("BUG! a permit ends that was not counted");
+            }
+        }
+    }
+
+    /// The permit of one pool, as that of its key if it is one of a promoted key.
+    pub(super) fn of_key(&self, mut permit: Permit) -> Permit {
+        let state = &self.pools[permit.pool as usize];
+        if let Scope::Key(promoted) = &state.scope {
+            permit.pool = promoted.template as u32;
+            permit.key = Some(promoted.key);
+            permit.taken.iter_mut().for_each(|taken| taken.meter -= state.first as u32);
+        }
+        permit
     }
 
     /// Ends the permits whose time is over.
@@ -130,6 +170,11 @@ impl Node {
 
     /// A permit is out no longer: its slots are free.
     pub(super) fn permit_ended(&mut self, permit: &Permit) {
+        self.agents.let_go(AgentIndex(permit.agent));
+        if permit.key.is_some() {
+            return;
+        }
+        self.count_permit(permit, -1);
         let mut slots = false;
         for taken in &permit.taken {
             let meter = &mut self.meters[taken.meter as usize];
@@ -140,7 +185,6 @@ impl Node {
         }
         self.slots_out -= usize::from(slots);
         self.stale |= slots;
-        self.agents.let_go(AgentIndex(permit.agent));
     }
 
     /// When the first permit ends that holds a slot; the others may end a little later.

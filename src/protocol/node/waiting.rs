@@ -102,7 +102,7 @@ impl Node {
         let blocker = blocker.or_else(|| self.blocker(waiter.request.pools[0] as usize));
         let refusal = Refusal {
             reason,
-            limit: if reason == Reason::Leaving { None } else { blocker.map(|place| self.pool_of(place)) },
+            limit: if reason == Reason::Leaving { None } else { blocker.map(|place| self.limit_of(place)) },
             retry_after: Some(after),
             waited: now.since(waiter.since),
         };
