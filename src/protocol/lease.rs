@@ -161,6 +161,17 @@ impl Lent {
         self.grant
     }
 
+    /// The grant as it was sent last, with what was lent since, and not prolonged.
+    pub fn send_again(&mut self, now: Instant) -> Grant {
+        self.sent = now;
+        self.grant
+    }
+
+    /// Whether the borrower has said that it heard all there is to hear, if anything was sent yet.
+    pub fn is_confirmed(&self) -> bool {
+        self.heard == self.grant.version || self.grant.echo == Instant::ZERO
+    }
+
     /// Whether to send the grant again at `now`: a quarter of its life is over and the borrower, last heard at `echo`
     /// on its own clock, is known to have lived since the last sending; or it has not said that it heard the grant.
     pub fn is_due(&self, echo: Instant, now: Instant) -> bool {

@@ -93,6 +93,8 @@ pub struct Meter {
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
     sequence: u64,
+    /// Peers may drop it at any time.
+    is_of_key: bool,
     /// When the next lease ends, unless a lease changed since that was looked up.
     next_expiry: Option<Instant>,
     leases_changed: bool,
@@ -119,6 +121,7 @@ impl Meter {
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
             sequence: 0,
+            is_of_key: false,
             next_expiry: None,
             leases_changed: false,
             limit,
@@ -138,6 +141,7 @@ impl Meter {
         let borrowed = former.borrowed.iter().map(|(lender, sequence)| (*lender, Borrowed::after(*sequence)));
         let mut meter = Self {
             fingerprint,
+            is_of_key: true,
             sequence: former.lent,
             borrowed: borrowed.collect(),
             ..Self::new(limit, "", now)
@@ -413,7 +417,9 @@ impl Meter {
             return None;
         }
         self.leases_changed = true;
-        Some(lent.send(echo, now))
+        // A borrower that dropped the key hears of no lease of it: such a lease must end.
+        let lasts = !self.is_of_key || lent.is_confirmed();
+        Some(if lasts { lent.send(echo, now) } else { lent.send_again(now) })
     }
 
     /// Whether a grant should be sent to this borrower at `now`.
