@@ -577,6 +577,54 @@ mod tests {
         assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), later));
     }
 
+    fn of_key(like: &Meter, former: &FormerLeases) -> Meter {
+        let half = ONE.scale(1, 2);
+        Meter::of_key(like.limit.clone(), Fingerprint(1), half, Balance::default(), former, Instant::ZERO)
+    }
+
+    #[test]
+    fn a_grant_of_before_a_key_was_dropped_is_not_taken_up_after() {
+        let (mut lender, part) = (of_key(&meter(ONE), &FormerLeases::default()), ONE.scale(1, 4));
+        let (mut borrower, mut former) = (lender.clone(), FormerLeases::default());
+        lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        let again =
+            lender.grant_for(&replica(2), (Instant::from_nanos(9), Instant::ZERO), true, Instant::ZERO);
+        assert!(!borrower.is_at_rest());
+        borrower.give_back(part, Level::ZERO, Instant::ZERO);
+        assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+
+        former.remember(&borrower);
+        let mut borrower = of_key(&borrower, &former);
+        for late in [Some(grant), again] {
+            borrower.hear_grant(replica(1), &late.unwrap(), Instant::ZERO);
+            assert_eq!((borrower.held(), lender.held()), (ONE.scale(1, 2), ONE.scale(1, 2)));
+        }
+        // The lender drops the key too; what it lends afterwards is believed.
+        let mut former = FormerLeases::default();
+        former.remember(&lender);
+        let mut lender = of_key(&lender, &former);
+        lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
+        assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        assert_eq!((borrower.held(), lender.held()), (ONE.scale(3, 4), ONE.scale(1, 4)));
+    }
+
+    #[test]
+    fn a_lease_of_a_key_ends_if_the_borrower_does_not_hear_of_it() {
+        let mut lender = of_key(&meter(ONE), &FormerLeases::default());
+        lender.lend(replica(2), ONE.scale(1, 4), Level::ZERO, Instant::ZERO);
+        for millis in (0..3_000).step_by(100) {
+            let now = Instant::ZERO + Duration::from_millis(millis);
+            lender.expire(now);
+            lender.grant_for(&replica(2), (now + Duration::from_nanos(1), now), true, now);
+        }
+        assert_eq!(lender.lent(), Share::ZERO);
+        assert!(lender.is_at_rest());
+    }
+
     #[test]
     fn demand_becomes_a_share_of_the_limit() {
         assert_eq!(meter(ONE).wanted(50, 0), ONE.scale(1, 2));
