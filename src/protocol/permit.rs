@@ -21,7 +21,7 @@
 //! # Bounds
 //!
 //! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, in one array of slots. Everything takes
-//! constant time but the heap of deadlines, which takes O(log n). A live permit takes 211 bytes with its part of the heap
+//! constant time but the heap of deadlines, which takes O(log n). A live permit takes 243 bytes with its part of the heap
 //! and the lists (measured at [`PERMITS_DEFAULT`] of them), a remembered answer no more. Nothing is allocated once these
 //! have grown to what is needed, except for permits of more than [`INLINE`] limits.
 
