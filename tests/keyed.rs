@@ -163,7 +163,9 @@ impl World {
         let place = self.nodes.len();
         self.offsets.push(self.rng.next_u64() >> 24);
         self.nodes.push(node(place, 1, 100, Start::Join, self.clock(place)));
-        (self.saved.push(None), self.lives.push(1), self.generations.push(0));
+        self.saved.push(None);
+        self.lives.push(1);
+        self.generations.push(0);
         self.link(place, 0..place);
     }
 
@@ -219,7 +221,7 @@ impl World {
                     self.messages += 1;
                     let to = self.nodes.iter().position(|node| node.id() == to).expect("it exists");
                     let bytes = wire::encode_message(&message).expect("it fits");
-                    for _ in 0..1 + u64::from(self.random(100) < self.lost) {
+                    for _ in 0..=u64::from(self.random(100) < self.lost) {
                         let after = self.random(self.late);
                         if self.random(100) >= self.lost && !self.cut.contains(&(place, to)) {
                             self.push(after, Event::Deliver { from: place, to, bytes: bytes.clone() });
