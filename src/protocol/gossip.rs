@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::id::{Incarnation, NodeId};
-use super::record::{Key, Value};
+use super::limit::Fingerprint;
+use super::record::{Key, Row, Value};
 use super::time::Instant;
 pub use hashes::affinity;
 use hashes::{Hashes, bucket};
@@ -121,6 +122,18 @@ impl Page {
     /// One value.
     pub fn get(&self, key: &Key) -> Option<&Value> {
         self.entries.get(key).map(|(_, value)| value)
+    }
+
+    /// The row of the limit with this identity, be it one of a key or not, and the version at which it last changed.
+    pub fn row(&self, fingerprint: Fingerprint) -> Option<(&Row, u64)> {
+        if let Some((version, Value::Row(row))) = self.entries.get(&Key::Row(fingerprint)) {
+            return Some((row, *version));
+        }
+        let mut of_keys = self.entries.range(Key::KeyRow(0)..=Key::KeyRow(u16::MAX));
+        of_keys.find_map(|(_, (version, value))| match value {
+            Value::KeyRow(Some(row)) if row.fingerprint == fingerprint => Some((&row.row, *version)),
+            _ => None,
+        })
     }
 
     /// All values.
@@ -479,7 +492,6 @@ impl Pages {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::limit::Fingerprint;
     use super::super::share::Share;
     use super::*;
 

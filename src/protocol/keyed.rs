@@ -49,12 +49,13 @@ mod table;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use balance::Balance;
 use table::Table;
 
-use super::limit::Rate;
+use super::limit::{Fingerprint, Rate};
 use super::share::{ONE, Share};
 use super::time::Instant;
 
@@ -74,7 +75,7 @@ const FULL_STEPS: usize = 16;
 
 /// Names a key of a pool: the first 128 bits of a SHA-256 digest, so that keys themselves (users, tenants) are neither
 /// kept nor gossiped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyHash(pub u128);
 
 impl KeyHash {
@@ -86,6 +87,14 @@ impl KeyHash {
             hash.update(text);
         }
         Self(hash.finalize()[..16].iter().fold(0, |value, byte| value << 8 | u128::from(*byte)))
+    }
+
+    /// Names `limit` as a limit of this key alone, the same on every node.
+    pub fn fingerprint(&self, limit: Fingerprint) -> Fingerprint {
+        let mut hash = Sha256::new();
+        hash.update(limit.0.to_be_bytes());
+        hash.update(self.0.to_be_bytes());
+        Fingerprint(hash.finalize()[..8].iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
     }
 }
 
@@ -319,6 +328,20 @@ impl Keys {
     /// The base share that every key runs on that is not promoted.
     pub fn base(&self) -> Share {
         self.base
+    }
+
+    /// The node has no base share any more, nor did it ever spend any: the ledger is another one. What is promoted stays
+    /// so, and its meters must begin anew, too.
+    pub fn start_over(&mut self, now: Instant) {
+        let fresh = Self::new(self.rates.clone(), self.keys_max, now.max(self.now));
+        let (promoted, admitted) = (std::mem::take(&mut self.promoted), std::mem::take(&mut self.admitted));
+        *self = Self { promoted, admitted, ..fresh };
+    }
+
+    /// Whole units of the limit at this place of the pool that a key has which was never used.
+    pub fn units(&mut self, limit: usize, now: Instant) -> u64 {
+        self.advance(now);
+        self.virgin[limit].level().units(&self.rates[limit].into())
     }
 
     /// Units of the limit at this place of the pool that were ever admitted here, for all keys together. Neither what

@@ -161,6 +161,17 @@ impl Lent {
         self.grant
     }
 
+    /// The grant as it was sent last, with what was lent since, and not prolonged.
+    pub fn send_again(&mut self, now: Instant) -> Grant {
+        self.sent = now;
+        self.grant
+    }
+
+    /// Whether the borrower has said that it heard all there is to hear, if anything was sent yet.
+    pub fn is_confirmed(&self) -> bool {
+        self.heard == self.grant.version || self.grant.echo == Instant::ZERO
+    }
+
     /// Whether to send the grant again at `now`: a quarter of its life is over and the borrower, last heard at `echo`
     /// on its own clock, is known to have lived since the last sending; or it has not said that it heard the grant.
     pub fn is_due(&self, echo: Instant, now: Instant) -> bool {
@@ -216,6 +227,11 @@ impl Lent {
         (out > Share::ZERO).then_some(out)
     }
 
+    /// Whether nothing is out under it, nor can be on its way any more.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.out() == Share::ZERO && self.overfull == Level::ZERO && now >= self.until
+    }
+
     /// Whether the lease has run out and a new sequence is needed to lend again.
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -244,6 +260,18 @@ impl Borrowed {
             word: Return { sequence: 0, heard: 0, version: 0, share: Share::ZERO, level: 0 },
             until: Instant::ZERO,
         }
+    }
+
+    /// Nothing borrowed, and nothing taken up of this sequence or an earlier one.
+    pub fn after(sequence: u64) -> Self {
+        let mut borrowed = Self { sequence, heard: u64::MAX, ..Self::new() };
+        borrowed.word.sequence = sequence;
+        borrowed
+    }
+
+    /// The sequence that it is about.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// Share that the node runs on by this lease.

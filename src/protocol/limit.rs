@@ -296,6 +296,9 @@ pub struct Pool {
     pub ageing: Duration,
     /// When calls are refused because too many failed, and for how long; never, if there is none.
     pub breaker: Option<BreakerConfig>,
+    /// The limits hold once for each key, and so many keys are written down at most (see
+    /// [`keyed`](super::keyed)); none if they hold for all callers together. Only rates can be keyed.
+    pub keyed: Option<usize>,
 }
 
 /// After how long a waiting request moves up where the configuration does not say.
@@ -325,7 +328,7 @@ impl Pool {
                 return Err(LimitError::Duplicate(limit.name.clone()));
             }
         }
-        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT, breaker: None })
+        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT, breaker: None, keyed: None })
     }
 
     /// What callers ask for.
@@ -336,6 +339,15 @@ impl Pool {
     /// Its limits, in the order of the configuration.
     pub fn limits(&self) -> &[Limit] {
         &self.limits
+    }
+
+    /// The numbers of its limits, if all are rates.
+    pub fn rates(&self) -> Option<Vec<Rate>> {
+        let rate = |limit: &Limit| match limit.kind {
+            Kind::Rate(rate) => Some(rate),
+            _ => None,
+        };
+        self.limits.iter().map(rate).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use super::bucket::{Bounds, Bucket, Level};
 use super::counter::GCounter;
 use super::demand::{Demand, WINDOW};
 use super::id::Replica;
+use super::keyed::Balance;
 use super::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use super::limit::{Fingerprint, Kind, Limit};
 use super::provider::{Estimates, Unreported};
@@ -29,6 +30,38 @@ const ARRIVAL_HORIZON: Duration = Duration::from_secs(4);
 
 /// A limit that needs so long to fill up is slow.
 const SLOW: Duration = Duration::from_secs(600);
+
+/// What must be remembered of leases whose meters are gone, because a message about them may still come.
+///
+/// A lender never uses a sequence again, and a borrower takes up no sequence that is not greater than all that it knew
+/// of the lender when it forgot: a grant that comes late, or once more, finds nobody who believes it, and so does word of
+/// a lease that is over. A lease of another meter that was made before and is heard of only now is not believed either;
+/// it ends by itself, and the next has a greater sequence.
+#[derive(Clone, Debug, Default)]
+pub struct FormerLeases {
+    /// The greatest sequence that was lent under.
+    lent: u64,
+    /// The greatest sequence of each lender's life.
+    borrowed: BTreeMap<Replica, u64>,
+}
+
+impl FormerLeases {
+    /// A meter is about to be dropped; it is [at rest](Meter::is_at_rest).
+    pub fn remember(&mut self, meter: &Meter) {
+        debug_assert!(meter.is_at_rest(), "BUG! a meter is dropped that has leases");
+        self.lent = self.lent.max(meter.sequence);
+        for (lender, borrowed) in &meter.borrowed {
+            let known = self.borrowed.entry(*lender).or_default();
+            *known = (*known).max(borrowed.sequence());
+        }
+    }
+
+    /// Forgets former lives of a node: it is not listened to in them any more.
+    pub fn forget_former(&mut self, current: Replica) {
+        self.borrowed
+            .retain(|lender, _| lender.node != current.node || lender.incarnation >= current.incarnation);
+    }
+}
 
 /// One limit on one node.
 #[derive(Clone, Debug)]
@@ -80,6 +113,8 @@ pub struct Meter {
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
     sequence: u64,
+    /// Peers may drop it at any time.
+    is_of_key: bool,
     /// When the next lease ends, unless a lease changed since that was looked up.
     next_expiry: Option<Instant>,
     leases_changed: bool,
@@ -114,10 +149,36 @@ impl Meter {
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
             sequence: 0,
+            is_of_key: false,
             next_expiry: None,
             leases_changed: false,
             limit,
         }
+    }
+
+    /// One limit of one key on a node that has used the key before: `fingerprint` is the limit's for this key alone, the
+    /// bucket has `balance` on `base`. Leases begin after those that the node remembers of this and other keys.
+    pub fn of_key(
+        limit: Limit,
+        fingerprint: Fingerprint,
+        base: Share,
+        balance: Balance,
+        former: &FormerLeases,
+        now: Instant,
+    ) -> Self {
+        let borrowed = former.borrowed.iter().map(|(lender, sequence)| (*lender, Borrowed::after(*sequence)));
+        let mut meter = Self {
+            fingerprint,
+            is_of_key: true,
+            sequence: former.lent,
+            borrowed: borrowed.collect(),
+            ..Self::new(limit, "", now)
+        };
+        meter.set_base(base, balance.level(), now);
+        if let Bucket::Leaky(bucket) = &mut meter.bucket {
+            bucket.owe(balance.debt());
+        }
+        meter
     }
 
     /// The bucket, to read.
@@ -230,6 +291,14 @@ impl Meter {
     /// Share just lent to a borrower that it has not said it heard of.
     pub fn unheard_by(&self, borrower: &Replica) -> Share {
         self.lent.get(borrower).map_or(Share::ZERO, Lent::unheard)
+    }
+
+    /// Whether it runs on its base share and nothing else, owes nothing, and no lease has anything out.
+    pub fn is_at_rest(&self) -> bool {
+        self.held() == self.base
+            && !self.bucket.in_debt()
+            && self.borrowed() == Share::ZERO
+            && self.lent.values().all(|lent| lent.out() == Share::ZERO && lent.overfull() == Level::ZERO)
     }
 
     /// Counts an arrival of `units` of a class, admitted or not.
@@ -354,9 +423,10 @@ impl Meter {
         // Where units come back to the share that they were spent from, only unspent share is lent.
         let level = if self.bucket.counted().is_some() { self.bucket.part_of_level(share) } else { level };
         let level = self.bucket.shrink(share, level);
-        let closed = self.lent.get(&borrower).is_none_or(Lent::is_closed);
-        if closed {
-            self.sequence += 1;
+        let over = self.lent.get(&borrower).is_none_or(|lent| lent.is_closed() || lent.is_idle(now));
+        if over {
+            // Later leases have greater sequences even if they are of another meter: see `FormerLeases`.
+            self.sequence = self.sequence.max(now.as_nanos()).saturating_add(1);
             self.lent.insert(borrower, Lent::new(self.sequence));
         }
         let lent = self.lent.get_mut(&borrower).expect("BUG! just inserted");
@@ -481,7 +551,9 @@ impl Meter {
             return None;
         }
         self.leases_changed = true;
-        Some(lent.send(echo, now))
+        // A borrower that dropped the key hears of no lease of it: such a lease must end.
+        let lasts = !self.is_of_key || lent.is_confirmed();
+        Some(if lasts { lent.send(echo, now) } else { lent.send_again(now) })
     }
 
     /// Whether a grant should be sent to this borrower at `now`.
@@ -675,6 +747,54 @@ mod tests {
         lender.expire(Instant::ZERO + Duration::from_millis(2_002));
         assert_eq!((lender.held(), lender.bucket().level()), (ONE, Level::ZERO));
         assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), later));
+    }
+
+    fn of_key(like: &Meter, former: &FormerLeases) -> Meter {
+        let half = ONE.scale(1, 2);
+        Meter::of_key(like.limit.clone(), Fingerprint(1), half, Balance::default(), former, Instant::ZERO)
+    }
+
+    #[test]
+    fn a_grant_of_before_a_key_was_dropped_is_not_taken_up_after() {
+        let (mut lender, part) = (of_key(&meter(ONE), &FormerLeases::default()), ONE.scale(1, 4));
+        let (mut borrower, mut former) = (lender.clone(), FormerLeases::default());
+        lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        let again =
+            lender.grant_for(&replica(2), (Instant::from_nanos(9), Instant::ZERO), true, Instant::ZERO);
+        assert!(!borrower.is_at_rest());
+        borrower.give_back(part, Level::ZERO, Instant::ZERO);
+        assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+
+        former.remember(&borrower);
+        let mut borrower = of_key(&borrower, &former);
+        for late in [Some(grant), again] {
+            borrower.hear_grant(replica(1), &late.unwrap(), Instant::ZERO);
+            assert_eq!((borrower.held(), lender.held()), (ONE.scale(1, 2), ONE.scale(1, 2)));
+        }
+        // The lender drops the key too; what it lends afterwards is believed.
+        let mut former = FormerLeases::default();
+        former.remember(&lender);
+        let mut lender = of_key(&lender, &former);
+        lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
+        assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        assert_eq!((borrower.held(), lender.held()), (ONE.scale(3, 4), ONE.scale(1, 4)));
+    }
+
+    #[test]
+    fn a_lease_of_a_key_ends_if_the_borrower_does_not_hear_of_it() {
+        let mut lender = of_key(&meter(ONE), &FormerLeases::default());
+        lender.lend(replica(2), ONE.scale(1, 4), Level::ZERO, Instant::ZERO);
+        for millis in (0..3_000).step_by(100) {
+            let now = Instant::ZERO + Duration::from_millis(millis);
+            lender.expire(now);
+            lender.grant_for(&replica(2), (now + Duration::from_nanos(1), now), true, now);
+        }
+        assert_eq!(lender.lent(), Share::ZERO);
+        assert!(lender.is_at_rest());
     }
 
     #[test]

@@ -20,10 +20,12 @@ mod calendars;
 mod durable;
 mod exchange;
 mod gates;
+mod keys;
 mod listing;
 mod membership;
 mod mesh;
 mod peers;
+mod promoted;
 mod settling;
 mod sharing;
 mod unreported;
@@ -32,6 +34,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,11 +53,12 @@ use super::agents::Agents;
 use super::bucket::Level;
 use super::gossip::Pages;
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
+use super::keyed::Keys;
 use super::lease::SETTLE;
 use super::ledger::Ledger;
-use super::limit::{Fingerprint, Pool};
+use super::limit::{Fingerprint, Limit, Pool};
 use super::message::Message;
-use super::meter::Meter;
+use super::meter::{FormerLeases, Meter};
 use super::pause::Pauses;
 use super::permit::{PERMITS_DEFAULT, Permits};
 use super::queue::{Queue, Ticket};
@@ -64,6 +68,7 @@ use super::time::Instant;
 use super::wall::Wall;
 use gates::Gate;
 use peers::Peers;
+use promoted::Promoted;
 use sharing::Neighbour;
 use waiting::Waiter;
 
@@ -83,7 +88,7 @@ const SHARE_SPACING: Duration = Duration::from_millis(5);
 /// How long leaving may take: borrowers give back within a round trip, or their leases end.
 pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 
-/// The most limits of all pools of a node together: what it says of them to one peer must fit a message.
+/// The most limits of all pools of a node together, those of contended keys counted for each: what it says of them to one peer must fit a message.
 pub const METERS_MAX: usize = 128;
 
 /// What happens to the base share of a member that vanished.
@@ -210,6 +215,36 @@ struct PoolState {
     gate: Gate,
     /// When the head can be admitted with what is held, as of the last look.
     head_ready: Option<Instant>,
+    scope: Scope,
+}
+
+/// For whom the limits of a pool hold.
+enum Scope {
+    /// For all callers together.
+    Everybody,
+    /// For each key: such a pool has no meters, nor does anybody wait in its queue.
+    Keyed(Box<Keys>),
+    /// For one key of a keyed pool. These pools come after all that are configured.
+    Key(Promoted),
+    /// For nobody: the place of a key that is not promoted any more.
+    Vacant,
+}
+
+impl PoolState {
+    fn new(pool: &Pool, first: usize, gate: Gate, now: Instant) -> Self {
+        let keys = |keys_max| {
+            let rates = pool.rates().expect("BUG! a keyed pool with a limit that is no rate");
+            Scope::Keyed(Box::new(Keys::new(rates, keys_max, now)))
+        };
+        let scope = pool.keyed.map_or(Scope::Everybody, keys);
+        Self { pool: pool.clone(), first, queue: Queue::new(pool.ageing), gate, head_ready: None, scope }
+    }
+
+    /// The places of its meters.
+    fn meters(&self) -> Range<usize> {
+        let count = if matches!(self.scope, Scope::Keyed(_)) { 0 } else { self.pool.limits().len() };
+        self.first..self.first + count
+    }
 }
 
 /// One participant. See the [module](self) for how to drive it.
@@ -240,6 +275,7 @@ pub struct Node {
     reached_at: BTreeMap<NodeId, Vec<String>>,
     pools: Vec<PoolState>,
     meters: Vec<Meter>,
+    former_leases: FormerLeases,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
     pauses: Pauses,
@@ -293,18 +329,22 @@ pub struct Node {
 
 impl Node {
     /// A node at `now`. `seed` is all the randomness that it will ever use.
+    ///
+    /// # Panics
+    /// If a keyed pool has a limit that is no rate.
     pub fn new(config: NodeConfig, start: Start, seed: [u8; 32], now: Instant) -> Self {
         let replica = Replica { node: config.id, incarnation: config.incarnation };
         let mut meters = Vec::new();
         let mut pools = Vec::new();
         for pool in &config.pools {
             let first = meters.len();
-            meters.extend(pool.limits().iter().map(|limit| Meter::new(limit.clone(), pool.name(), now)));
+            if pool.keyed.is_none() {
+                meters.extend(pool.limits().iter().map(|limit| Meter::new(limit.clone(), pool.name(), now)));
+            }
             let probe = pool.breaker.map(|_| meters.len());
             meters.extend(probe.map(|_| Meter::new(Gate::probe_limit(), pool.name(), now)));
             let gate = Gate::new(pool, replica, probe, now);
-            let queue = Queue::new(pool.ageing);
-            pools.push(PoolState { pool: pool.clone(), first, queue, gate, head_ready: None });
+            pools.push(PoolState::new(pool, first, gate, now));
         }
         let mut node = Self {
             replica,
@@ -331,6 +371,7 @@ impl Node {
             has_slow_limits: meters.iter().any(Meter::is_slow),
             near: vec![None; meters.len()],
             meters,
+            former_leases: FormerLeases::default(),
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
             pauses: Self::no_pauses(&config.pools),
@@ -377,6 +418,7 @@ impl Node {
                     let full = meter.bucket().depth_of(ONE);
                     meter.set_base(ONE, full, now);
                 }
+                self.all_keys().for_each(|keys| keys.start_full(ONE, now));
                 self.save(false);
             }
             Start::Resume(saved) => {
@@ -533,6 +575,7 @@ impl Node {
             }
         }
         self.resume_levels(now);
+        self.all_keys().for_each(|keys| keys.set_base(base, now));
         self.stale = true;
     }
 
@@ -578,12 +621,12 @@ impl Node {
 
     /// What peers call each limit, `pool/limit` cut to [`PROFILE_NAME_MAX`] characters, with its fingerprint.
     fn limit_names(&self) -> Vec<(String, Fingerprint)> {
-        let name = |(place, meter): (usize, &Meter)| {
-            let pool = self.pools[self.pool_of(place).0].pool.name();
-            let name = format!("{pool}/{}", meter.limit.name).chars().take(PROFILE_NAME_MAX).collect();
-            (name, meter.fingerprint)
+        let name = |pool: &Pool, limit: &Limit| {
+            let name = format!("{}/{}", pool.name(), limit.name).chars().take(PROFILE_NAME_MAX).collect();
+            (name, limit.fingerprint(pool.name()))
         };
-        self.meters.iter().enumerate().map(name).collect()
+        let names = |pool| Pool::limits(pool).iter().map(move |limit| name(pool, limit));
+        self.config.pools.iter().flat_map(names).collect()
     }
 
     /// A random number below `bound`.

@@ -22,7 +22,7 @@
 //!
 //! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, each in an array of its own whose places
 //! are used again at once or in turn: the slots, which are used again only after long, are small. Everything takes
-//! constant time but the heap of deadlines, which takes O(log n). A live permit takes 211 bytes with its part of the heap
+//! constant time but the heap of deadlines, which takes O(log n). A live permit takes 243 bytes with its part of the heap
 //! and the lists (measured at [`PERMITS_DEFAULT`] of them), a remembered answer no more. Nothing is allocated once these
 //! have grown to what is needed, except for permits of more than [`INLINE`] limits.
 
@@ -39,6 +39,7 @@ use thiserror::Error;
 pub use id::{PermitId, PermitIdError};
 
 use super::id::Incarnation;
+use super::keyed::KeyHash;
 use super::time::Instant;
 use answers::Answers;
 use deadlines::Deadlines;
@@ -58,6 +59,9 @@ pub const INLINE: usize = 8;
 pub struct Permit {
     /// The place of the pool that admitted it.
     pub pool: u32,
+    /// The key, if the pool is keyed and the call passed no other. `taken` then holds the places of limits in the pool
+    /// instead of those of meters, because a key's meters come and go.
+    pub key: Option<KeyHash>,
     /// Whose call it is: the place of the agent in the node's table.
     pub agent: u32,
     /// What it took of which limits.
@@ -93,6 +97,8 @@ pub enum How {
 /// By how much what was used differed from what was reserved: the answer to the caller, and to its repetitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settlement {
+    /// The place of the keyed pool, if the permit was of one key: `meter` is then the limit's place in the pool.
+    pub keyed: Option<u32>,
     /// One for each limit where the two differ.
     pub corrections: SmallVec<[Correction; INLINE]>,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::{Outcomes, Verdict};
 use super::id::NodeId;
+use super::keyed::KeyHash;
 use super::ledger::Gift;
 use super::lending::GRAIN;
 use super::limit::Fingerprint;
@@ -32,6 +33,9 @@ pub enum Key {
     Breaker(Fingerprint),
     /// How much of a limit somebody uses who does not report it, by the author's estimate.
     Unreported(Fingerprint),
+    /// How the author stands with one limit of one contended key. Numbered, and used again for another key: keys come
+    /// and go, and a page forgets no name.
+    KeyRow(u16),
 }
 
 impl Key {
@@ -42,7 +46,12 @@ impl Key {
 
     /// Whether everybody should know it soon: it is not one of the values that change all the time.
     pub fn is_for_all(&self) -> bool {
-        !matches!(self, Self::Row(_) | Self::Breaker(_) | Self::Unreported(_))
+        !self.is_row() && !matches!(self, Self::Breaker(_) | Self::Unreported(_))
+    }
+
+    /// Whether it names a row, of a limit or of a key.
+    pub fn is_row(&self) -> bool {
+        matches!(self, Self::Row(_) | Self::KeyRow(_))
     }
 }
 
@@ -63,6 +72,8 @@ pub enum Value {
     Breaker(Outcomes, Verdict),
     /// For [`Key::Unreported`].
     Unreported(Estimate),
+    /// For [`Key::KeyRow`]; none while no key uses the number.
+    KeyRow(Option<KeyRow>),
 }
 
 impl Value {
@@ -77,6 +88,7 @@ impl Value {
             Self::Share(_) => 8,
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
             Self::Row(_) => 104,
+            Self::KeyRow(row) => row.map_or(8, |_| 136),
             Self::Pause(_) | Self::Breaker(..) => 32,
             Self::Unreported(_) => 16,
         }
@@ -140,6 +152,19 @@ pub struct Row {
     pub tag: u64,
     /// The tag up to which its present turn lasts.
     pub turn_end: u64,
+}
+
+/// A row of one limit of one key of a keyed pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// The limit's identity for this key alone: see [`KeyHash::fingerprint`].
+    pub fingerprint: Fingerprint,
+    /// The limit's identity as configured.
+    pub limit: Fingerprint,
+    /// The key.
+    pub key: KeyHash,
+    /// How the author stands with it.
+    pub row: Row,
 }
 
 impl Row {

@@ -109,11 +109,15 @@ impl LeakyBucket {
 
     /// Takes `units`; more than there are, as a debt that is paid before anything else is earned.
     pub fn take(&mut self, units: u64) {
+        self.owe(Self::level_of(units, &self.rate));
+    }
+
+    /// Spends `level`, whether it is there or not.
+    pub fn owe(&mut self, level: Level) {
         self.note();
-        let wanted = Self::level_of(units, &self.rate).0;
-        let there = wanted.min(self.level.0);
-        self.level = Level(self.level.0 - there);
-        self.debt = self.debt.saturating_add(wanted - there);
+        let there = level.min(self.level);
+        self.level = self.level.saturating_sub(there);
+        self.debt = self.debt.saturating_add(level.saturating_sub(there).0);
         self.note();
     }
 
@@ -131,11 +135,11 @@ impl LeakyBucket {
         Some(Instant::from_nanos(self.at.as_nanos().saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))))
     }
 
-    /// Gains a share and the level that comes with it. What does not fit overflows.
+    /// Gains a share and the level that comes with it, which pays a debt first. What does not fit overflows.
     pub fn grow(&mut self, share: Share, level: Level) {
         self.note();
         self.share += share;
-        self.level = Level(self.level.0.saturating_add(level.0)).min(self.depth());
+        self.gain(level.0);
     }
 
     /// Gives up `share` and with it at most `level`, but at least what the remaining share cannot hold. Gives back
@@ -222,6 +226,21 @@ mod tests {
         assert_eq!(bucket.ready_at(1), Some(Instant::ZERO + Duration::from_millis(600)));
         bucket.refill(Instant::ZERO + Duration::from_millis(500));
         assert!(!bucket.in_debt() && whole_units(&bucket) == 0);
+    }
+
+    #[test]
+    fn level_that_comes_pays_a_debt_first() {
+        let mut bucket = full(10, Duration::from_secs(1), 10, Share(ONE.0 / 2));
+        bucket.take(8);
+        bucket.grow(
+            Share(ONE.0 / 2),
+            LeakyBucket::level_of(5, &Rate::new(10, Duration::from_secs(1), 10).unwrap()),
+        );
+        assert!(!bucket.in_debt());
+        assert_eq!((whole_units(&bucket), bucket.ready_at(1)), (2, Some(Instant::ZERO)));
+        bucket.take(4);
+        bucket.grow(Share::ZERO, Level(1));
+        assert_eq!((bucket.level(), bucket.ready_at(0).is_some()), (Level::ZERO, true));
     }
 
     #[test]

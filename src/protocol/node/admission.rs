@@ -35,6 +35,8 @@ pub struct Item<'a> {
     pub pool: usize,
     /// Units of its limits.
     pub cost: &'a Cost,
+    /// Whose limits, if the pool is keyed; nobody's in particular are those of the empty key. Else without meaning.
+    pub key: Option<&'a str>,
 }
 
 /// How long a permit lives where nobody says.
@@ -96,6 +98,8 @@ pub enum Reason {
     Leaving,
     /// The cost is more than the limit can ever hold.
     Never,
+    /// The key is new here, or wants more than this node's own share of it, and the node knows as many keys as it may.
+    TooManyKeys,
 }
 
 /// The longest that a request may wait.
@@ -133,7 +137,7 @@ impl Node {
     /// # Panics
     /// If there is no such pool.
     pub fn acquire(&mut self, pool: usize, cost: &Cost, wait: Duration, now: Instant) -> Acquired {
-        let items = &[Item { pool, cost }];
+        let items = &[Item { pool, cost, key: None }];
         self.ask(&Ask { items, agent: "", class: Class::Normal, wait, ttl: PERMIT_TTL }, now)
     }
 
@@ -146,9 +150,22 @@ impl Node {
         if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
             return refuse(Reason::Leaving, None, Some(Duration::from_secs(1)));
         }
-        let request = self.request(ask);
+        if let Some(limit) = self.too_large_for_key(ask) {
+            return refuse(Reason::Never, Some(limit), None);
+        }
+        if let [item] = ask.items
+            && let Some(key) = self.key_of(item)
+            // Behind a gate that is shut a key waits as all others do.
+            && !self.is_held_back(item.pool, now)
+            && let Some(answer) = self.ask_key(ask, item, key, now)
+        {
+            return answer;
+        }
+        let Some(request) = self.request(ask, now) else {
+            return refuse(Reason::TooManyKeys, None, Some(Duration::from_secs(1)));
+        };
         if let Some(place) = self.too_large(&request) {
-            return refuse(Reason::Never, Some(self.pool_of(place)), None);
+            return refuse(Reason::Never, Some(self.limit_of(place)), None);
         }
         let held_back = match self.passage(ask, &request, now) {
             Passage::Free => false,
@@ -178,7 +195,7 @@ impl Node {
     fn answer_later(&mut self, ask: &Ask<'_>, request: Request, now: Instant) -> Acquired {
         let first = request.pools[0] as usize;
         let lacking = self.lacking(&request.needs);
-        let blocker = lacking.or_else(|| self.blocker(first)).map(|place| self.pool_of(place));
+        let blocker = lacking.or_else(|| self.blocker(first)).map(|place| self.limit_of(place));
         let is_full = |pool: &u32| {
             let state = &self.pools[*pool as usize];
             state.queue.len() >= state.pool.max_queue
@@ -205,8 +222,8 @@ impl Node {
         }
     }
 
-    /// What is asked for, in the node's terms.
-    pub(super) fn request(&mut self, ask: &Ask<'_>) -> Request {
+    /// What is asked for, in the node's terms. None if it takes of a key that cannot be promoted.
+    pub(super) fn request(&mut self, ask: &Ask<'_>, now: Instant) -> Option<Request> {
         let mut request = Request {
             needs: Needs::new(),
             pools: SmallVec::new(),
@@ -217,8 +234,12 @@ impl Node {
         };
         let mut slow_cost = 1;
         for item in ask.items {
-            let state = &self.pools[item.pool];
-            let pool = item.pool as u32;
+            let place = match self.key_of(item) {
+                Some(key) => self.promote(item.pool, key, now)?,
+                None => item.pool,
+            };
+            let state = &self.pools[place];
+            let pool = place as u32;
             if !request.pools.contains(&pool) {
                 request.pools.push(pool);
             }
@@ -246,7 +267,7 @@ impl Node {
         if request.cost == 1 {
             request.cost = slow_cost;
         }
-        request
+        Some(request)
     }
 
     /// The first limit that can never hold what is asked for.
@@ -288,23 +309,33 @@ impl Node {
             slots |= matches!(meter.limit.kind, Kind::Concurrency(_));
         }
         for pool in &request.pools {
-            self.agents.admitted(request.agent, *pool as usize, request.cost, now);
+            // What is used of all keys of a pool counts together.
+            let pool = self.configured(*pool as usize);
+            self.agents.admitted(request.agent, pool, request.cost, now);
         }
-        self.agents.hold(request.agent);
         let permit = Permit {
             pool: request.pools[0],
+            key: None,
             agent: request.agent.0,
             taken: request.needs.clone(),
             since: now,
             expires: now + request.ttl,
         };
+        let permit = if request.pools.len() == 1 { self.of_key(permit) } else { permit };
+        Outcome::Admitted { waited, permit: self.issue(permit, slots), ttl: request.ttl }
+    }
+
+    /// Puts a permit out, which there is room for; `slots` tells whether it holds one of a concurrency limit.
+    pub(super) fn issue(&mut self, permit: Permit, slots: bool) -> PermitId {
+        self.agents.hold(AgentIndex(permit.agent));
+        self.count_permit(&permit, 1);
         let issued = self.permits.issue(permit, slots).expect("BUG! admitted without room for a permit");
         if let Some((_, evicted)) = issued.evicted {
             self.permit_ended(&evicted);
         }
         self.slots_out += usize::from(slots);
         self.reserve_ahead();
-        Outcome::Admitted { waited, permit: issued.id, ttl: request.ttl }
+        issued.id
     }
 
     /// The first limit that lacks what is needed of it.
@@ -367,6 +398,11 @@ impl Node {
     /// The estimate, spread so that refused callers do not come back together.
     pub(super) fn retry_after(&mut self, request: &Request, now: Instant) -> Duration {
         let longest = self.estimate(request, now);
+        self.spread(longest)
+    }
+
+    /// Up to a tenth more.
+    pub(super) fn spread(&mut self, longest: Duration) -> Duration {
         let spread = u64::try_from(longest.as_nanos() / 10).unwrap_or(u64::MAX).max(1_000_000);
         longest + Duration::from_nanos(self.random(spread))
     }

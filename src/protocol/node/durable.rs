@@ -36,9 +36,9 @@ impl Node {
         // Nothing is admitted any more by a node that has left.
         let ahead = if self.phase == Phase::Left { 0 } else { 1 };
         let known: Vec<Fingerprint> = missing.iter().map(|missing| missing.limit).collect();
-        for meter in
-            self.meters.iter_mut().filter(|meter| meter.is_slow() && !known.contains(&meter.fingerprint))
-        {
+        let configured = self.configured_meters();
+        let slow = |meter: &&mut Meter| meter.is_slow() && !known.contains(&meter.fingerprint);
+        for meter in self.meters[..configured].iter_mut().filter(slow) {
             let whole = meter.bucket().depth_of(meter.base()).0;
             meter.reserved = (meter.missing() + ahead * (whole / AHEAD)).min(whole);
             missing.push(Missing {
@@ -53,19 +53,24 @@ impl Node {
     /// Saves if more may be missing than stands on disk.
     pub(super) fn reserve_ahead(&mut self) {
         if self.has_slow_limits
-            && self.meters.iter().any(|meter| meter.is_slow() && meter.missing() > meter.reserved)
+            && self.slow_limits().any(|meter| meter.missing() > meter.reserved)
         {
             self.save(false);
         }
+    }
+
+    /// Keys are not among them: those of a restarted node start spent.
+    fn slow_limits(&self) -> impl Iterator<Item = &Meter> {
+        self.meters[..self.configured_meters()].iter().filter(|meter| meter.is_slow())
     }
 
     /// Once a second: what has come back need not stay reserved.
     pub(super) fn reserve_less(&mut self) {
         let is_much_less = |meter: &Meter| {
             let whole = meter.bucket().depth_of(meter.base()).0;
-            meter.is_slow() && meter.missing() + 4 * (whole / AHEAD) < meter.reserved
+            meter.missing() + 4 * (whole / AHEAD) < meter.reserved
         };
-        if self.has_slow_limits && self.meters.iter().any(is_much_less) {
+        if self.has_slow_limits && self.slow_limits().any(is_much_less) {
             self.save(false);
         }
     }

@@ -95,6 +95,7 @@ impl Node {
                 *peer = Peer { incarnation: Some(message.incarnation), news_by: Some(now), ..Peer::new(now) };
                 let replica = Replica { node: from, incarnation: message.incarnation };
                 self.meters.iter_mut().for_each(|meter| meter.forget_former(replica));
+                self.former_leases.forget_former(replica);
                 self.near.fill(None);
             }
         }
@@ -260,6 +261,10 @@ impl Node {
             }
             (Key::Unreported(limit), Value::Unreported(estimate)) => {
                 self.learn_unreported(author, limit, *estimate, now);
+                false
+            }
+            (Key::KeyRow(_), Value::KeyRow(row)) => {
+                self.learn_key_row(author, row.as_ref(), now);
                 false
             }
             (Key::Founded, Value::Share(share)) => self.ledger.merge_founded(author.node, *share),

@@ -63,6 +63,17 @@ impl Gate {
         Self { name, paused: None, breaker, probe_meter, probe: None, untold: true }
     }
 
+    /// The gate of one key's pool, at which nothing stops: the keyed pool's own counts.
+    pub(super) fn of_key(pool: &Pool) -> Self {
+        let name = Fingerprint::of_pool(pool.name());
+        Self { name, paused: None, breaker: None, probe_meter: None, probe: None, untold: false }
+    }
+
+    /// The place of the meter of the right to probe.
+    pub(super) fn probe_meter(&self) -> Option<usize> {
+        self.probe_meter
+    }
+
     /// The hidden limit that makes a probe the only one.
     pub(super) fn probe_limit() -> Limit {
         let one = Concurrency::new(1, PROBE_TTL + VERDICT_SPREADS).expect("BUG! one is enough");
@@ -176,7 +187,7 @@ impl Node {
     pub(super) fn passage(&mut self, ask: &Ask<'_>, request: &Request, now: Instant) -> Passage {
         let mut passage = Passage::Free;
         for pool in &request.pools {
-            let pool = *pool as usize;
+            let pool = self.configured(*pool as usize);
             match self.pools[pool].gate.held(now) {
                 None => {}
                 Some(Held::Paused(until)) => {
@@ -214,12 +225,12 @@ impl Node {
 
     /// Whether a pool's gate is shut for those who wait.
     pub(super) fn is_held_back(&self, pool: usize, now: Instant) -> bool {
-        self.pools[pool].gate.held(now).is_some()
+        self.pools[self.configured(pool)].gate.held(now).is_some()
     }
 
     /// Whether waiting for a pool is in vain: its breaker is open.
     pub(super) fn is_broken(&self, pool: usize, now: Instant) -> bool {
-        matches!(self.pools[pool].gate.held(now), Some(Held::Broken(_)))
+        matches!(self.pools[self.configured(pool)].gate.held(now), Some(Held::Broken(_)))
     }
 
     fn take_probe(&mut self, pool: usize, request: &Request, now: Instant) -> bool {
@@ -359,12 +370,6 @@ impl Node {
     fn unix_millis(&self, now: Instant) -> i64 {
         let nanos = self.wall.as_ref().map_or(now.as_nanos() as i64, |wall| wall.at(now).0);
         nanos / 1_000_000
-    }
-
-    /// Spreads a time to come back after by a tenth.
-    fn spread(&mut self, after: Duration) -> Duration {
-        let spread = u64::try_from(after.as_nanos() / 10).unwrap_or(u64::MAX).max(1_000_000);
-        after + Duration::from_nanos(self.random(spread))
     }
 
     /// Marks of all pools, none known yet.

@@ -86,7 +86,7 @@ impl Node {
     /// If there is no such pool, or no item.
     pub fn estimate_for(&mut self, ask: &Ask<'_>, now: Instant) -> Option<Duration> {
         self.expire(now);
-        let request = self.request(ask);
+        let request = self.request(ask, now)?;
         if self.too_large(&request).is_some() {
             return None;
         }

@@ -90,6 +90,7 @@ impl Node {
         self.gifts_taken.clear();
         let me = self.replica;
         self.meters.iter_mut().for_each(|meter| meter.forget_everything(me, now));
+        self.all_keys().for_each(|keys| keys.start_over(now));
         self.pages.start_over(now);
         self.leaving.clear();
         self.forget_neighbours();
@@ -145,9 +146,14 @@ impl Node {
         }
         let lives = (self.config.incarnation, subject.incarnation);
         let before = known.levels.filter(|levels| (levels.from, levels.to) == lives);
-        let mut atoms = Vec::with_capacity(self.meters.len());
-        for meter in &mut self.meters {
+        // What a gift brings of a key's limits is empty: levels of all keys would not fit.
+        let configured = self.configured_meters();
+        let mut atoms = Vec::with_capacity(configured);
+        for (place, meter) in self.meters.iter_mut().enumerate() {
             let given = meter.give_base(share, now).0;
+            if place >= configured {
+                continue;
+            }
             let known = before.as_ref().and_then(|levels| {
                 levels.atoms.iter().find(|(limit, _)| *limit == meter.fingerprint).map(|(_, atoms)| *atoms)
             });
@@ -169,7 +175,7 @@ impl Node {
         };
         self.rebase(now);
         let voucher = Replica { node: voucher, incarnation: levels.from };
-        let meters = self.meters.len();
+        let meters = self.configured_meters();
         let taken = self.gifts_taken.entry(voucher).or_insert_with(|| vec![0; meters]);
         for (meter, taken) in self.meters.iter_mut().zip(taken) {
             let atoms =

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{Node, Output};
 use crate::protocol::gossip::{DELTA_BYTES_MAX, Delta, Page, affinity};
 use crate::protocol::id::NodeId;
-use crate::protocol::record::{Key, Row, Value};
+use crate::protocol::record::Row;
 use crate::protocol::share::Share;
 use crate::protocol::target::{Claim, targets};
 use crate::protocol::time::Instant;
@@ -115,7 +115,7 @@ impl Node {
 
     /// Once a second: what the nodes without a link to this one take of each limit, and what is left for the others.
     pub(super) fn look_at_rest(&mut self, now: Instant) {
-        for place in 0..self.meters.len() {
+        for place in (0..self.meters.len()).filter(|place| !self.is_vacant(*place)).collect::<Vec<_>>() {
             self.left_by_rest[place] =
                 if self.is_mesh() { None } else { Some(self.left_by_rest_of(place, now)) };
         }
@@ -153,10 +153,8 @@ impl Node {
 
     /// The newest row of every node that is known, linked or not.
     fn rows_of_all(&self, place: usize) -> impl Iterator<Item = (NodeId, Row)> + '_ {
-        let key = Key::Row(self.meters[place].fingerprint);
-        self.pages.iter().filter_map(move |(node, page): (&NodeId, &Page)| match page.get(&key)? {
-            Value::Row(row) => Some((*node, *row)),
-            _ => None,
-        })
+        let fingerprint = self.meters[place].fingerprint;
+        let row = move |(node, page): (&NodeId, &Page)| Some((*node, *page.row(fingerprint)?.0));
+        self.pages.iter().filter_map(row)
     }
 }

@@ -93,6 +93,14 @@ impl Peer {
         self.words_again.insert(place);
     }
 
+    /// The limit at this place is another one from now on.
+    pub(super) fn forget_limit(&mut self, place: usize) {
+        self.owed.remove(&place);
+        self.words.remove(&place);
+        self.words_again.remove(&place);
+        self.levelled.remove(&place);
+    }
+
     /// It should hear our news by then at the latest.
     pub(super) fn tell(&mut self, by: Instant) {
         self.news_by = Some(self.news_by.map_or(by, |known| known.min(by)));

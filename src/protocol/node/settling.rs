@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{FEW_LINKS, Node, Phase};
+use super::{FEW_LINKS, Node, Phase, Scope};
 use crate::protocol::agents::AgentIndex;
-use crate::protocol::limit::{Cost, Kind};
+use crate::protocol::limit::{Cost, Kind, Limit};
 use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement};
 use crate::protocol::time::Instant;
 
@@ -67,7 +67,7 @@ impl Node {
         &mut self,
         id: PermitId,
         how: How,
-        used: impl Fn(&crate::protocol::limit::Limit, u64) -> u64,
+        used: impl Fn(&Limit, u64) -> u64,
         now: Instant,
     ) -> Result<Settling, SettleError> {
         self.expire(now);
@@ -84,8 +84,30 @@ impl Node {
             Settled::Former => return Err(SettleError::Former),
             Settled::Unknown => return Err(SettleError::Unknown),
         };
+        let settlement = match permit.key {
+            Some(key) => self.settle_key(&permit, key, used, now),
+            None => self.settle_limits(&permit, used, now),
+        };
+        self.permit_ended(&permit);
+        self.permits.remember(id, settlement.clone());
+        self.stale = true;
+        if self.waiters.is_empty() && matches!(self.phase, Phase::Ready) {
+            // Nobody here waits for what came back: peers are told right after the caller has its answer.
+            self.share_at = if self.peers.len() <= FEW_LINKS { now } else { self.share_at.max(now) };
+        } else {
+            self.finish(now);
+        }
+        Ok(Settling { how, repeated: false, settlement })
+    }
+
+    fn settle_limits(
+        &mut self,
+        permit: &Permit,
+        used: impl Fn(&Limit, u64) -> u64,
+        now: Instant,
+    ) -> Settlement {
         let mut settlement = Settlement::default();
-        for place in self.limits_of(&permit).into_iter().flatten() {
+        for place in self.limits_of(permit).into_iter().flatten() {
             let reserved = permit.taken.iter().find(|taken| taken.meter as usize == place);
             let reserved = reserved.map_or(0, |taken| taken.units);
             let meter = &mut self.meters[place];
@@ -104,30 +126,45 @@ impl Node {
                 settlement.corrections.push(Correction::Debt { meter: place as u32, units: used - reserved });
             }
         }
-        self.permit_ended(&permit);
-        self.permits.remember(id, settlement.clone());
-        self.stale = true;
-        if self.waiters.is_empty() && matches!(self.phase, Phase::Ready) {
-            // Nobody here waits for what came back: peers are told right after the caller has its answer.
-            self.share_at = if self.peers.len() <= FEW_LINKS { now } else { self.share_at.max(now) };
-        } else {
-            self.finish(now);
-        }
-        Ok(Settling { how, repeated: false, settlement })
+        settlement
     }
 
     /// The limits of all pools that the permit passed.
-    fn limits_of(&self, permit: &Permit) -> SmallVec<[Range<usize>; 2]> {
-        let mut limits = SmallVec::<[Range<usize>; 2]>::new();
+    fn limits_of(&self, permit: &Permit) -> SmallVec<[Range<usize>; 4]> {
+        self.pools_of(permit).into_iter().map(|pool| self.pools[pool].meters()).collect()
+    }
+
+    /// The pools that the permit passed, as far as it tells.
+    fn pools_of(&self, permit: &Permit) -> SmallVec<[usize; 4]> {
         let taken = permit.taken.iter().map(|taken| self.pool_of(taken.meter as usize).0);
-        for pool in taken.chain([permit.pool as usize]) {
-            let state = &self.pools[pool];
-            let range = state.first..state.first + state.pool.limits().len();
-            if !limits.contains(&range) {
-                limits.push(range);
+        let mut pools: SmallVec<[usize; 4]> = taken.chain([permit.pool as usize]).collect();
+        pools.sort_unstable();
+        pools.dedup();
+        pools
+    }
+
+    /// Counts a permit that names meters of promoted keys: these stay as long as it is out.
+    pub(super) fn count_permit(&mut self, permit: &Permit, by: isize) {
+        if permit.key.is_some() || self.pools.len() == self.config.pools.len() {
+            return;
+        }
+        for pool in self.pools_of(permit) {
+            if let Scope::Key(promoted) = &mut self.pools[pool].scope {
+                promoted.permits =
+                    promoted.permits.checked_add_signed(by).expect("BUG! a permit ends that was not counted");
             }
         }
-        limits
+    }
+
+    /// The permit of one pool, as that of its key if it is one of a promoted key.
+    pub(super) fn of_key(&self, mut permit: Permit) -> Permit {
+        let state = &self.pools[permit.pool as usize];
+        if let Scope::Key(promoted) = &state.scope {
+            permit.pool = promoted.template as u32;
+            permit.key = Some(promoted.key);
+            permit.taken.iter_mut().for_each(|taken| taken.meter -= state.first as u32);
+        }
+        permit
     }
 
     /// Ends the permits whose time is over.
@@ -139,6 +176,11 @@ impl Node {
 
     /// A permit is out no longer: its slots are free.
     pub(super) fn permit_ended(&mut self, permit: &Permit) {
+        self.agents.let_go(AgentIndex(permit.agent));
+        if permit.key.is_some() {
+            return;
+        }
+        self.count_permit(permit, -1);
         let mut slots = false;
         for taken in &permit.taken {
             let meter = &mut self.meters[taken.meter as usize];
@@ -150,7 +192,6 @@ impl Node {
         }
         self.slots_out -= usize::from(slots);
         self.stale |= slots;
-        self.agents.let_go(AgentIndex(permit.agent));
     }
 
     /// When the first permit ends that holds a slot; the others may end a little later.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peers::Peer;
-use super::{FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND};
+use super::{FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND, Scope};
 use crate::protocol::agents::WEIGHT_DEFAULT;
 use crate::protocol::bucket::Level;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
 use crate::protocol::queue::Class;
-use crate::protocol::record::{Key, Row, Value, far, far_by};
+use crate::protocol::record::{Row, far, far_by};
 use crate::protocol::share::{ONE, Share};
 use crate::protocol::target::{CLASSES, Claim, targets as targets_of};
 use crate::protocol::time::Instant;
@@ -58,7 +58,9 @@ impl Node {
     fn move_shares(&mut self, grain: u64, now: Instant) {
         self.return_to_leavers(now);
         for place in 0..self.meters.len() {
-            self.move_share(place, grain, now);
+            if !self.is_vacant(place) {
+                self.move_share(place, grain, now);
+            }
         }
     }
 
@@ -260,6 +262,7 @@ impl Node {
             self.settle_unreported(now);
             self.carry_pauses(now);
             self.reserve_less();
+            self.look_after_keys(now);
             self.publish_profile(now);
         }
         if slow || self.stale || self.peers.len() <= FEW_LINKS {
@@ -267,8 +270,10 @@ impl Node {
             self.move_shares(if slow { FINE_GRAIN } else { GRAIN }, now);
         }
         for place in 0..self.meters.len() {
-            let row = self.row(place, now);
-            self.publish_row(place, row, true, Some(&[]), now);
+            if !self.is_vacant(place) {
+                let row = self.row(place, now);
+                self.publish_row(place, row, true, Some(&[]), now);
+            }
         }
         self.expire_permits(now);
         self.tell_outcomes(now);
@@ -313,8 +318,7 @@ impl Node {
     /// The queue of a pool is about to fill. A node that returns earns no credit for the time it asked for nothing
     /// (start-time fair queueing): it starts where the least served of those who wait stands.
     pub(super) fn begin_backlog(&mut self, pool: usize) {
-        let first = self.pools[pool].first;
-        for place in first..first + self.pools[pool].pool.limits().len() {
+        for place in self.pools[pool].meters() {
             let neighbours = self.neighbours(place);
             let waiting =
                 neighbours.iter().filter(|peer| peer.row.waiting > 0).map(|peer| peer.row.tag).min();
@@ -327,8 +331,7 @@ impl Node {
 
     /// Whether this node's turn at one of the pool's limits is over and others wait for theirs.
     pub(super) fn turn_is_over(&mut self, pool: usize) -> bool {
-        let first = self.pools[pool].first;
-        (first..first + self.pools[pool].pool.limits().len()).any(|place| {
+        self.pools[pool].meters().any(|place| {
             let meter = &self.meters[place];
             let is_over = meter.turn_end > 0 && meter.tag >= meter.turn_end;
             is_over && self.neighbours(place).iter().any(|peer| peer.row.waiting > 0)
@@ -416,11 +419,9 @@ impl Node {
         concerned: Option<&[NodeId]>,
         now: Instant,
     ) {
-        let key = Key::Row(self.meters[place].fingerprint);
-        let known = match self.pages.get(&self.config.id).and_then(|page| page.get(&key)) {
-            Some(Value::Row(known)) => *known,
-            _ => Row::default(),
-        };
+        let own = self.pages.get(&self.config.id);
+        let known = own.and_then(|page| page.row(self.meters[place].fingerprint));
+        let known = known.map_or_else(Row::default, |(known, _)| *known);
         if row == known {
             return;
         }
@@ -445,7 +446,8 @@ impl Node {
             now >= self.rows_due || (in_need && now + self.refresh() >= self.rows_due + REFRESH_IN_NEED);
         self.stale |= round && urgent;
         if urgent || (round && (slight || refresh)) {
-            self.pages.publish(key, Value::Row(row), now);
+            let (key, value) = self.as_entry(place, row);
+            self.pages.publish(key, value, now);
             let to_all = few || (urgent && concerned.is_none());
             let lazily = now + LAZY_PER_LINK * links as u32;
             self.peers_should_hear(if to_all { now } else { lazily });
@@ -464,9 +466,9 @@ impl Node {
     /// others hear of it with the next row.
     pub(super) fn publish_loan(&mut self, place: usize, now: Instant) {
         if self.peers.len() > FEW_LINKS {
-            let key = Key::Row(self.meters[place].fingerprint);
             let row = self.row(place, now);
-            self.pages.publish(key, Value::Row(row), now);
+            let (key, value) = self.as_entry(place, row);
+            self.pages.publish(key, value, now);
         }
     }
 
@@ -492,8 +494,9 @@ impl Node {
 
     /// A peer's row has news.
     pub(super) fn learn_row(&mut self, place: usize, author: Replica, row: &Row) {
-        let key = Key::Row(self.meters[place].fingerprint);
-        let version = self.pages.get(&author.node).map_or(0, |page| page.version_of(&key));
+        let fingerprint = self.meters[place].fingerprint;
+        let page = self.pages.get(&author.node);
+        let version = page.and_then(|page| page.row(fingerprint)).map_or(0, |(_, version)| version);
         let few = self.peers.len() <= FEW_LINKS;
         let Some(neighbours) = &mut self.near[place] else {
             self.stale = true;
@@ -557,17 +560,12 @@ impl Node {
         if let Some(neighbours) = &self.near[place] {
             return Arc::clone(neighbours);
         }
-        let key = Key::Row(self.meters[place].fingerprint);
+        let fingerprint = self.meters[place].fingerprint;
         let neighbour = |replica: Replica| {
             let page = self.pages.get(&replica.node)?;
-            match page.get(&key)? {
-                Value::Row(row)
-                    if page.incarnation() == replica.incarnation && !self.is_leaving(&replica.node) =>
-                {
-                    Some(Neighbour { replica, row: *row, version: page.version_of(&key) })
-                }
-                _ => None,
-            }
+            let (row, version) = page.row(fingerprint)?;
+            let counts = page.incarnation() == replica.incarnation && !self.is_leaving(&replica.node);
+            counts.then_some(Neighbour { replica, row: *row, version })
         };
         let neighbours = Arc::new(self.linked().filter_map(neighbour).collect());
         self.near[place] = Some(Arc::clone(&neighbours));
@@ -583,6 +581,20 @@ impl Node {
         let pool =
             self.pools.iter().rposition(|state| state.first <= place).expect("BUG! meter without a pool");
         (pool, place - self.pools[pool].first)
+    }
+
+    /// The configured pool of a meter, and the place of its limit in it.
+    pub(super) fn limit_of(&self, place: usize) -> (usize, usize) {
+        let (pool, limit) = self.pool_of(place);
+        (self.configured(pool), limit)
+    }
+
+    /// The place of a pool as it is configured: of the keyed pool, if it is a key's.
+    pub(super) fn configured(&self, pool: usize) -> usize {
+        match &self.pools[pool].scope {
+            Scope::Key(promoted) => promoted.template,
+            _ => pool,
+        }
     }
 
     pub(super) fn is_leaving(&self, node: &NodeId) -> bool {

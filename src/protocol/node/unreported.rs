@@ -1,7 +1,7 @@
 //! What the provider counts and nobody reports is taken out of what the shares run on: see
 //! [`provider`](crate::protocol::provider).
 
-use super::Node;
+use super::{Node, Scope};
 use crate::protocol::id::Replica;
 use crate::protocol::limit::{Fingerprint, Kind};
 use crate::protocol::provider::{Estimate, Observation, Quota, Unreported, reserved};
@@ -11,7 +11,7 @@ use crate::protocol::time::Instant;
 
 impl Node {
     /// Tells what the provider says of a limit: the units that remain, and what the limit is if it says so, in units per
-    /// period or window. Of a concurrency limit it says nothing that could be settled.
+    /// period or window. Of a concurrency limit or a key it says nothing that could be settled.
     ///
     /// # Panics
     /// If there is no such limit.
@@ -24,6 +24,9 @@ impl Node {
         now: Instant,
     ) {
         self.expire(now);
+        if matches!(self.pools[pool].scope, Scope::Keyed(_)) {
+            return;
+        }
         assert!(limit < self.pools[pool].pool.limits().len(), "BUG! a limit that the pool does not have");
         let place = self.pools[pool].first + limit;
         self.meters[place].refill(now);
@@ -61,7 +64,7 @@ impl Node {
         estimate: Estimate,
         now: Instant,
     ) {
-        if let Some(place) = self.place_of(limit) {
+        if let Some(place) = self.place_of(limit).filter(|place| *place < self.configured_meters()) {
             self.meters[place].estimates.hear(author.node, estimate, now);
         }
     }
@@ -69,7 +72,7 @@ impl Node {
     /// Once a second: what is known of foreign use is published, and what all agree on is kept out of the shares.
     pub(super) fn settle_unreported(&mut self, now: Instant) {
         let me = self.config.id;
-        for place in 0..self.meters.len() {
+        for place in 0..self.configured_meters() {
             let meter = &mut self.meters[place];
             let used = meter.used_units();
             if let Some(unreported) = &mut meter.unreported {
@@ -94,6 +97,9 @@ impl Node {
     /// # Panics
     /// If there is no such limit.
     pub fn unreported(&self, pool: usize, limit: usize, now: Instant) -> Share {
+        if matches!(self.pools[pool].scope, Scope::Keyed(_)) {
+            return Share::ZERO;
+        }
         reserved(self.agreed(self.pools[pool].first + limit, now))
     }
 

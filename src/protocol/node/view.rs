@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Node, Phase, Policy};
+use super::{Node, Phase, Policy, PoolState, Scope};
 use crate::protocol::breaker::BreakerState;
 use crate::protocol::bucket::CountedBucket;
 use crate::protocol::gossip::{Page, Summary};
@@ -161,7 +161,7 @@ impl Node {
 
     /// How many pools there are.
     pub fn pools(&self) -> usize {
-        self.pools.len()
+        self.config.pools.len()
     }
 
     /// By what factor the swarm can exceed a limit at worst as things stand: 1 under `strict`, and under `available`
@@ -260,7 +260,7 @@ impl Node {
     /// All pools, at `now`.
     pub fn pool_views(&mut self, now: Instant) -> Vec<PoolView> {
         self.expire(now);
-        (0..self.pools.len()).map(|pool| self.pool_view(pool, now)).collect()
+        (0..self.pools()).map(|pool| self.pool_view(pool, now)).collect()
     }
 
     /// One pool, at `now`.
@@ -269,10 +269,11 @@ impl Node {
     /// If there is no such pool.
     pub fn pool_view(&mut self, pool: usize, now: Instant) -> PoolView {
         self.expire(now);
-        let first = self.pools[pool].first;
-        let count = self.pools[pool].pool.limits().len();
-        let limits: Vec<LimitView> =
-            (first..first + count).map(|place| self.limit_view(place, now)).collect();
+        if matches!(self.pools[pool].scope, Scope::Keyed(_)) {
+            return self.keyed_view(pool, now);
+        }
+        let meters = self.pools[pool].meters();
+        let limits: Vec<LimitView> = meters.map(|place| self.limit_view(place, now)).collect();
         let state = &self.pools[pool];
         let ready = limits.iter().map(|limit| limit.opens);
         PoolView {
@@ -283,6 +284,42 @@ impl Node {
             breaker: self.breaker(pool, now),
             limits,
         }
+    }
+
+    /// A keyed pool, as a key finds it that was never used.
+    fn keyed_view(&mut self, pool: usize, now: Instant) -> PoolView {
+        let of_pool = |state: &&PoolState| matches!(&state.scope, Scope::Key(key) if key.template == pool);
+        let mut waiting = [0; 4];
+        for state in self.pools.iter().filter(of_pool) {
+            waiting.iter_mut().zip(state.queue.waiting()).for_each(|(sum, here)| *sum += here);
+        }
+        let (paused, breaker) = (self.paused(pool, now), self.breaker(pool, now));
+        let state = &mut self.pools[pool];
+        let mut limits = Vec::new();
+        if let Scope::Keyed(keys) = &mut state.scope {
+            for (place, limit) in state.pool.limits().iter().enumerate() {
+                let units = keys.units(place, now);
+                limits.push(LimitView {
+                    limit: limit.clone(),
+                    fingerprint: limit.fingerprint(state.pool.name()),
+                    held_units: units,
+                    remaining: units,
+                    opens: Some(now),
+                    period_ends: None,
+                    unreported: Share::ZERO,
+                    reset_in: Duration::ZERO,
+                    held: keys.base(),
+                    lent: Share::ZERO,
+                    borrowed: Share::ZERO,
+                    target: keys.base(),
+                    demand: 0,
+                    admitted: keys.admitted(place),
+                    admitted_by_all: keys.admitted(place).into(),
+                    held_by: BTreeMap::new(),
+                });
+            }
+        }
+        PoolView { pool: state.pool.clone(), waiting, opens: Some(now), paused, breaker, limits }
     }
 
     fn limit_view(&mut self, place: usize, now: Instant) -> LimitView {
@@ -375,10 +412,9 @@ impl Node {
         let peer = self.peers.get(&node);
         let heard = peer.map(|peer| peer.heard_at).or_else(|| page.map(Page::news_at));
         let mut held = BTreeMap::new();
-        for state in &self.pools {
-            for place in state.first..state.first + state.pool.limits().len() {
-                let meter = &self.meters[place];
-                if let Some(Value::Row(row)) = page.and_then(|page| page.get(&Key::Row(meter.fingerprint))) {
+        for state in &self.pools[..self.pools()] {
+            for meter in &self.meters[state.meters()] {
+                if let Some((row, _)) = page.and_then(|page| page.row(meter.fingerprint)) {
                     held.insert(format!("{}/{}", state.pool.name(), meter.limit.name), row.held);
                 }
             }
@@ -407,10 +443,10 @@ impl Node {
 
     /// The newest rows of members with a link.
     pub(super) fn rows(&self, place: usize) -> impl Iterator<Item = (NodeId, Row)> + '_ {
-        let key = Key::Row(self.meters[place].fingerprint);
-        self.linked().filter_map(move |peer| match self.pages.get(&peer.node)?.get(&key)? {
-            Value::Row(row) => Some((peer.node, *row)),
-            _ => None,
+        let fingerprint = self.meters[place].fingerprint;
+        self.linked().filter_map(move |peer| {
+            let (row, _) = self.pages.get(&peer.node)?.row(fingerprint)?;
+            Some((peer.node, *row))
         })
     }
 

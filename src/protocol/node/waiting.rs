@@ -103,7 +103,7 @@ impl Node {
         let blocker = blocker.or_else(|| self.blocker(waiter.request.pools[0] as usize));
         let refusal = Refusal {
             reason,
-            limit: if reason == Reason::Leaving { None } else { blocker.map(|place| self.pool_of(place)) },
+            limit: if reason == Reason::Leaving { None } else { blocker.map(|place| self.limit_of(place)) },
             retry_after: Some(after),
             waited: now.since(waiter.since),
         };
@@ -151,9 +151,8 @@ impl Node {
 
     /// What came back to share that others are due moves on before anybody here is served from it.
     fn part_with_due(&mut self, pool: usize, now: Instant) {
-        let first = self.pools[pool].first;
         let mut returned = false;
-        for meter in &mut self.meters[first..first + self.pools[pool].pool.limits().len()] {
+        for meter in &mut self.meters[self.pools[pool].meters()] {
             if meter.due > Share::ZERO {
                 meter.refill(now);
                 returned |= meter.bucket().movable() > Share::ZERO;

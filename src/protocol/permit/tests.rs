@@ -13,11 +13,11 @@ fn at(seconds: u64) -> Instant {
 
 fn permit(units: u64, expires: u64) -> Permit {
     let taken = smallvec![Taken { meter: 0, units }];
-    Permit { pool: 0, agent: 0, taken, since: Instant::ZERO, expires: at(expires) }
+    Permit { pool: 0, key: None, agent: 0, taken, since: Instant::ZERO, expires: at(expires) }
 }
 
 fn refund(units: u64) -> Settlement {
-    Settlement { corrections: smallvec![Correction::Refund { meter: 0, units }] }
+    Settlement { keyed: None, corrections: smallvec![Correction::Refund { meter: 0, units }] }
 }
 
 #[test]
