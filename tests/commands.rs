@@ -75,8 +75,11 @@ fn a_held_permit_lasts_until_its_holder_has_had_enough() {
     wait_until("the slot is free", || free(&node) == 1);
 
     let mut command = at(&node, &["acquire", "slot", "--hold", "--ttl", "200ms"]);
-    let mut late = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut late = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Waiting closes standard input, which would end it, too.
+    let open = late.stdin.take();
     assert_eq!(late.wait().unwrap().code(), Some(75));
+    drop(open);
     // What was used stays used.
     assert_eq!(node.status().pools[0].limits[1].now.used, 4);
 }
@@ -132,14 +135,15 @@ fn signals_reach_the_command_and_a_dead_runner_frees_the_slot() {
         assert_eq!((running.wait().unwrap().code(), free(&node)), (Some(status), 1));
         fs::remove_file(&ready).unwrap();
     }
-    let end = dir.path().join("end");
-    let script = format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done", ready.display(), end.display());
-    let mut killed = at(&node, &["exec", "slot", "--", "sh", "-c", &script]).spawn().unwrap();
+    let script = format!("touch {}; exec sleep 5", ready.display());
+    let mut command = at(&node, &["exec", "slot", "--", "sh", "-c", &script]);
+    // The command outlives its runner: it must not keep what reads this test's output.
+    let mut killed =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     appears(&ready);
     killed.kill().unwrap();
     killed.wait().unwrap();
     wait_until("the slot is free", || free(&node) == 1);
-    fs::write(&end, "").unwrap();
 }
 
 #[test]
