@@ -184,7 +184,7 @@ impl Engine {
 
     /// Starts to leave.
     pub fn leave(&self) {
-        self.change(|node, now| node.leave(now));
+        self.change(Node::leave);
     }
 
     /// Looks at the core.
