@@ -10,6 +10,7 @@ pub mod config;
 pub mod engine;
 pub mod facts;
 pub mod identity;
+mod settings;
 pub mod sidecar;
 pub mod socket;
 pub mod state;
@@ -29,7 +30,7 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use self::admission_log::AdmissionLog;
 use self::clock::Clock;
-use self::config::{AgentConfig, Config, PoolConfig};
+use self::config::{Config, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
 use self::identity::{DataDir, Identity, IdentityError, SwarmKey};
@@ -39,11 +40,8 @@ use self::state::{StateError, StateFile};
 use self::timer::Timer;
 use self::token::Token;
 use self::transport::{Event, Transport, TransportConfig, TransportError, peer_id};
-use crate::protocol::agents::{AgentRule, Agents};
-use crate::protocol::breaker::{BreakerConfig, MILLION};
 use crate::protocol::id::{NodeId, Replica};
-use crate::protocol::limit::Pool;
-use crate::protocol::node::{Input, MESH_MAX, Node, NodeConfig, Start};
+use crate::protocol::node::{Input, MESH_MAX, Node, Start};
 
 /// Peers that may be linked at once: the largest full mesh, twice.
 const PEERS_MAX: usize = 2 * MESH_MAX;
@@ -157,16 +155,7 @@ impl Daemon {
         let seed = clock::seed().map_err(|error| DaemonError::System("entropy", error.into()))?;
         let timer = Timer::new().map_err(|error| DaemonError::System("a timer", error))?;
         let pools: Vec<PoolConfig> = config.pools.clone();
-        let node = NodeConfig {
-            id,
-            incarnation,
-            name: config.name.clone(),
-            pools: pools.iter().map(core_pool).collect(),
-            policy: config.policy,
-            forget_after: config.forget_after,
-            weight: 1,
-            agents: agents(&config.agents),
-        };
+        let node = settings::node_config(&config, id, incarnation);
         let start = match saved {
             Some(saved) => Start::Resume(saved),
             None if founds => Start::Found,
@@ -313,33 +302,6 @@ impl Daemon {
         let _ = writeln!(out, "join     {join}");
         true
     }
-}
-
-/// A pool with all that the core needs to know of it.
-fn core_pool(config: &PoolConfig) -> Pool {
-    let mut pool = config.pool.clone();
-    pool.ageing = config.ageing;
-    pool.breaker = config.breaker.map(|settings| BreakerConfig {
-        failure_rate: (settings.failure_rate * f64::from(MILLION)).round() as u32,
-        window: settings.window,
-        min_count: settings.min_count,
-        open_for: settings.open_for,
-    });
-    pool
-}
-
-fn agents(configs: &[AgentConfig]) -> Agents {
-    let rule = |config: &AgentConfig| {
-        if !config.limits.is_empty() {
-            tracing::warn!("the own limits of agent {:?} are not kept by this version", config.matches);
-        }
-        AgentRule {
-            matches: config.matches.clone(),
-            weight: config.weight_thousandths,
-            max_share: config.max_share_millionths,
-        }
-    };
-    Agents::new(configs.iter().map(rule).collect()).expect("BUG! the configuration passed unchecked agents")
 }
 
 fn swarm_key(

@@ -42,7 +42,7 @@ fn mode(path: &Path) -> u32 {
 fn waiters(node: &Daemon, count: usize) -> Vec<Http> {
     let ask = |_| {
         let mut http = node.http();
-        http.send(post("/v1/acquire", r#"{"pool":"dry","wait_ms":600000}"#));
+        http.send(post("/v1/acquire", r#"{"pool":"dry","wait_ms":86400000}"#));
         http
     };
     let waiters = (0..count).map(ask).collect();

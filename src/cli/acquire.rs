@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -53,6 +53,11 @@ pub async fn run(mut client: Client, args: Args) -> Result<ExitCode, ClientError
         ask.ttl_ms.get_or_insert(TTL_HELD.as_millis() as u64);
     }
     let answer = client.acquire(&ask).await?;
+    // Before anybody hears that the permit is held: from then on a signal is the wish to settle it.
+    let stop = match args.hold.then(Stop::new).transpose() {
+        Ok(stop) => stop,
+        Err(error) => return Ok(fail(&format!("the system refused to tell of signals: {error}"), BUG)),
+    };
     let printed = if args.json {
         print(&json(&answer))
     } else if answer.allowed {
@@ -60,30 +65,43 @@ pub async fn run(mut client: Client, args: Args) -> Result<ExitCode, ClientError
     } else {
         return Ok(fail(&refused(&answer), LIMITED));
     };
-    match answer.allowed {
-        true if args.hold => hold(client, &answer).await,
-        true => Ok(printed),
-        false => Ok(LIMITED.into()),
+    match (answer.allowed, stop) {
+        (true, Some(stop)) => hold(client, &answer, stop).await,
+        (true, None) => Ok(printed),
+        (false, _) => Ok(LIMITED.into()),
     }
 }
 
 /// Keeps the permit until there is no more need of it. What it reserved was used; its slots are free.
-async fn hold(mut client: Client, answer: &AcquireAnswer) -> Result<ExitCode, ClientError> {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
-        return Ok(fail("the system refused to tell of signals", BUG));
-    };
+async fn hold(mut client: Client, answer: &AcquireAnswer, mut stop: Stop) -> Result<ExitCode, ClientError> {
     let over = Duration::from_millis(answer.expires_in_ms.unwrap_or_default());
     tokio::select! {
         () = input_closes() => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
+        _ = stop.interrupt.recv() => {}
+        _ = stop.terminate.recv() => {}
+        _ = stop.hangup.recv() => {}
         () = sleep(over) => return Ok(fail("the permit's time to live is over; its slots are free", LIMITED)),
     }
     let permit = answer.permit.as_deref().unwrap_or_default();
     client.commit(permit, &CommitRequest::default()).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The wish that the permit is held no longer.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Waits until standard input is at its end. In a thread, which a read that never returns does not keep from ending with

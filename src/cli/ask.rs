@@ -68,11 +68,13 @@ impl Ask {
         }
         let wait = if self.no_wait { Some(Duration::ZERO) } else { self.wait };
         let millis = |time: Duration| time.as_millis() as u64;
+        let pool = if self.others.is_empty() {
+            PoolNames::One(self.pool)
+        } else {
+            PoolNames::FirstOf([self.pool].into_iter().chain(self.others).collect())
+        };
         Ok(AcquireRequest {
-            pool: match self.others.is_empty() {
-                true => PoolNames::One(self.pool),
-                false => PoolNames::FirstOf([self.pool].into_iter().chain(self.others).collect()),
-            },
+            pool,
             requests: self.requests,
             tokens: self.tokens,
             cost,

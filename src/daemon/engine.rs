@@ -3,6 +3,7 @@
 //! Whoever handles a request calls straight into the core; no channel and no lock lies between. Messages to peers are
 //! left in a queue for the task that owns the transport.
 
+mod asking;
 mod bound;
 
 use std::cell::{Cell, RefCell};
@@ -11,8 +12,10 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+use self::asking::Waiting;
+pub use self::asking::{Pending, Reply, Request, Wanted};
 pub use self::bound::{Binding, Bound};
 use super::admission_log::AdmissionLog;
 use super::clock::Clock;
@@ -21,11 +24,9 @@ use super::timer::Timer;
 use crate::protocol::breaker::CallOutcome;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{
-    Acquired, Ask, Input, Item, Node, Outcome, Output, Saved, SettleError, Settling,
-};
+use crate::protocol::node::{Input, Node, Output, Saved, SettleError, Settling};
 use crate::protocol::permit::PermitId;
-use crate::protocol::queue::{Class, Ticket};
+use crate::protocol::queue::Ticket;
 use crate::protocol::time::Instant;
 use crate::wire;
 
@@ -56,39 +57,6 @@ struct Unsaved {
     tried: Instant,
 }
 
-struct Waiting {
-    answer: oneshot::Sender<Outcome>,
-    items: Vec<Wanted>,
-    bound: Option<Bound>,
-}
-
-/// What a caller asks for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Lists of what it takes, each all or nothing; at least one. The first that is admitted now counts, else the one that
-    /// is likely to be admitted first.
-    pub choices: Vec<Vec<Wanted>>,
-    /// Who asks; may be empty.
-    pub agent: String,
-    /// How urgent it is.
-    pub class: Class,
-    /// How long it waits; nothing to be answered at once.
-    pub wait: Duration,
-    /// How long its permit lives unless it is settled before.
-    pub ttl: Duration,
-    /// The connection with which the permit ends, if it does.
-    pub bound: Option<Bound>,
-}
-
-/// What a call takes of one pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The place of the pool.
-    pub pool: usize,
-    /// Units of its limits.
-    pub cost: Cost,
-}
-
 /// A handle on the core; clones share it. Not for other threads.
 #[derive(Clone)]
 pub struct Engine {
@@ -110,22 +78,6 @@ struct Shared {
     armed: Cell<Option<Instant>>,
     left: Cell<bool>,
     gone: Notify,
-}
-
-/// What became of a request, and until it is answered the right to its answer: dropping it means that the caller hung
-/// up, and takes nothing.
-pub enum Reply {
-    /// It has its answer.
-    Now(Outcome),
-    /// It waits.
-    Later(Pending),
-}
-
-/// A request that waits.
-pub struct Pending {
-    engine: Engine,
-    ticket: Ticket,
-    answer: oneshot::Receiver<Outcome>,
 }
 
 impl Engine {
@@ -162,36 +114,6 @@ impl Engine {
     /// Now, on the node's clock.
     pub fn now(&self) -> Instant {
         self.shared.clock.now()
-    }
-
-    /// Asks the core. Gives back which of the choices it was, and what became of it.
-    pub fn acquire(&self, request: Request) -> (usize, Reply) {
-        let now = self.begin();
-        let Request { mut choices, agent, class, wait, ttl, bound } = request;
-        let lists: Vec<Vec<Item<'_>>> = choices
-            .iter()
-            .map(|items| items.iter().map(|item| Item { pool: item.pool, cost: &item.cost }).collect())
-            .collect();
-        let ask = |place: usize| Ask { items: &lists[place], agent: &agent, class, wait, ttl };
-        let (choice, acquired) = {
-            let mut node = self.shared.node.borrow_mut();
-            let choice = if lists.len() == 1 { 0 } else { soonest(&mut node, lists.len(), ask, now) };
-            (choice, node.ask(&ask(choice), now))
-        };
-        let items = choices.swap_remove(choice);
-        let reply = match acquired {
-            Acquired::Now(outcome) => {
-                self.note(&items, bound.as_ref(), outcome, now);
-                Reply::Now(outcome)
-            }
-            Acquired::Waiting(ticket) => {
-                let (answer, receiver) = oneshot::channel();
-                self.shared.waiting.borrow_mut().insert(ticket, Waiting { answer, items, bound });
-                Reply::Later(Pending { engine: self.clone(), ticket, answer: receiver })
-            }
-        };
-        self.carry_out(now);
-        (choice, reply)
     }
 
     /// Tells what a call really used.
@@ -262,7 +184,7 @@ impl Engine {
 
     /// Starts to leave.
     pub fn leave(&self) {
-        self.change(|node, now| node.leave(now));
+        self.change(Node::leave);
     }
 
     /// Looks at the core.
@@ -398,50 +320,5 @@ impl Engine {
             errands.push_back(errand);
         }
         self.shared.errand.notify_one();
-    }
-
-    /// Writes down an admission before its caller has the answer, and binds its permit.
-    fn note(&self, items: &[Wanted], bound: Option<&Bound>, outcome: Outcome, now: Instant) {
-        let Outcome::Admitted { permit, .. } = outcome else { return };
-        if let Some(log) = self.shared.log.borrow_mut().as_mut() {
-            let node = self.shared.node.borrow();
-            let taken = items.iter().flat_map(|Wanted { pool, cost }| {
-                node.pool_at(*pool).limits().iter().map(|limit| (limit.name.as_str(), cost.of(limit)))
-            });
-            log.write(self.shared.clock.monotonic(now), taken.filter(|(_, units)| *units > 0));
-        }
-        if let Some(bound) = bound {
-            bound.add(permit, self);
-        }
-    }
-}
-
-/// The first choice that is admitted now, else the one that will be soonest; the first if none ever will.
-fn soonest<'a>(node: &mut Node, choices: usize, ask: impl Fn(usize) -> Ask<'a>, now: Instant) -> usize {
-    let mut soonest = (None, 0);
-    for choice in 0..choices {
-        match node.estimate_for(&ask(choice), now) {
-            Some(Duration::ZERO) => return choice,
-            Some(wait) if soonest.0.is_none_or(|least| wait < least) => soonest = (Some(wait), choice),
-            _ => {}
-        }
-    }
-    soonest.1
-}
-
-impl Pending {
-    /// The answer.
-    pub async fn answer(mut self) -> Outcome {
-        let answer = (&mut self.answer).await;
-        answer.expect("BUG! a waiting request lost its answer")
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let waited = self.engine.shared.waiting.borrow_mut().remove(&self.ticket);
-        if waited.is_some() {
-            self.engine.change(|node, now| node.cancel(self.ticket, now));
-        }
     }
 }

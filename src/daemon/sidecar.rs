@@ -66,6 +66,9 @@ struct Inner {
     connections_max: usize,
 }
 
+/// What a request with a body does that has no answer but that it was done.
+type Command = fn(&Engine, &[u8], &[PoolConfig]) -> Result<(), Problem>;
+
 /// What is known of one connection.
 struct Caller {
     bound: Bound,
@@ -223,11 +226,7 @@ impl Sidecar {
         answers::settled(engine, engine.release(id))
     }
 
-    async fn command(
-        &self,
-        request: Request<Incoming>,
-        command: fn(&Engine, &[u8], &[PoolConfig]) -> Result<(), Problem>,
-    ) -> Answer {
+    async fn command(&self, request: Request<Incoming>, command: Command) -> Answer {
         let body = read(request).await;
         done_or_problem(body.and_then(|body| command(&self.inner.engine, &body, &self.inner.pools)))
     }

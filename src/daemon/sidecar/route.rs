@@ -74,10 +74,21 @@ impl Route {
     /// How it is asked; `HEAD` is as good as `GET`.
     pub fn method(&self) -> Method {
         match self {
-            Self::Acquire | Self::Commit(_) | Self::Release(_) | Self::Allow => Method::POST,
-            Self::Pause | Self::Resume | Self::Observe => Method::POST,
-            Self::Status | Self::Peers | Self::Limits | Self::Queue | Self::Explain(_) => Method::GET,
-            Self::Token | Self::Live | Self::Ready => Method::GET,
+            Self::Acquire
+            | Self::Commit(_)
+            | Self::Release(_)
+            | Self::Allow
+            | Self::Pause
+            | Self::Resume
+            | Self::Observe => Method::POST,
+            Self::Status
+            | Self::Peers
+            | Self::Limits
+            | Self::Queue
+            | Self::Explain(_)
+            | Self::Token
+            | Self::Live
+            | Self::Ready => Method::GET,
         }
     }
 }
@@ -89,15 +100,12 @@ fn decoded(part: &str) -> String {
     let mut place = 0;
     while let Some(&byte) = bytes.get(place) {
         let digit = |offset: usize| char::from(*bytes.get(place + offset)?).to_digit(16);
-        match (byte, digit(1), digit(2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                place += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                place += 1;
-            }
+        if let (b'%', Some(high), Some(low)) = (byte, digit(1), digit(2)) {
+            decoded.push((high * 16 + low) as u8);
+            place += 3;
+        } else {
+            decoded.push(byte);
+            place += 1;
         }
     }
     String::from_utf8_lossy(&decoded).into_owned()
