@@ -43,7 +43,12 @@ impl Lone {
     fn new(limits: Vec<Limit>, call: Call<'_>) -> Self {
         let mut pool = Pool::new("pool", limits).expect("the pool is in bounds");
         pool.max_queue = 20_000;
-        let rule = AgentRule { matches: "researcher-*".to_owned(), weight: 2_000, max_share: Some(400_000) };
+        let rule = AgentRule {
+            matches: "researcher-*".to_owned(),
+            weight: 2_000,
+            max_share: Some(400_000),
+            own_limits: None,
+        };
         let config = NodeConfig {
             id: NodeId([1; 32]),
             incarnation: Incarnation(1),
@@ -67,7 +72,7 @@ impl Lone {
     fn ask(&mut self, call: Call<'_>, number: usize) -> PermitId {
         self.now = self.now + PAUSE;
         let (agent, class) = call.agents[number % call.agents.len()];
-        let items = &[Item { pool: 0, cost: call.cost }];
+        let items = &[Item { pool: 0, cost: call.cost, key: None }];
         let ask = Ask { items, agent, class, wait: Duration::ZERO, ttl: PERMIT_TTL };
         match self.node.ask(black_box(&ask), self.now) {
             Acquired::Now(Outcome::Admitted { permit, .. }) => permit,
@@ -198,7 +203,7 @@ impl Crowd {
     fn come(&mut self, cost: &Cost) {
         self.number += 1;
         let (agent, class) = Self::CALLERS[self.number % Self::CALLERS.len()];
-        let items = &[Item { pool: 0, cost }];
+        let items = &[Item { pool: 0, cost, key: None }];
         let ask = Ask { items, agent, class, wait: Duration::from_secs(60), ttl: PERMIT_TTL };
         match self.lone.node.ask(&ask, self.lone.now) {
             Acquired::Waiting(_) => self.waiting += 1,

@@ -419,7 +419,7 @@ fn a_request_that_lacks_something_waits_for_its_key_alone() {
         _ => None,
     });
     assert_eq!(answer, Some((ticket, Duration::from_millis(500))));
-    assert_eq!(node.pool_view(KEYED, Instant::ZERO).waiting, 0);
+    assert_eq!(node.pool_view(KEYED, Instant::ZERO).waiting, [0; 4]);
 }
 
 #[test]

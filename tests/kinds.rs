@@ -156,7 +156,7 @@ impl Swarm {
 
     fn ask(&mut self, node: usize, units: u64, class: Class, wait: Duration) {
         let cost = Cost::requests(units);
-        let items = &[Item { pool: 0, cost: &cost }];
+        let items = &[Item { pool: 0, cost: &cost, key: None }];
         let ask = Ask { items, agent: "", class, wait, ttl: Duration::from_secs(30) };
         match self.nodes[node].ask(&ask, at(self.now)) {
             Acquired::Now(outcome) => self.note(node, class, outcome),

@@ -1,7 +1,7 @@
 //! What the core is told of the configuration.
 
 use super::config::{AgentConfig, Config, PoolConfig};
-use crate::protocol::agents::{AgentRule, Agents};
+use crate::protocol::agents::{AGENTS_MAX, AgentRule, Agents};
 use crate::protocol::breaker::{BreakerConfig, MILLION};
 use crate::protocol::id::{Incarnation, NodeId};
 use crate::protocol::limit::Pool;
@@ -13,11 +13,16 @@ pub fn node_config(config: &Config, id: NodeId, incarnation: Incarnation) -> Nod
         id,
         incarnation,
         name: config.name.clone(),
-        pools: config.pools.iter().map(core_pool).collect(),
+        pools: config
+            .pools
+            .iter()
+            .map(core_pool)
+            .chain(config.agents.iter().filter_map(own_limits))
+            .collect(),
         policy: config.policy,
         forget_after: config.forget_after,
         weight: 1,
-        agents: agents(&config.agents),
+        agents: agents(config),
     }
 }
 
@@ -25,6 +30,7 @@ pub fn node_config(config: &Config, id: NodeId, incarnation: Incarnation) -> Nod
 fn core_pool(config: &PoolConfig) -> Pool {
     let mut pool = config.pool.clone();
     pool.ageing = config.ageing;
+    pool.keyed = config.keyed;
     pool.breaker = config.breaker.map(|settings| BreakerConfig {
         failure_rate: (settings.failure_rate * f64::from(MILLION)).round() as u32,
         window: settings.window,
@@ -34,16 +40,29 @@ fn core_pool(config: &PoolConfig) -> Pool {
     pool
 }
 
-fn agents(configs: &[AgentConfig]) -> Agents {
-    let rule = |config: &AgentConfig| {
-        if !config.limits.is_empty() {
-            tracing::warn!("the own limits of agent {:?} are not kept by this version", config.matches);
-        }
+/// The own limits of the agents that a rule matches: a keyed pool after all others, one key for each name.
+fn own_limits(config: &AgentConfig) -> Option<Pool> {
+    if config.limits.is_empty() {
+        return None;
+    }
+    let mut pool = Pool::new(format!("agent {}", config.matches), config.limits.clone())
+        .expect("BUG! the configuration passed unchecked limits of agents");
+    pool.keyed = Some(AGENTS_MAX);
+    Some(pool)
+}
+
+fn agents(config: &Config) -> Agents {
+    let mut next = config.pools.len();
+    let rule = |agent: &AgentConfig| {
+        let own_limits = (!agent.limits.is_empty()).then_some(next);
+        next += usize::from(own_limits.is_some());
         AgentRule {
-            matches: config.matches.clone(),
-            weight: config.weight_thousandths,
-            max_share: config.max_share_millionths,
+            matches: agent.matches.clone(),
+            weight: agent.weight_thousandths,
+            max_share: agent.max_share_millionths,
+            own_limits,
         }
     };
-    Agents::new(configs.iter().map(rule).collect()).expect("BUG! the configuration passed unchecked agents")
+    let rules = config.agents.iter().map(rule).collect();
+    Agents::new(rules).expect("BUG! the configuration passed unchecked agents")
 }

@@ -50,6 +50,8 @@ pub struct AgentRule {
     /// The part of a limit that an agent may use while others want it, in millionths: 1 to [`SHARE_MAX`].
     /// None is no bound.
     pub max_share: Option<u32>,
+    /// The place of the keyed pool of their own limits, one key for each name.
+    pub own_limits: Option<usize>,
 }
 
 /// Why rules were refused. `rule` is the place of the rule, from 1.
@@ -198,6 +200,11 @@ impl Agents {
         }
     }
 
+    /// The place of the keyed pool of an agent's own limits, if its rule has any.
+    pub fn own_limits(&self, name: &str) -> Option<usize> {
+        self.rules.iter().find(|rule| glob::matches(&rule.matches, name))?.own_limits
+    }
+
     /// How many are known, besides the [`OTHERS`].
     pub fn len(&self) -> usize {
         self.names.len()
@@ -303,7 +310,7 @@ fn check(rules: &[AgentRule]) -> Result<(), AgentError> {
     if rules.len() > RULES_MAX {
         return Err(AgentError::Count(rules.len()));
     }
-    for (rule, AgentRule { matches, weight, max_share }) in (1..).zip(rules) {
+    for (rule, AgentRule { matches, weight, max_share, .. }) in (1..).zip(rules) {
         if matches.len() > NAME_MAX || matches.chars().any(char::is_control) {
             return Err(AgentError::Match { rule });
         }
@@ -328,7 +335,7 @@ mod tests {
     }
 
     fn rule(matches: &str, weight: u32, max_share: Option<u32>) -> AgentRule {
-        AgentRule { matches: matches.to_owned(), weight, max_share }
+        AgentRule { matches: matches.to_owned(), weight, max_share, own_limits: None }
     }
 
     #[test]

@@ -328,7 +328,14 @@ impl Pool {
                 return Err(LimitError::Duplicate(limit.name.clone()));
             }
         }
-        Ok(Self { name, limits, max_queue: QUEUE_DEFAULT, ageing: AGEING_DEFAULT, breaker: None, keyed: None })
+        Ok(Self {
+            name,
+            limits,
+            max_queue: QUEUE_DEFAULT,
+            ageing: AGEING_DEFAULT,
+            breaker: None,
+            keyed: None,
+        })
     }
 
     /// What callers ask for.

@@ -35,6 +35,14 @@ pub struct Wanted {
     pub pool: usize,
     /// Units of its limits.
     pub cost: Cost,
+    /// Whose limits they are, in a keyed pool.
+    pub key: Option<String>,
+}
+
+impl Wanted {
+    fn item(&self) -> Item<'_> {
+        Item { pool: self.pool, cost: &self.cost, key: self.key.as_deref() }
+    }
 }
 
 /// What became of a request, and until it is answered the right to its answer: dropping it means that the caller hung
@@ -65,10 +73,11 @@ impl Engine {
     pub fn acquire(&self, request: Request) -> (usize, Reply) {
         let now = self.begin();
         let Request { mut choices, agent, class, wait, ttl, bound } = request;
-        let lists: Vec<Vec<Item<'_>>> = choices
-            .iter()
-            .map(|items| items.iter().map(|item| Item { pool: item.pool, cost: &item.cost }).collect())
-            .collect();
+        if let Some(pool) = self.shared.node.borrow().own_limits(&agent) {
+            choices.iter_mut().for_each(|items| items.push(own(pool, items, &agent)));
+        }
+        let lists: Vec<Vec<Item<'_>>> =
+            choices.iter().map(|items| items.iter().map(Wanted::item).collect()).collect();
         let ask = |place: usize| Ask { items: &lists[place], agent: &agent, class, wait, ttl };
         let (choice, acquired) = {
             let mut node = self.shared.node.borrow_mut();
@@ -96,7 +105,7 @@ impl Engine {
         let Outcome::Admitted { permit, .. } = outcome else { return };
         if let Some(log) = self.shared.log.borrow_mut().as_mut() {
             let node = self.shared.node.borrow();
-            let taken = items.iter().flat_map(|Wanted { pool, cost }| {
+            let taken = items.iter().flat_map(|Wanted { pool, cost, .. }| {
                 node.pool_at(*pool).limits().iter().map(|limit| (limit.name.as_str(), cost.of(limit)))
             });
             log.write(self.shared.clock.monotonic(now), taken.filter(|(_, units)| *units > 0));
@@ -105,6 +114,16 @@ impl Engine {
             bound.add(permit, self);
         }
     }
+}
+
+/// What a call takes of its agent's own limits: as many units as of all pools together.
+fn own(pool: usize, items: &[Wanted], agent: &str) -> Wanted {
+    let mut cost = Cost { units: [].into(), limits: [].into() };
+    for (unit, units) in items.iter().flat_map(|item| &item.cost.units) {
+        let sum: &mut u64 = cost.units.entry(unit.clone()).or_default();
+        *sum = sum.saturating_add(*units);
+    }
+    Wanted { pool, cost, key: Some(agent.to_owned()) }
 }
 
 /// The first choice that is admitted now, else the one that will be soonest; the first if none ever will.

@@ -76,6 +76,10 @@ fn refused(
         node::Reason::Deadline => {
             (Reason::Deadline, format!("{name} had no room until the caller's deadline"))
         }
+        node::Reason::TooManyKeys => (
+            Reason::TooManyKeys,
+            "this node knows as many keys as it may, and none of them is idle and full".to_owned(),
+        ),
         node::Reason::QueueFull => {
             (Reason::QueueFull, format!("{waiting} requests wait already, as many as may; {name} is short"))
         }
@@ -127,6 +131,17 @@ pub fn settled(engine: &Engine, settled: Result<Settling, SettleError>) -> Resul
         let place = |correction: &Correction| match correction {
             Correction::Refund { meter, .. } | Correction::Debt { meter, .. } => *meter as usize,
         };
+        if let Some(pool) = settlement.keyed {
+            let limits = node.pool_at(pool as usize).limits();
+            for correction in &settlement.corrections {
+                let name = limits[place(correction)].name.clone();
+                match correction {
+                    Correction::Refund { units, .. } => refunded.insert(name, *units),
+                    Correction::Debt { units, .. } => debt.insert(name, *units),
+                };
+            }
+            return;
+        }
         let mut pools = settlement.corrections.iter().map(|correction| node.limit_at(place(correction)).0);
         let first = pools.next();
         let several = pools.any(|pool| Some(pool) != first);

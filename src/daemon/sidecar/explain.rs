@@ -17,7 +17,7 @@ pub fn explain(engine: &Engine, pool: usize) -> Explanation {
     let (view, node, opens, now) = engine.look(|node, now| {
         let limits = node.pool_at(pool).limits().iter().map(|limit| (limit.name.clone(), 1)).collect();
         let cost = Cost { units: [].into(), limits };
-        let items = &[Item { pool, cost: &cost }];
+        let items = &[Item { pool, cost: &cost, key: None }];
         let ask =
             Ask { items, agent: "", class: Class::default(), wait: Duration::from_secs(1), ttl: PERMIT_TTL };
         (node.pool_view(pool, now), node.view(now), node.estimate_for(&ask, now), now)

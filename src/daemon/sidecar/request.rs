@@ -77,7 +77,7 @@ impl Ask {
         let counted = counted.unwrap_or(&limits[0].unit).to_owned();
         let cost = Cost { units: [(counted, units)].into(), limits: [].into() };
         Ok(Self {
-            choices: vec![vec![Wanted { pool, cost }]],
+            choices: vec![vec![Wanted { pool, cost, key: None }]],
             agent: String::new(),
             class: Class::default(),
             wait: Duration::ZERO,
@@ -143,9 +143,8 @@ fn wanted(members: &Members<'_>, pool: usize, pools: &[PoolConfig]) -> Result<Wa
         let (name, units) = (config.pool.name(), units.join(" and "));
         return Err(members.bad("cost", format!("pool {name} counts {units}; say how many this call takes")));
     }
-    // Checked only: what is taken by key is not told to the core yet.
-    key(members, config)?;
-    Ok(Wanted { pool, cost })
+    let key = key(members, config)?.map(str::to_owned);
+    Ok(Wanted { pool, cost, key })
 }
 
 /// Whose limits they are, in a pool that has them for each key.

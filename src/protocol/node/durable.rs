@@ -52,9 +52,7 @@ impl Node {
 
     /// Saves if more may be missing than stands on disk.
     pub(super) fn reserve_ahead(&mut self) {
-        if self.has_slow_limits
-            && self.slow_limits().any(|meter| meter.missing() > meter.reserved)
-        {
+        if self.has_slow_limits && self.slow_limits().any(|meter| meter.missing() > meter.reserved) {
             self.save(false);
         }
     }

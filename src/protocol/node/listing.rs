@@ -66,13 +66,21 @@ impl Node {
     /// # Panics
     /// If there is none.
     pub fn limit_at(&self, limit: usize) -> (usize, &Limit) {
-        (self.pool_of(limit).0, &self.meters[limit].limit)
+        (self.limit_of(limit).0, &self.meters[limit].limit)
+    }
+
+    /// The place of the keyed pool of an agent's own limits, if it has any.
+    pub fn own_limits(&self, agent: &str) -> Option<usize> {
+        self.agents.own_limits(agent)
     }
 
     /// The places of the pools that a permit passed; none if it has ended.
     pub fn permit_pools(&self, id: PermitId) -> Option<Vec<usize>> {
         let permit = self.permits.get(id)?;
-        let taken = permit.taken.iter().map(|taken| self.pool_of(taken.meter as usize).0);
+        if permit.key.is_some() {
+            return Some(vec![permit.pool as usize]);
+        }
+        let taken = permit.taken.iter().map(|taken| self.limit_of(taken.meter as usize).0);
         let mut pools: Vec<usize> = taken.chain([permit.pool as usize]).collect();
         pools.sort_unstable();
         pools.dedup();

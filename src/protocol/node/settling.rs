@@ -137,9 +137,12 @@ impl Node {
     /// The pools that the permit passed, as far as it tells.
     fn pools_of(&self, permit: &Permit) -> SmallVec<[usize; 4]> {
         let taken = permit.taken.iter().map(|taken| self.pool_of(taken.meter as usize).0);
-        let mut pools: SmallVec<[usize; 4]> = taken.chain([permit.pool as usize]).collect();
-        pools.sort_unstable();
-        pools.dedup();
+        let mut pools = SmallVec::<[usize; 4]>::new();
+        for pool in taken.chain([permit.pool as usize]) {
+            if !pools.contains(&pool) {
+                pools.push(pool);
+            }
+        }
         pools
     }
 
