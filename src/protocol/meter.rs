@@ -181,7 +181,7 @@ impl Meter {
 
     /// Whether there are so many units now; call [`refill`](Self::refill) first.
     pub fn has(&self, units: u64) -> bool {
-        self.bucket.level() >= Level::of(units, &self.limit.kind) && !self.bucket.in_debt()
+        self.bucket.has(units)
     }
 
     /// Whole units that are there.
