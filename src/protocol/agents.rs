@@ -184,8 +184,11 @@ impl Agents {
     /// A request of the agent begins to wait, or a permit of it is out: it is not forgotten until it was
     /// [let go](Self::let_go) as often.
     pub fn hold(&mut self, index: AgentIndex) {
-        self.agents[place(index)].held += 1;
-        self.idle.remove(index.0);
+        let agent = &mut self.agents[place(index)];
+        agent.held += 1;
+        if agent.held == 1 {
+            self.idle.remove(index.0);
+        }
     }
 
     /// The opposite of [`hold`](Self::hold).

@@ -101,6 +101,14 @@ impl Bucket {
         }
     }
 
+    /// Whether there are so many units as of the last call that was given the time, and no debt.
+    pub fn has(&self, units: u64) -> bool {
+        match self {
+            Self::Leaky(bucket) => bucket.has(units),
+            Self::Counted(bucket) => bucket.has(units),
+        }
+    }
+
     /// The share of its own that it can part with: none while it is in debt; only what is wholly unspent where units come
     /// back to the share that they were spent from.
     pub fn movable(&self) -> Share {

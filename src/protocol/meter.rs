@@ -269,6 +269,9 @@ impl Meter {
 
     /// Whether there are so many units now that nobody else is due; call [`refill`](Self::refill) first.
     pub fn has(&self, units: u64) -> bool {
+        if self.due == Share::ZERO {
+            return self.bucket.has(units);
+        }
         let level = self.bucket.level().saturating_sub(self.bucket.depth_of(self.due));
         level >= Level::of(units, &self.limit.kind) && !self.bucket.in_debt()
     }

@@ -134,6 +134,11 @@ impl CountedBucket {
         self.spent_atoms() > self.depth_of(self.share).0
     }
 
+    /// Whether there are rights for so many units, and no debt.
+    pub fn has(&self, units: u64) -> bool {
+        self.level().0 >= u128::from(units) * UNIT && !self.in_debt()
+    }
+
     /// The rights of `share`.
     pub fn depth_of(&self, share: Share) -> Level {
         Level(u128::from(self.amount) * u128::from(share.0))

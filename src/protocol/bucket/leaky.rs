@@ -24,6 +24,18 @@ pub struct LeakyBucket {
     debt: u128,
     headroom: Headroom,
     at: Instant,
+    /// What follows from the rate, the share and what is withheld; asked for at every admission.
+    numbers: Numbers,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    /// The most that the bucket can hold.
+    depth: Level,
+    /// Atoms gained per nanosecond.
+    speed: u128,
+    /// Atoms in one unit.
+    unit: u128,
 }
 
 impl LeakyBucket {
@@ -37,6 +49,7 @@ impl LeakyBucket {
             debt: 0,
             headroom: Headroom::default(),
             at: now,
+            numbers: Numbers { depth: Level::ZERO, speed: 0, unit: atoms_per_unit(&rate) },
         }
     }
 
@@ -77,7 +90,7 @@ impl LeakyBucket {
             return;
         }
         let elapsed = u128::from(now.as_nanos() - self.at.as_nanos());
-        let earned = self.speed().saturating_mul(elapsed);
+        let earned = self.numbers.speed.saturating_mul(elapsed);
         self.at = now;
         self.gain(earned);
     }
@@ -86,7 +99,7 @@ impl LeakyBucket {
     fn gain(&mut self, atoms: u128) {
         let paid = atoms.min(self.debt);
         self.debt -= paid;
-        self.level = Level(self.level.0.saturating_add(atoms - paid)).min(self.depth());
+        self.level = Level(self.level.0.saturating_add(atoms - paid)).min(self.numbers.depth);
     }
 
     /// Whether more was spent than there was, and has not been earned since.
@@ -99,11 +112,12 @@ impl LeakyBucket {
     pub fn refund(&mut self, units: u64, taken_at: Instant) {
         self.note();
         let room = self.headroom.least_since(taken_at);
-        self.gain(Self::level_of(units, &self.rate).0.min(room));
+        self.gain(self.atoms(units).min(room));
     }
 
+    /// Notes the room before anything but time changes it: time alone only makes it less.
     fn note(&mut self) {
-        let room = (self.depth().0.saturating_sub(self.level.0)).saturating_add(self.debt);
+        let room = self.room().0.saturating_add(self.debt);
         self.headroom.note(self.at, room);
     }
 
@@ -118,20 +132,19 @@ impl LeakyBucket {
         let there = level.min(self.level);
         self.level = self.level.saturating_sub(there);
         self.debt = self.debt.saturating_add(level.saturating_sub(there).0);
-        self.note();
     }
 
     /// The first moment at which there are `units` if the share stays as it is; none if the share can never hold them.
     /// Exact: one nanosecond earlier they are not there.
     pub fn ready_at(&self, units: u64) -> Option<Instant> {
-        let wanted = Self::level_of(units, &self.rate);
+        let wanted = Level(self.atoms(units));
         if self.level >= wanted && self.debt == 0 {
             return Some(self.at);
         }
-        if wanted > self.depth() || self.share == Share::ZERO {
+        if wanted > self.numbers.depth || self.share == Share::ZERO {
             return None;
         }
-        let wait = (wanted.0 - self.level.0).saturating_add(self.debt).div_ceil(self.speed());
+        let wait = (wanted.0 - self.level.0).saturating_add(self.debt).div_ceil(self.numbers.speed);
         Some(Instant::from_nanos(self.at.as_nanos().saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))))
     }
 
@@ -139,6 +152,7 @@ impl LeakyBucket {
     pub fn grow(&mut self, share: Share, level: Level) {
         self.note();
         self.share += share;
+        self.reckon();
         self.gain(level.0);
     }
 
@@ -150,7 +164,8 @@ impl LeakyBucket {
     pub fn shrink(&mut self, share: Share, level: Level) -> Level {
         self.note();
         self.share -= share;
-        let forced = self.level.saturating_sub(self.depth());
+        self.reckon();
+        let forced = self.level.saturating_sub(self.numbers.depth);
         let left = level.max(forced).min(self.level);
         self.level = Level(self.level.0 - left.0);
         left
@@ -158,7 +173,7 @@ impl LeakyBucket {
 
     /// How much more level the bucket can hold.
     pub fn room(&self) -> Level {
-        self.depth().saturating_sub(self.level)
+        self.numbers.depth.saturating_sub(self.level)
     }
 
     /// Keeps this much of the depth empty from now on: it belongs to level that left without the share to hold it and
@@ -166,16 +181,23 @@ impl LeakyBucket {
     pub fn withhold(&mut self, level: Level) {
         self.note();
         self.withheld = level;
-        self.level = self.level.min(self.depth());
+        self.reckon();
+        self.level = self.level.min(self.numbers.depth);
     }
 
-    fn depth(&self) -> Level {
-        self.depth_of(self.share).saturating_sub(self.withheld)
+    /// Whether there are so many units and no debt.
+    pub fn has(&self, units: u64) -> bool {
+        self.level.0 >= self.atoms(units) && self.debt == 0
     }
 
-    /// Atoms gained per nanosecond.
-    fn speed(&self) -> u128 {
-        u128::from(self.rate.amount()) * u128::from(self.share.0)
+    fn atoms(&self, units: u64) -> u128 {
+        self.numbers.unit.saturating_mul(u128::from(units))
+    }
+
+    /// After the share or what is withheld has changed.
+    fn reckon(&mut self) {
+        self.numbers.depth = self.depth_of(self.share).saturating_sub(self.withheld);
+        self.numbers.speed = u128::from(self.rate.amount()) * u128::from(self.share.0);
     }
 }
 

@@ -184,7 +184,7 @@ impl Node {
                     queue.passed(request.class, request.agent, weight, request.cost);
                 }
             }
-            return Acquired::Now(self.admit(&request, Duration::ZERO, now));
+            return Acquired::Now(self.admit(request, Duration::ZERO, now));
         }
         let answer = self.answer_later(ask, request, now);
         self.finish(now);
@@ -300,7 +300,7 @@ impl Node {
     }
 
     /// Takes what is there for the request, and names it.
-    pub(super) fn admit(&mut self, request: &Request, waited: Duration, now: Instant) -> Outcome {
+    pub(super) fn admit(&mut self, request: Request, waited: Duration, now: Instant) -> Outcome {
         let mut slots = false;
         for need in &request.needs {
             let meter = &mut self.meters[need.meter as usize];
@@ -317,7 +317,7 @@ impl Node {
             pool: request.pools[0],
             key: None,
             agent: request.agent.0,
-            taken: request.needs.clone(),
+            taken: request.needs,
             since: now,
             expires: now + request.ttl,
         };

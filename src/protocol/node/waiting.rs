@@ -136,9 +136,9 @@ impl Node {
             }
             let waiter = self.dequeue(ticket, true).expect("BUG! the head is not in the queue");
             let waited = now.since(waiter.since);
-            let outcome = self.admit(&waiter.request, waited, now);
-            self.outputs.push_back(Output::Answer(ticket, outcome));
             elsewhere |= waiter.request.pools.len() > 1;
+            let outcome = self.admit(waiter.request, waited, now);
+            self.outputs.push_back(Output::Answer(ticket, outcome));
             served = true;
         }
         self.pools[pool].head_ready = self.head_ready(pool, now);

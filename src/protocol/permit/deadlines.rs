@@ -2,8 +2,8 @@
 
 use crate::protocol::time::Instant;
 
-/// Slots by deadline: a binary heap that knows the place of every slot in it, so that one can be taken out of the
-/// middle.
+/// Slots (places of live permits) by deadline: a binary heap that knows the place of every slot in it, so that one can be
+/// taken out of the middle.
 ///
 /// Inserting and removing take O(log n), the first is at hand. A heap that leaves the settled in and skips them later
 /// would be shorter, but it is swept from time to time, and a sweep over some 100,000 is a pause of the admission path.

@@ -1,6 +1,6 @@
 //! Who came first.
 
-/// Slots in the order in which they were added, each removable in constant time: a circular doubly linked list through
+/// Slots (places of live permits) in the order in which they were added, each removable in constant time: a circular doubly linked list through
 /// an array by slot. Place 0 is the anchor, the slot `s` has place `s + 1`; what is not in the list links to itself.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
