@@ -96,6 +96,8 @@ struct Checks {
     strict: bool,
     /// Whether the whole limit can be had in calm times: it cannot once a member lost its identity with its share.
     whole: bool,
+    /// Whether what waits the longest must be served at some time: not where urgent calls may pass it for ever.
+    in_turn: bool,
     /// How much later than a fault what it costs may come back.
     back: Nanos,
 }
@@ -126,6 +128,7 @@ impl<'a> World<'a> {
             strict: scenario.policy == PolicySpec::Strict,
             // What a period had is used up before it ends, and then everybody waits.
             whole: !matches!(limit, Kind::Calendar(_)),
+            in_turn: scenario.workload.iter().all(|workload| workload.classes == [0; 4]),
             back,
         };
         let record = Record {
@@ -383,8 +386,11 @@ impl<'a> World<'a> {
             return;
         }
         let at = due + self.scenario.clocks.lateness(&mut self.timers);
-        machine.timer = Some(at);
-        self.agenda.push(at, Event::Timer { node: place, life: machine.lives });
+        // One that is late already goes off no later for being set again.
+        if machine.timer.is_none_or(|known| at < known) {
+            machine.timer = Some(at);
+            self.agenda.push(at, Event::Timer { node: place, life: machine.lives });
+        }
     }
 
     /// Tells the checkers how a node stands after a call.

@@ -216,7 +216,9 @@ impl World<'_> {
             return self.check_views();
         };
         if self.checks.whole {
-            self.checks.starvation.check(settled, self.now)?;
+            if self.checks.in_turn {
+                self.checks.starvation.check(settled, self.now)?;
+            }
             self.checks.liveness.check_work(self.now)?;
         }
         self.check_views()
