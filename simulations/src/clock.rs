@@ -2,6 +2,7 @@
 //!
 //! A clock is the monotonic one that counts suspension: it never goes back, and while a machine stands still it goes on.
 
+use aquifer::protocol::calendar::UnixNanos;
 use aquifer::protocol::time::Instant;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -14,6 +15,15 @@ pub const DRIFT_MAX_PPM: u32 = 200;
 
 const MILLION: i128 = 1_000_000;
 
+/// True wall time when a run begins: half a minute before a minute, an hour, a day and a month end in UTC, at 23:59:30 on
+/// 31 October 2026.
+const BEGIN: UnixNanos = UnixNanos(1_793_491_170_000_000_000);
+
+/// True wall time at a moment of true time.
+pub fn unix(at: Nanos) -> UnixNanos {
+    UnixNanos(BEGIN.0.saturating_add_unsigned(at))
+}
+
 /// How wrong clocks are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,6 +32,8 @@ pub struct ClockSpec {
     pub drift_ppm: u32,
     /// Timers go off up to so many milliseconds late, as on a busy machine.
     pub timers_late_ms: f64,
+    /// Wall clocks are up to so many milliseconds fast or slow, each by as much as ever.
+    pub wall_offset_ms: f64,
 }
 
 /// Clocks that cannot be.
@@ -33,6 +45,9 @@ pub enum ClockError {
     /// Not a time.
     #[error("clocks.timers_late_ms is {0}; write milliseconds from 0 to 60000")]
     TimersLate(f64),
+    /// Not a time.
+    #[error("clocks.wall_offset_ms is {0}; write milliseconds from 0 to 60000")]
+    WallOffset(f64),
 }
 
 impl ClockSpec {
@@ -46,6 +61,9 @@ impl ClockSpec {
         }
         if !(0.0..=60_000.0).contains(&self.timers_late_ms) {
             return Err(ClockError::TimersLate(self.timers_late_ms));
+        }
+        if !(0.0..=60_000.0).contains(&self.wall_offset_ms) {
+            return Err(ClockError::WallOffset(self.wall_offset_ms));
         }
         Ok(())
     }
@@ -105,6 +123,12 @@ pub fn any_drift(spec: &ClockSpec, stream: &mut Stream) -> i32 {
     (stream.below(2 * most as u64 + 1) as i64 - most) as i32
 }
 
+/// How many nanoseconds a machine's wall clock is fast; slow, if negative.
+pub fn any_wall_offset(spec: &ClockSpec, stream: &mut Stream) -> i64 {
+    let most = nanos(spec.wall_offset_ms / 1e3);
+    stream.below(2 * most + 1) as i64 - most as i64
+}
+
 /// How long after its deadline a timer has gone off for certain.
 pub fn timers_allowance(spec: &ClockSpec) -> Nanos {
     spec.timers_late() + MS
@@ -131,7 +155,9 @@ mod tests {
         assert_eq!(spec.check(), Err(ClockError::Drift(201)));
         let spec = ClockSpec { timers_late_ms: -1.0, ..ClockSpec::default() };
         assert!(spec.check().unwrap_err().to_string().starts_with("clocks.timers_late_ms is -1"));
-        assert_eq!(ClockSpec { drift_ppm: 200, timers_late_ms: 5.0 }.check(), Ok(()));
+        let spec = ClockSpec { wall_offset_ms: f64::NAN, ..ClockSpec::default() };
+        assert!(spec.check().unwrap_err().to_string().starts_with("clocks.wall_offset_ms is NaN"));
+        assert_eq!(ClockSpec { drift_ppm: 200, timers_late_ms: 5.0, wall_offset_ms: 40.0 }.check(), Ok(()));
     }
 
     proptest! {

@@ -54,6 +54,13 @@ pub enum Fault {
         /// For how many seconds.
         seconds: f64,
     },
+    /// Somebody sets these wall clocks forward by so many seconds, or back if that is negative.
+    WallStep {
+        /// Whose.
+        nodes: Nodes,
+        /// By how many seconds.
+        seconds: f64,
+    },
     /// What these say does not reach those, silently.
     CutOneWay {
         /// Who is not heard.
@@ -143,6 +150,12 @@ impl Fault {
             | Self::Flap { nodes: who, seconds } => {
                 if !(*seconds > 0.0 && *seconds <= 86_400.0) {
                     return Err(FaultError::Seconds(*seconds));
+                }
+                who.check(nodes)
+            }
+            Self::WallStep { nodes: who, seconds } => {
+                if !(seconds.abs() > 0.0 && seconds.abs() <= 86_400.0) {
+                    return Err(FaultError::Seconds(seconds.abs()));
                 }
                 who.check(nodes)
             }

@@ -228,6 +228,8 @@ fn in_flight(record: &Record) -> Vec<f64> {
 #[cfg(test)]
 pub(crate) mod examples {
     use super::*;
+    use aquifer::protocol::queue::Class;
+
     use crate::record::{Arrival, Sample, Traffic};
 
     /// Ten seconds, of which the first is warm-up; 2 units a second.
@@ -253,11 +255,11 @@ pub(crate) mod examples {
     }
 
     pub fn arrival(at: Nanos, node: usize, units: u64, wait: Nanos) -> Arrival {
-        Arrival { at, node, agent: 0, units, wait }
+        Arrival::new(at, node, units, wait)
     }
 
     pub fn answer(at: Nanos, node: usize, units: u64, waited: Nanos, admitted: bool) -> Answer {
-        Answer { at, node, units, waited, admitted }
+        Answer { at, node, units, waited, class: Class::Normal, admitted }
     }
 
     pub fn sample(at: Nanos, held: &[f32], in_flight: f32) -> Sample {

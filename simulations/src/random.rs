@@ -24,6 +24,8 @@ pub enum Purpose {
     Probes = 7,
     /// The draws of rival schemes.
     Rivals = 8,
+    /// What comes of requests once they are admitted; one stream for each workload.
+    Calls = 9,
 }
 
 /// A stream of random numbers.

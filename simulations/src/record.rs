@@ -1,5 +1,8 @@
 //! What happened in a run: everything that figures and pictures are made of, the same for every scheme.
 
+use std::time::Duration;
+
+use aquifer::protocol::queue::Class;
 use serde::Serialize;
 
 use crate::time::{MS, Nanos, SEC};
@@ -17,6 +20,37 @@ pub struct Arrival {
     pub units: u64,
     /// How long it is willing to wait.
     pub wait: Nanos,
+    /// How urgent it is.
+    pub class: Class,
+    /// What comes of it once it is admitted.
+    pub call: Call,
+}
+
+/// A call that was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Call {
+    /// What it really uses: at most what the request asked for.
+    pub used: u64,
+    /// How long it takes.
+    pub hold: Nanos,
+    /// Whether its caller settles when it is over. Who does not may hold its permit for as long as that lives.
+    pub settles: bool,
+}
+
+impl Call {
+    /// When it is over if it is admitted at `now` and its permit lives for at most `ttl`.
+    pub fn over_at(&self, now: Nanos, ttl: Duration) -> Nanos {
+        let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        now.saturating_add(if self.settles { self.hold.min(ttl) } else { ttl })
+    }
+}
+
+impl Arrival {
+    /// A usual request of a node's first agent, of whose call nothing more is heard.
+    pub fn new(at: Nanos, node: usize, units: u64, wait: Nanos) -> Self {
+        let call = Call { used: units, hold: 0, settles: false };
+        Self { at, node, agent: 0, units, wait, class: Class::Normal, call }
+    }
 }
 
 /// What became of a request. One for each arrival that reached a node that was up.
@@ -30,6 +64,8 @@ pub struct Answer {
     pub units: u64,
     /// How long it waited.
     pub waited: Nanos,
+    /// How urgent it was.
+    pub class: Class,
     /// Whether it was admitted; else it was refused, or its time was over.
     pub admitted: bool,
 }

@@ -7,13 +7,14 @@
 
 mod batches;
 mod bucket;
+mod central;
 mod engine;
 mod estimate;
 mod fixed;
 mod proportional;
 
 use crate::record::{Arrival, Record};
-use crate::scenario::Scenario;
+use crate::scenario::{KindSpec, Scenario};
 use crate::scheme::Scheme;
 use crate::time::Nanos;
 use engine::Outbox;
@@ -23,11 +24,14 @@ use engine::Outbox;
 /// second, at 10,000 some 40, and their views take over a gigabyte.
 ///
 /// # Panics
-/// If the scheme is [`Scheme::Aquifer`], which is not a rival, or the scenario was not
+/// If the scheme is [`Scheme::Aquifer`], which is not a rival, does not [suit](Scheme::suits) the scenario, or the scenario was not
 /// [checked](Scenario::check).
 pub fn run(scheme: Scheme, scenario: &Scenario, seed: u64) -> Record {
     match scheme {
-        Scheme::Ideal => engine::run(fixed::Fixed::ideal(scenario), scheme, scenario, seed),
+        Scheme::Ideal if scenario.limit.kind == KindSpec::Rate => {
+            engine::run(fixed::Fixed::ideal(scenario), scheme, scenario, seed)
+        }
+        Scheme::Ideal => engine::run(central::Central::new(scenario), scheme, scenario, seed),
         Scheme::Alone => engine::run(fixed::Fixed::alone(scenario), scheme, scenario, seed),
         Scheme::Division => engine::run(fixed::Fixed::division(scenario), scheme, scenario, seed),
         Scheme::Estimate => engine::run(estimate::Estimate::new(scenario, seed), scheme, scenario, seed),

@@ -3,15 +3,16 @@
 mod check;
 mod error;
 mod library;
+mod limit;
 mod set;
 
 use std::path::Path;
-use std::time::Duration;
 
-use aquifer::protocol::limit::Rate;
+use aquifer::protocol::limit::Kind as LimitKind;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::{Invalid, ScenarioError};
+pub use self::limit::{KindSpec, LimitSpec};
 
 use crate::clock::ClockSpec;
 use crate::fault::Fault;
@@ -64,19 +65,6 @@ pub struct Scenario {
     /// What must come out, beyond what the checkers see to; in every run with Aquifer.
     #[serde(default)]
     pub expect: Expect,
-}
-
-/// The limit.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LimitSpec {
-    /// Units that come back per second.
-    pub per_second: u64,
-    /// Units that can be spent at once.
-    pub burst: u64,
-    /// Both numbers are for each node, so that the limit grows with the swarm.
-    #[serde(default)]
-    pub each: bool,
 }
 
 /// What becomes of members that vanish.
@@ -145,7 +133,7 @@ impl Default for Scenario {
             nodes: 10,
             seconds: 30.0,
             warmup: default_warmup(),
-            limit: LimitSpec { per_second: 1_000, burst: 1_000, each: false },
+            limit: LimitSpec::rate(1_000, 1_000),
             policy: PolicySpec::default(),
             start: StartSpec::default(),
             links: LinkSpec::default(),
@@ -214,8 +202,8 @@ impl Scenario {
     ///
     /// # Panics
     /// If the scenario was not [checked](Self::check).
-    pub fn rate(&self) -> Rate {
-        self.checked_rate().expect("BUG! a scenario that was not checked")
+    pub fn limit(&self) -> LimitKind {
+        self.limit.of(self.nodes).expect("BUG! a scenario that was not checked")
     }
 
     /// When the measured span begins.
@@ -241,20 +229,17 @@ impl Scenario {
         marks
     }
 
-    /// Units per second and units at once of all nodes together.
-    pub(crate) fn limit_of_all(&self) -> (f64, f64) {
-        let times = if self.limit.each { self.nodes as f64 } else { 1.0 };
-        (self.limit.per_second as f64 * times, self.limit.burst as f64 * times)
+    /// Units that the limit of all nodes together lets through in a second, in the long run, if calls take `hold` seconds.
+    pub(crate) fn capacity(&self, hold: f64) -> f64 {
+        match self.limit() {
+            LimitKind::Concurrency(limit) => limit.amount() as f64 / hold.max(1e-3),
+            kind => kind.per_second(),
+        }
     }
 
-    fn checked_rate(&self) -> Result<Rate, Invalid> {
-        let times = if self.limit.each { self.nodes as u64 } else { 1 };
-        let (amount, burst) =
-            (self.limit.per_second.saturating_mul(times), self.limit.burst.saturating_mul(times));
-        Rate::new(amount, Duration::from_secs(1), burst).map_err(|error| Invalid {
-            field: "limit".to_owned(),
-            problem: format!("{error} (of all nodes together)"),
-        })
+    /// The same if calls take as long as those of the first workload.
+    pub(crate) fn per_second(&self) -> f64 {
+        self.capacity(self.workload.first().map_or(0.0, |workload| workload.hold_ms) / 1e3)
     }
 
     fn check_as(&self, origin: &str) -> Result<(), ScenarioError> {

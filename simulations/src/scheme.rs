@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::checker::Violation;
 use crate::record::Record;
-use crate::scenario::Scenario;
+use crate::scenario::{KindSpec, Scenario};
 use crate::{rival, world};
 
 /// A way to share one limit.
@@ -53,6 +53,11 @@ impl Scheme {
             Self::Proportional => "proportional",
             Self::Batches => "batches",
         }
+    }
+
+    /// Whether it can run a scenario: the others divide rates only.
+    pub fn suits(self, scenario: &Scenario) -> bool {
+        matches!(self, Self::Aquifer | Self::Ideal) || scenario.limit.kind == KindSpec::Rate
     }
 
     /// Runs a scenario.

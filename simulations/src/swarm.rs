@@ -1,6 +1,7 @@
 //! Hunting for faults: swarms of which everything is drawn from the seed, as `TigerBeetle` does with its VOPR.
 
 mod draw;
+mod kinds;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

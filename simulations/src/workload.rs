@@ -1,5 +1,6 @@
 //! Workloads: who asks for how much, and when. Open loop: who is refused does not ask less for it.
 
+mod call;
 mod cost;
 mod shape;
 mod trace;
@@ -17,7 +18,7 @@ use crate::record::{Arrival, Mark};
 use crate::scenario::Scenario;
 use crate::time::{MS, nanos};
 
-/// The most requests that a run may be expected to have: they are all drawn before it begins, 40 bytes each.
+/// The most requests that a run may be expected to have: they are all drawn before it begins, 72 bytes each.
 pub const ARRIVALS_MAX: f64 = 20_000_000.0;
 
 /// One kind of load on some of the nodes.
@@ -36,11 +37,21 @@ pub struct Workload {
     pub kind: Kind,
     /// On which nodes.
     pub nodes: Nodes,
-    /// What these nodes offer together, in units per second, as a multiple of the whole limit's rate. Each kind says
+    /// What these nodes offer together, in units per second, as a multiple of the whole limit's rate: what
+    /// it lets through in the long run, with calls as long as these where that matters. Each kind says
     /// when; a trace says itself how much, and ignores this.
     pub load: f64,
     /// What a request takes.
     pub cost: Cost,
+    /// How long calls take on average, in milliseconds, log-normally distributed. A caller settles when its call is over. With
+    /// 0 nothing is heard of a call once it is admitted, unless some give units back: those do at once.
+    pub hold_ms: f64,
+    /// The part of the callers who never settle, of 1.
+    pub forget: f64,
+    /// The part of the calls that use less than they reserved, of 1: anything from nothing to all of it.
+    pub refund: f64,
+    /// How many requests are critical, high, normal and low, in proportion. All are normal if there are none.
+    pub classes: [u32; 4],
     /// How long a request waits before it gives up, in milliseconds.
     pub wait_ms: u64,
     /// On how many agents of its node a request can be.
@@ -63,6 +74,10 @@ impl Default for Workload {
             nodes: Nodes::All,
             load: 1.0,
             cost: Cost::Units(1),
+            hold_ms: 0.0,
+            forget: 0.0,
+            refund: 0.0,
+            classes: [0; 4],
             wait_ms: 2_000,
             agents: 1,
             from: None,
@@ -78,7 +93,9 @@ pub fn arrivals(scenario: &Scenario, seed: u64) -> Vec<Arrival> {
     let mut all = Vec::new();
     for (number, workload) in scenario.workload.iter().enumerate() {
         let mut stream = Stream::new(seed, Purpose::Workload, number as u64);
+        let before = all.len();
         workload.draw(scenario, &mut stream, &mut all);
+        workload.draw_calls(&mut Stream::new(seed, Purpose::Calls, number as u64), &mut all[before..]);
     }
     all.sort_by_key(|arrival| (arrival.at, arrival.node));
     all
@@ -109,8 +126,13 @@ impl Workload {
             return self.rows.len() as f64;
         }
         let (from, until) = self.span(scenario);
-        let (rate, burst) = scenario.limit_of_all();
+        let (rate, burst) = self.capacity(scenario);
         rate * self.kind.most(self.load) * (until - from).max(0.0) / self.cost.mean(burst)
+    }
+
+    /// Units that the limit lets through in a second, and at once.
+    fn capacity(&self, scenario: &Scenario) -> (f64, f64) {
+        (scenario.capacity(self.hold_ms / 1e3), scenario.limit().capacity() as f64)
     }
 
     /// When it runs, in seconds after the warm-up.
@@ -125,16 +147,13 @@ impl Workload {
             // A part of more parts than there are nodes.
             return;
         }
-        let (rate, burst) = scenario.limit_of_all();
+        let (rate, burst) = self.capacity(scenario);
         let (from, until) = self.span(scenario);
         if let Kind::Trace(_) = self.kind {
             let rows = self.rows.iter().filter(|row| from + row.at < until);
-            all.extend(rows.map(|row| Arrival {
-                at: nanos(scenario.warmup + from + row.at),
-                node: nodes[row.node % nodes.len()],
-                agent: row.agent,
-                units: row.units,
-                wait: self.wait_ms * MS,
+            all.extend(rows.map(|row| {
+                let (at, node) = (nanos(scenario.warmup + from + row.at), nodes[row.node % nodes.len()]);
+                Arrival { agent: row.agent, ..Arrival::new(at, node, row.units, self.wait_ms * MS) }
             }));
             return;
         }
@@ -151,13 +170,10 @@ impl Workload {
                 while owed < (until - at) * rate {
                     at += owed / rate;
                     owed = gap(stream);
-                    all.push(Arrival {
-                        at: nanos(scenario.warmup + at),
-                        node,
-                        agent: stream.below(u64::from(self.agents)) as u32,
-                        units: self.cost.draw(burst, stream),
-                        wait: self.wait_ms * MS,
-                    });
+                    let agent = stream.below(u64::from(self.agents)) as u32;
+                    let units = self.cost.draw(burst, stream);
+                    let at = nanos(scenario.warmup + at);
+                    all.push(Arrival { agent, ..Arrival::new(at, node, units, self.wait_ms * MS) });
                 }
                 owed -= (until - at).max(0.0) * rate;
             }

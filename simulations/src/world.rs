@@ -5,6 +5,7 @@
 //! bytes. Checkers look at what happens after every event.
 
 mod agenda;
+mod calls;
 mod faults;
 mod links;
 mod machine;
@@ -12,25 +13,21 @@ mod start;
 mod trace;
 mod watch;
 
-use std::time::Duration;
-
 use aquifer::protocol::id::NodeId;
-use aquifer::protocol::limit::{Cost, QUEUE_DEFAULT};
+use aquifer::protocol::limit::{Kind, QUEUE_DEFAULT};
 use aquifer::protocol::message::Message;
-use aquifer::protocol::node::{Acquired, Input, Node, Outcome, Output, ROUND};
+use aquifer::protocol::node::{Input, Node, Outcome, Output, ROUND};
 use aquifer::protocol::record::Value;
 use aquifer::protocol::share::Share;
 use aquifer::protocol::time::Instant;
 use aquifer::wire;
 
-use crate::checker::{
-    Bounded, Conservation, Counters, Liveness, NeverOver, NoStarvation, Violation, Waiting,
-};
+use crate::checker::{Bounded, Conservation, Counters, Liveness, NeverOver, NoStarvation, Violation};
 use crate::network::{Network, Verdict};
 use crate::random::{Purpose, Stream};
-use crate::record::{Answer, Arrival, Record, Traffic};
+use crate::record::{Arrival, Record, Traffic};
 use crate::scenario::{PolicySpec, Scenario};
-use crate::time::{Nanos, nanos};
+use crate::time::{Nanos, SEC, nanos};
 use crate::workload;
 use agenda::{Agenda, Event};
 use machine::{Machine, Party, node_id, party_of};
@@ -62,8 +59,12 @@ pub fn run_with(scenario: &Scenario, seed: u64, arrivals: Vec<Arrival>) -> Resul
     world.end()
 }
 
+/// How often nodes read their wall clocks.
+const READ_WALL: Nanos = 10 * SEC;
+
 struct World<'a> {
     scenario: &'a Scenario,
+    limit: Kind,
     seed: u64,
     now: Nanos,
     machines: Vec<Machine>,
@@ -95,32 +96,47 @@ struct Checks {
     strict: bool,
     /// Whether the whole limit can be had in calm times: it cannot once a member lost its identity with its share.
     whole: bool,
+    /// Whether what waits the longest must be served at some time: not where urgent calls may pass it for ever.
+    in_turn: bool,
+    /// How much later than a fault what it costs may come back.
+    back: Nanos,
 }
 
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, seed: u64, arrivals: Vec<Arrival>) -> Self {
         let nodes = scenario.nodes;
-        let rate = scenario.rate();
+        let limit = scenario.limit();
         let largest = arrivals.iter().map(|arrival| arrival.units).max().unwrap_or(1);
         let weights: Vec<u32> = (0..nodes).map(|node| scenario.weight(node)).collect();
         let ratio = weights.iter().max().unwrap_or(&1) / weights.iter().min().unwrap_or(&1).max(&1);
-        let within_reach = Liveness::within_reach(rate.amount(), rate.burst(), scenario.clocks.timers_late());
+        let pace = (limit.amount(), limit.per().as_nanos() as Nanos);
+        // Where units come back one by one, what a fault costs counts as spent, and comes back as that does.
+        let (reach, back) = match &limit {
+            Kind::Rate(rate) => {
+                let late = scenario.clocks.timers_late();
+                ((Liveness::within_reach(rate.amount(), rate.burst(), late), SEC), 0)
+            }
+            _ => (pace, pace.1),
+        };
         let checks = Checks {
-            never_over: NeverOver::new(rate.amount(), rate.burst(), scenario.clocks.drift_ppm),
+            never_over: NeverOver::new(&limit, scenario.clocks.drift_ppm),
             conservation: Conservation::new(nodes),
             counters: Counters::new(nodes),
-            starvation: NoStarvation::new(nodes, largest, rate.amount(), u64::from(ratio)),
-            liveness: Liveness::new(nodes, largest, within_reach),
+            starvation: NoStarvation::new(nodes, largest, pace, back, u64::from(ratio)),
+            liveness: Liveness::new(nodes, largest, reach),
             bounded: Bounded::new(nodes, QUEUE_DEFAULT),
             strict: scenario.policy == PolicySpec::Strict,
-            whole: true,
+            // What a period had is used up before it ends, and then everybody waits.
+            whole: !matches!(limit, Kind::Calendar(_)),
+            in_turn: scenario.workload.iter().all(|workload| workload.classes == [0; 4]),
+            back,
         };
         let record = Record {
             scheme: "aquifer",
             nodes,
             weights,
-            rate: rate.per_second(),
-            burst: rate.burst() as f64,
+            rate: scenario.per_second(),
+            burst: limit.capacity() as f64,
             begin: scenario.begin(),
             end: scenario.end(),
             arrivals: Vec::new(),
@@ -135,6 +151,7 @@ impl<'a> World<'a> {
         };
         Self {
             scenario,
+            limit,
             seed,
             now: 0,
             machines: (0..nodes).map(|node| Machine::new(node, &scenario.clocks, seed)).collect(),
@@ -175,7 +192,7 @@ impl<'a> World<'a> {
             self.now = self.now.max(arrival.min(event));
             if arrival <= event {
                 self.next_arrival += 1;
-                self.arrive(self.arrivals[self.next_arrival - 1])?;
+                self.arrive(self.next_arrival - 1)?;
             } else if let Some(event) = self.agenda.pop() {
                 self.happen(event)?;
             }
@@ -204,6 +221,10 @@ impl<'a> World<'a> {
                 self.redial(node, peer, life);
                 Ok(())
             }
+            Event::Wall { node, life } => self.read_wall(node, life),
+            Event::Settle { node, life, permit, used, expires } => {
+                self.settle_permit(node, life, permit, used, expires)
+            }
             Event::Start(node) => self.start(node),
             Event::Sample => self.sample(),
             Event::Probe => self.probe(),
@@ -229,29 +250,6 @@ impl<'a> World<'a> {
         }
         self.agenda.push(at, event);
         None
-    }
-
-    /// A request arrives. On a machine that is down or stands still there is nobody to ask.
-    fn arrive(&mut self, arrival: Arrival) -> Result<(), Violation> {
-        let place = arrival.node;
-        let local = self.local(place);
-        let machine = &mut self.machines[place];
-        if machine.paused_until > self.now {
-            return Ok(());
-        }
-        let Some(node) = &mut machine.node else { return Ok(()) };
-        self.trace.fold(&[self.now, place as u64, arrival.units]);
-        let wait = Duration::from_nanos(arrival.wait);
-        match node.acquire(0, &Cost::requests(arrival.units), wait, local) {
-            Acquired::Now(outcome) => self.answered(place, arrival.units, self.now, outcome)?,
-            Acquired::Waiting(ticket) => {
-                let deadline = (local + wait).as_nanos();
-                let waiting = Waiting { units: arrival.units, asked: self.now, deadline };
-                machine.requests.wait(ticket.0, waiting)?;
-                self.checks.bounded.queue(machine.requests.waiting(), self.now)?;
-            }
-        }
-        self.settle(place)
     }
 
     fn deliver(&mut self, to: Party, from: Party, bytes: &[u8]) -> Result<(), Violation> {
@@ -323,7 +321,7 @@ impl<'a> World<'a> {
                 }
                 let request = self.machines[place].requests.answer(ticket.0, admitted, local, self.now)?;
                 self.trace.fold(&[ticket.0, u64::from(admitted)]);
-                self.answered(place, request.units, request.asked, outcome)?;
+                self.answered(place, request.number, request.asked, outcome)?;
             }
             Output::Close(peer) => self.close(place, party_of(peer)),
             Output::Reach(peer, _) => self.reach(place, party_of(peer)),
@@ -335,28 +333,6 @@ impl<'a> World<'a> {
             Output::Notice(_) => {}
         }
         Ok(())
-    }
-
-    fn answered(
-        &mut self,
-        place: usize,
-        units: u64,
-        asked: Nanos,
-        outcome: Outcome,
-    ) -> Result<(), Violation> {
-        let admitted = matches!(outcome, Outcome::Admitted { .. });
-        let answer = Answer { at: self.now, node: place, units, waited: self.now - asked, admitted };
-        self.record.answers.push(answer);
-        if !admitted {
-            return Ok(());
-        }
-        let checks = &mut self.checks;
-        checks.counters.admit(place, units);
-        checks.liveness.admit(units);
-        match checks.never_over.admit(units, self.now) {
-            Err(violation) if checks.strict => Err(violation),
-            _ => Ok(()),
-        }
     }
 
     fn send(&mut self, place: usize, to: NodeId, message: &Message) -> Result<(), Violation> {
@@ -410,8 +386,11 @@ impl<'a> World<'a> {
             return;
         }
         let at = due + self.scenario.clocks.lateness(&mut self.timers);
-        machine.timer = Some(at);
-        self.agenda.push(at, Event::Timer { node: place, life: machine.lives });
+        // One that is late already goes off no later for being set again.
+        if machine.timer.is_none_or(|known| at < known) {
+            machine.timer = Some(at);
+            self.agenda.push(at, Event::Timer { node: place, life: machine.lives });
+        }
     }
 
     /// Tells the checkers how a node stands after a call.
@@ -449,30 +428,18 @@ impl<'a> World<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::Property;
+    use crate::checker::{Property, Waiting};
     use crate::fault::{Fault, Nodes};
     use crate::scenario::{LimitSpec, Step};
     use crate::time::{MS, SEC};
 
     /// Three nodes, each of which is asked for twice its part.
     fn scenario() -> Scenario {
-        Scenario {
-            nodes: 3,
-            seconds: 4.0,
-            warmup: 1.0,
-            limit: LimitSpec { per_second: 30, burst: 6, each: false },
-            ..Scenario::default()
-        }
+        Scenario { nodes: 3, seconds: 4.0, warmup: 1.0, limit: LimitSpec::rate(30, 6), ..Scenario::default() }
     }
 
     fn arrivals(wait: Nanos) -> Vec<Arrival> {
-        let arrival = |number: u64| Arrival {
-            at: number * 50 * MS / 3,
-            node: (number % 3) as usize,
-            agent: 0,
-            units: 1,
-            wait,
-        };
+        let arrival = |number: u64| Arrival::new(number * 50 * MS / 3, (number % 3) as usize, 1, wait);
         (0..300).map(arrival).collect()
     }
 
@@ -499,7 +466,9 @@ mod tests {
 
     #[test]
     fn every_checker_is_asked() {
-        let harm = violated(|world| world.checks.never_over = NeverOver::new(25, 6, 0));
+        let harm = violated(|world| {
+            world.checks.never_over = NeverOver::new(&LimitSpec::rate(25, 6).of(3).unwrap(), 0)
+        });
         assert_eq!(harm, Property::NeverOver);
         let harm = violated(|world| {
             let mut check = Conservation::new(4);
@@ -508,10 +477,10 @@ mod tests {
             world.checks.conservation = check;
         });
         assert_eq!(harm, Property::Conservation);
-        let harm = violated(|world| world.checks.counters.admit(1, 1));
+        let harm = violated(|world| world.checks.counters.admit(1, 1, 0));
         assert_eq!(harm, Property::Counters);
         let harm = violated(|world| {
-            let ghost = Waiting { units: 1, asked: 0, deadline: 1 };
+            let ghost = Waiting { units: 1, asked: 0, deadline: 1, number: 0 };
             world.machines[1].requests.wait(1, ghost).unwrap();
         });
         assert_eq!(harm, Property::OneAnswer);
@@ -523,15 +492,14 @@ mod tests {
     fn starvation_and_idleness_are_looked_for_in_calm_times() {
         let scenario = Scenario { seconds: 29.0, ..scenario() };
         let run = |harm: fn(&mut World)| {
-            let arrival =
-                |number: u64| Arrival { at: number * 100 * MS, node: 1, agent: 0, units: 6, wait: 2 * SEC };
+            let arrival = |number: u64| Arrival::new(number * 100 * MS, 1, 6, 2 * SEC);
             let mut world = World::new(&scenario, 1, (0..300).map(arrival).collect());
             world.begin()?;
             harm(&mut world);
             world.run()
         };
         assert_eq!(run(|_| {}), Ok(()));
-        let idle = run(|world| world.checks.liveness = Liveness::new(3, 6, 300)).unwrap_err();
+        let idle = run(|world| world.checks.liveness = Liveness::new(3, 6, (300, SEC))).unwrap_err();
         assert_eq!(idle.property, Property::Liveness);
     }
 

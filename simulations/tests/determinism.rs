@@ -15,7 +15,7 @@ fn scenario() -> Scenario {
         nodes: 6,
         seconds: 8.0,
         warmup: 2.0,
-        limit: LimitSpec { per_second: 60, burst: 30, each: false },
+        limit: LimitSpec::rate(60, 30),
         links: LinkSpec::preset(Preset::Lossy),
         clocks: ClockSpec { drift_ppm: 200, timers_late_ms: 3.0 },
         probe_every: 1.0,

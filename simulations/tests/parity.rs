@@ -35,7 +35,7 @@ fn scenario() -> Scenario {
         nodes: 3,
         seconds: 12.0,
         warmup: 2.0,
-        limit: LimitSpec { per_second: 200, burst: 40, each: false },
+        limit: LimitSpec::rate(200, 40),
         links: LinkSpec::preset(Preset::Loopback),
         workload: vec![load],
         ..Scenario::default()
@@ -107,10 +107,10 @@ fn real_daemons_do_what_the_simulator_says() {
     let swarm = Daemons::start(&scenario);
     let replayed = swarm.replay(&workload::arrivals(&scenario, 1));
 
-    let mut never_over = NeverOver::new(scenario.limit.per_second, scenario.limit.burst, 0);
+    let mut never_over = NeverOver::new(&scenario.limit(), 0);
     let logged = swarm.admissions();
     for (at, units) in &logged {
-        never_over.admit(*units, *at).unwrap_or_else(|violation| panic!("{violation}"));
+        never_over.admit(*units, *at, *at).unwrap_or_else(|violation| panic!("{violation}"));
     }
     let admitted = replayed.iter().filter(|one| one.answer.admitted);
     let admitted: u64 = admitted.map(|one| one.answer.units).sum();

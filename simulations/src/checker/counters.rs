@@ -4,10 +4,15 @@ use super::{Property, Violation};
 use crate::time::Nanos;
 
 /// What every life of every node really admitted, and what is said of it.
+///
+/// Of what was admitted and given back a node may count any part: counters only grow, so it counts what is taken next less
+/// instead, and keeps what is left of that to itself.
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// By node, and then by its life, the first of which is 1.
     admitted: Vec<Vec<u64>>,
+    /// Units of the present life that were or will be given back.
+    refunded: Vec<u64>,
     /// The most that a node said of its present life.
     said: Vec<u64>,
     /// The most that a node, in its present life, has seen of all together.
@@ -18,17 +23,24 @@ pub struct Counters {
 impl Counters {
     /// Nobody has lived yet.
     pub fn new(nodes: usize) -> Self {
-        Self { admitted: vec![Vec::new(); nodes], said: vec![0; nodes], seen: vec![0; nodes], total: 0 }
+        Self {
+            admitted: vec![Vec::new(); nodes],
+            refunded: vec![0; nodes],
+            said: vec![0; nodes],
+            seen: vec![0; nodes],
+            total: 0,
+        }
     }
 
     /// A node begins its next life.
     pub fn begin(&mut self, node: usize) {
         self.admitted[node].push(0);
-        (self.said[node], self.seen[node]) = (0, 0);
+        (self.refunded[node], self.said[node], self.seen[node]) = (0, 0, 0);
     }
 
-    /// A node admitted so many units.
-    pub fn admit(&mut self, node: usize, units: u64) {
+    /// A node admitted so many units, `refund` of which may be given back.
+    pub fn admit(&mut self, node: usize, units: u64, refund: u64) {
+        self.refunded[node] += refund;
         *self.admitted[node].last_mut().expect("BUG! admitted before it lived") += units;
         self.total += u128::from(units);
     }
@@ -69,10 +81,10 @@ impl Counters {
     /// A node's own counter shows `own`, and all together in its view `all`.
     ///
     /// # Errors
-    /// If the former is not what it admitted in this life, or the latter has shrunk or is more than was ever admitted.
+    /// If the former is more than it admitted in this life, or less than is not given back; or the latter has shrunk or is more than was ever admitted.
     pub fn see(&mut self, node: usize, own: u64, all: u128, now: Nanos) -> Result<(), Violation> {
         let admitted = self.admitted[node].last().copied().unwrap_or(0);
-        if own != admitted {
+        if own > admitted || own + self.refunded[node] < admitted {
             let what = format!("node {node} counts {own} of its own, and admitted {admitted}");
             return Err(Violation::new(Property::Counters, now, what));
         }
@@ -94,7 +106,7 @@ mod tests {
         let mut check = Counters::new(2);
         check.begin(0);
         check.begin(1);
-        check.admit(0, 5);
+        check.admit(0, 5, 0);
         check.say(0, 3, 1).unwrap();
         check.say(0, 5, 2).unwrap();
         check.see(0, 5, 5, 3).unwrap();
@@ -109,8 +121,18 @@ mod tests {
         check.begin(0);
         check.say(0, 0, 5).expect("another life counts from zero");
         check.pass_on(0, 1, 5, 6).expect("the former life counts for ever");
-        check.admit(1, 1);
+        check.admit(1, 1, 0);
         check.see(1, 1, 6, 7).unwrap();
+    }
+
+    #[test]
+    fn what_was_given_back_may_be_counted_or_not() {
+        let mut check = history();
+        check.admit(0, 4, 3);
+        for own in 6..=9 {
+            check.see(0, own, 9, 5).unwrap();
+        }
+        assert!(check.see(0, 5, 9, 5).is_err() && check.see(0, 10, 9, 5).is_err());
     }
 
     #[test]

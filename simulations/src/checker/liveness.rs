@@ -18,7 +18,8 @@ const WINDOW: Nanos = 10 * SEC;
 /// What is to be seen of progress.
 #[derive(Clone, Debug)]
 pub struct Liveness {
-    per_second: u64,
+    amount: u64,
+    per: Nanos,
     /// Units admitted by all, ever.
     admitted: u64,
     /// For each node at which somebody waits: since when, and what all had admitted then.
@@ -32,9 +33,9 @@ pub struct Liveness {
 pub type Version = (u64, u64);
 
 impl Liveness {
-    /// Nobody waits yet.
-    pub fn new(nodes: usize, largest: u64, per_second: u64) -> Self {
-        Self { per_second, admitted: 0, waits: vec![None; nodes], largest, bound: Self::bound(nodes) }
+    /// Nobody waits yet at a limit of so many units in each `per`.
+    pub fn new(nodes: usize, largest: u64, (amount, per): (u64, Nanos)) -> Self {
+        Self { amount, per, admitted: 0, waits: vec![None; nodes], largest, bound: Self::bound(nodes) }
     }
 
     /// How long after the last fault the views of so many nodes must agree. With more than [`FEW_LINKS`] links nobody
@@ -79,10 +80,11 @@ impl Liveness {
     pub fn check_work(&mut self, now: Nanos) -> Result<(), Violation> {
         for (node, wait) in self.waits.iter_mut().enumerate() {
             let Some((since, admitted)) = wait else { continue };
-            if now < *since + WINDOW {
+            // Where all units come back at once, none may for as long as `per`.
+            if now < *since + WINDOW + if self.per > SEC { self.per } else { 0 } {
                 continue;
             }
-            let due = u128::from(now - *since) * u128::from(self.per_second) / u128::from(2 * SEC);
+            let due = u128::from(now - *since) * u128::from(self.amount) / (2 * u128::from(self.per));
             let used = self.admitted - *admitted;
             if u128::from(used) + u128::from(self.largest) < due {
                 let what = format!(
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_used_while_somebody_waits_is_right() {
-        let mut check = Liveness::new(2, 1, 10);
+        let mut check = Liveness::new(2, 1, (10, SEC));
         check.waits(1, true, 0);
         check.admit(49);
         check.check_work(10 * SEC).unwrap();
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_lies_idle_while_somebody_waits_is_seen() {
-        let mut check = Liveness::new(2, 1, 10);
+        let mut check = Liveness::new(2, 1, (10, SEC));
         check.waits(1, true, 0);
         check.admit(48);
         let violation = check.check_work(10 * SEC).unwrap_err();
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_view_that_lags_is_seen() {
-        let liveness = Liveness::new(2, 1, 1);
+        let liveness = Liveness::new(2, 1, (1, SEC));
         liveness.check_view(0, 1, Some((1, 7)), (1, 7), 0).unwrap();
         liveness.check_view(0, 1, Some((2, 1)), (1, 7), 0).expect("a later life is news");
         assert!(liveness.check_view(0, 1, Some((1, 6)), (1, 7), 0).is_err());

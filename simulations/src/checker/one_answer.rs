@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use aquifer::protocol::node::{SettleError, Settling};
+
 use super::{Property, Violation};
 use crate::time::Nanos;
 
@@ -14,6 +16,8 @@ pub struct Waiting {
     pub asked: Nanos,
     /// When it must have its answer, on the node's clock.
     pub deadline: u64,
+    /// Which of the run's requests it is.
+    pub number: usize,
 }
 
 /// The requests that wait at one node. Tickets grow, so they are kept in order.
@@ -91,6 +95,22 @@ impl OneAnswer {
         }
     }
 
+    /// A permit was settled for the first time, before its time was over or after.
+    ///
+    /// # Errors
+    /// If the node says that it was settled before, knows nothing of it, or calls it over too early.
+    pub fn check_settled(
+        settled: &Result<Settling, SettleError>,
+        in_time: bool,
+        now: Nanos,
+    ) -> Result<(), Violation> {
+        match settled {
+            Ok(settling) if !settling.repeated => Ok(()),
+            Err(SettleError::Expired) if !in_time => Ok(()),
+            other => Err(violation(now, format!("a permit was settled once, and the node says {other:?}"))),
+        }
+    }
+
     /// The node has left.
     ///
     /// # Errors
@@ -117,12 +137,14 @@ fn violation(now: Nanos, what: String) -> Violation {
 
 #[cfg(test)]
 mod tests {
+    use aquifer::protocol::permit::{How, Settlement};
+
     use super::*;
 
     fn waiting() -> OneAnswer {
         let mut check = OneAnswer::default();
         for ticket in [1, 2, 4] {
-            check.wait(ticket, Waiting { units: ticket, asked: 10, deadline: 100 }).unwrap();
+            check.wait(ticket, Waiting { units: ticket, asked: 10, deadline: 100, number: 0 }).unwrap();
         }
         check
     }
@@ -140,13 +162,27 @@ mod tests {
     }
 
     #[test]
+    fn a_permit_is_settled_once_and_in_its_time() {
+        let (how, settlement) = (How::Committed, Settlement::default());
+        let settled = |repeated| Ok(Settling { how, repeated, settlement: settlement.clone() });
+        OneAnswer::check_settled(&settled(false), true, 1).unwrap();
+        OneAnswer::check_settled(&Err(SettleError::Expired), false, 1).unwrap();
+        assert!(OneAnswer::check_settled(&settled(true), true, 1).is_err());
+        assert!(OneAnswer::check_settled(&Err(SettleError::Expired), true, 1).is_err());
+        assert!(OneAnswer::check_settled(&Err(SettleError::Unknown), false, 1).is_err());
+    }
+
+    #[test]
     fn every_wrong_answer_is_seen() {
         let mut check = waiting();
         check.answer(2, true, 20, 20).unwrap();
         assert!(check.answer(2, true, 21, 21).is_err(), "answered twice");
         assert!(check.answer(3, false, 21, 21).is_err(), "never asked");
         assert!(check.answer(4, true, 100, 21).is_err(), "admitted at its deadline");
-        assert!(check.wait(4, Waiting { units: 1, asked: 0, deadline: 5 }).is_err(), "a ticket used twice");
+        assert!(
+            check.wait(4, Waiting { units: 1, asked: 0, deadline: 5, number: 0 }).is_err(),
+            "a ticket used twice"
+        );
         assert!(
             check.overdue(100, 22).is_ok() && check.overdue(101, 22).is_err(),
             "left beyond its deadline"

@@ -22,10 +22,11 @@ pub struct NoStarvation {
 }
 
 impl NoStarvation {
-    /// Nobody waits yet. `largest` is the largest request of the run, in units, of a limit of so many units `per_second`;
+    /// Nobody waits yet. `largest` is the largest request of the run, in units, of a limit of so many units in each `per`;
+    /// `back` is how much later than the next unit those of a request may come back, where all come back at once;
     /// `weights` is the ratio of the greatest to the least fairness weight.
-    pub fn new(nodes: usize, largest: u64, per_second: u64, weights: u64) -> Self {
-        let of_request = u128::from(SEC) * u128::from(largest) / u128::from(per_second.max(1));
+    pub fn new(nodes: usize, largest: u64, (amount, per): (u64, Nanos), back: Nanos, weights: u64) -> Self {
+        let of_request = u128::from(per) * u128::from(largest) / u128::from(amount.max(1)) + u128::from(back);
         let round = nodes as u128 * (u128::from(TURN_MIN + TURN_MAX) + of_request);
         let bound = 10 * u128::from(SEC) + 2 * round * u128::from(weights.clamp(1, 16));
         Self { since: vec![None; nodes], bound: u64::try_from(bound).unwrap_or(u64::MAX) }
@@ -77,7 +78,7 @@ mod tests {
 
     fn check() -> NoStarvation {
         // Twice a round of 4 × (0.1 + 2 + 0.4) s.
-        let mut check = NoStarvation::new(4, 4, 10, 1);
+        let mut check = NoStarvation::new(4, 4, (10, SEC), 0, 1);
         assert_eq!(check.bound(), 30 * SEC);
         check.waits(3, true, SEC);
         check

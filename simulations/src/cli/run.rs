@@ -35,7 +35,7 @@ pub fn run(
     };
     let mut jobs = Vec::new();
     for variant in &variants {
-        for scheme in schemes {
+        for scheme in schemes.iter().filter(|scheme| scheme.suits(&variant.scenario)) {
             jobs.extend(
                 (0..options.seeds).map(|number| (variant, *scheme, options.seed.wrapping_add(number))),
             );

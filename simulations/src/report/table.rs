@@ -46,12 +46,8 @@ pub fn table(report: &Report, terminal: Terminal) -> String {
 type Column = (String, Vec<Option<f64>>);
 
 fn title(report: &Report, group: &Group) -> String {
-    let limit = &report.scenario.limit;
-    let each = if limit.each { " for each node" } else { "" };
-    format!(
-        "{}: {}, {} nodes, {} units/s and a burst of {}{each}",
-        report.scenario.name, group.scheme, group.nodes, limit.per_second, limit.burst
-    )
+    let (name, limit) = (&report.scenario.name, &report.scenario.limit);
+    format!("{name}: {}, {} nodes, {limit}", group.scheme, group.nodes)
 }
 
 fn medians(report: &Report) -> String {

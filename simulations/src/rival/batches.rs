@@ -48,7 +48,7 @@ impl Batches {
         Self {
             nodes: vec![Client::default(); scenario.nodes],
             store: Bucket::full(scenario, WHOLE),
-            burst: scenario.rate().burst(),
+            burst: scenario.limit().capacity(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The leaky bucket of the rivals, exact to the nanosecond like the core's, but allowed to go into debt.
 
+use aquifer::protocol::limit::Kind;
+
 use crate::scenario::Scenario;
 use crate::time::{Nanos, SEC};
 
@@ -20,7 +22,9 @@ pub(super) struct Bucket {
 impl Bucket {
     /// A full bucket on so many parts of a scenario's limit.
     pub fn full(scenario: &Scenario, parts: u64) -> Self {
-        let rate = scenario.rate();
+        let Kind::Rate(rate) = scenario.limit() else {
+            unreachable!("BUG! a bucket for another kind of limit")
+        };
         let (per_second, burst) = (rate.amount(), rate.burst());
         let depth = i128::from(burst) * i128::from(parts) * i128::from(SEC);
         Self { per_second, burst, parts, level: depth, depth, at: 0 }
@@ -96,7 +100,7 @@ mod tests {
     use crate::scenario::LimitSpec;
 
     fn half() -> Bucket {
-        let limit = LimitSpec { per_second: 10, burst: 4, each: false };
+        let limit = LimitSpec::rate(10, 4);
         Bucket::full(&Scenario { limit, ..Scenario::default() }, WHOLE / 2)
     }
 

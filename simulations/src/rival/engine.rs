@@ -87,7 +87,7 @@ struct Machine {
 /// Runs a scenario under a rule.
 pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u64) -> Record {
     let arrivals = workload::arrivals(scenario, seed);
-    let rate = scenario.rate();
+    let limit = scenario.limit();
     let queues = if R::ONE_QUEUE { 1 } else { scenario.nodes };
     let mut engine = Engine {
         rule,
@@ -102,7 +102,7 @@ pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u
         queues: vec![VecDeque::new(); queues],
         serve_at: vec![Nanos::MAX; queues],
         outbox: Outbox(Vec::new()),
-        check: NeverOver::new(rate.amount(), rate.burst(), 0),
+        check: NeverOver::new(&limit, 0),
         answers: Vec::new(),
         samples: Vec::new(),
         traffic: Traffic::default(),
@@ -114,8 +114,8 @@ pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u
         scheme: scheme.name(),
         nodes: scenario.nodes,
         weights: (0..scenario.nodes).map(|node| scenario.weight(node)).collect(),
-        rate: rate.per_second(),
-        burst: rate.burst() as f64,
+        rate: scenario.per_second(),
+        burst: limit.capacity() as f64,
         begin: scenario.begin(),
         end: scenario.end(),
         arrivals: engine.arrivals,
@@ -267,14 +267,15 @@ impl<R: Rule> Engine<'_, R> {
     }
 
     fn answer(&mut self, index: usize, admitted: bool, now: Nanos) {
-        let Arrival { at, node, units, .. } = self.arrivals[index];
+        let Arrival { at, node, units, class, call, .. } = self.arrivals[index];
         self.answered[index] = true;
         if admitted {
             // Whoever goes over the limit goes on; the record says by how much.
-            let _ = self.check.admit(units, now);
+            let until = call.over_at(now, self.scenario.limit().per());
+            let _ = self.check.admit(call.used, until, now);
         }
         self.trace(now, 4 + u64::from(admitted), index);
-        self.answers.push(Answer { at: now, node, units, waited: now - at, admitted });
+        self.answers.push(Answer { at: now, node, units, waited: now - at, class, admitted });
     }
 
     /// Hands the outbox to the network.
@@ -326,6 +327,8 @@ impl<R: Rule> Engine<'_, R> {
                 let group = self.group(nodes);
                 self.network.cuts.flap(group, now, nanos(*seconds));
             }
+            // Rivals have no use for wall clocks.
+            Fault::WallStep { .. } => {}
             Fault::Heal => self.network.cuts.heal(),
             Fault::Links(spec) => self.network.set_links(spec),
         }

@@ -45,10 +45,12 @@ impl<const CENTRAL: bool> Rule for Fixed<CENTRAL> {
     fn admit(&mut self, request: &Arrival, now: u64, _: &mut Outbox<()>) -> Verdict {
         let bucket = &mut self.buckets[if CENTRAL { 0 } else { request.node }];
         bucket.refill(now);
-        if bucket.take(request.units) {
+        // What a call does not use overflows nobody's bucket here: it is never taken.
+        let units = if CENTRAL { request.call.used } else { request.units };
+        if bucket.take(units) {
             return Verdict::Admitted;
         }
-        bucket.ready_at(request.units).map_or(Verdict::Never, Verdict::At)
+        bucket.ready_at(units).map_or(Verdict::Never, Verdict::At)
     }
 
     fn held(&self) -> Vec<f32> {

@@ -73,7 +73,7 @@ impl Proportional {
         };
         Self {
             nodes: (0..nodes).map(|_| limiter()).collect(),
-            limit: scenario.rate().per_second(),
+            limit: scenario.limit().per_second(),
             stream: Stream::new(seed, Purpose::Rivals, 0),
         }
     }

@@ -9,7 +9,7 @@ fn scenario(kind: Kind, load: f64) -> Scenario {
     Scenario {
         nodes: 10,
         seconds: 10.0,
-        limit: LimitSpec { per_second: 1_000, burst: 200, each: false },
+        limit: LimitSpec::rate(1_000, 200),
         links: LinkSpec { hop_ms: Some(20.0), loss: Some(5.0), ..LinkSpec::default() },
         workload: vec![Workload { kind, load, ..Workload::default() }],
         ..Scenario::default()
@@ -144,7 +144,7 @@ fn batches_cost_a_round_trip_and_are_stranded_where_nodes_are_many() {
     assert!(few.traffic.messages > 0);
     let mut many = scenario(Kind::Steady, 0.9);
     many.nodes = 500;
-    many.limit = LimitSpec { per_second: 500, burst: 50, each: false };
+    many.limit = LimitSpec::rate(500, 50);
     let many = run(Scheme::Batches, &many, 1);
     assert!(utilisation(&many) < 0.4, "{}", utilisation(&many));
 }

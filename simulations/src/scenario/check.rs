@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use aquifer::protocol::limit::Kind as LimitKind;
+
 use super::{Invalid, Scenario};
 use crate::fault::Nodes;
 use crate::workload::{ARRIVALS_MAX, Cost, Kind, Workload};
@@ -18,7 +20,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Invalid> {
     within("nodes", scenario.nodes, 1, 10_000)?;
     within("seconds", scenario.seconds, 0.001, SECONDS_MAX)?;
     within("warmup", scenario.warmup, 0.0, SECONDS_MAX)?;
-    scenario.checked_rate()?;
+    scenario.limit.of(scenario.nodes)?;
     valid("links", scenario.links.check())?;
     valid("clocks", scenario.clocks.check())?;
     for (index, weight) in scenario.weights.iter().enumerate() {
@@ -45,7 +47,7 @@ fn check_workload(field: &str, workload: &Workload, scenario: &Scenario) -> Resu
     check_kind(&of("kind"), &workload.kind, scenario.nodes)?;
     check_nodes(&of("nodes"), &workload.nodes, scenario.nodes)?;
     within(&of("load"), workload.load, 0.0, 1e6)?;
-    let burst = scenario.limit_of_all().1 as u64;
+    let burst = scenario.limit().capacity();
     match workload.cost {
         Cost::Units(units) if !(1..=burst).contains(&units) => {
             return invalid(&of("cost"), units, format!("from 1 to the burst, {burst}"));
@@ -65,6 +67,10 @@ fn check_workload(field: &str, workload: &Workload, scenario: &Scenario) -> Resu
         );
     }
     within(&of("wait_ms"), workload.wait_ms, 0, WAIT_MS_MAX)?;
+    let holds = matches!(scenario.limit(), LimitKind::Concurrency(_));
+    within(&of("hold_ms"), workload.hold_ms, if holds { 1.0 } else { 0.0 }, WAIT_MS_MAX as f64)?;
+    within(&of("forget"), workload.forget, 0.0, 1.0)?;
+    within(&of("refund"), workload.refund, 0.0, if holds { 0.0 } else { 1.0 })?;
     within(&of("agents"), workload.agents, 1, 1_000)?;
     let from = workload.from.unwrap_or(-scenario.warmup);
     within(&of("from"), from, -SECONDS_MAX, SECONDS_MAX)?;

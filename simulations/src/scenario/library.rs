@@ -13,7 +13,12 @@ macro_rules! files {
 /// Names and texts, in alphabetical order. A test compares them with the folder.
 pub(super) const FILES: &[(&str, &str)] = files![
     "churn"
+    "concurrency"
+    "concurrency-crash"
+    "concurrency-scarce"
     "crash"
+    "day-boundary"
+    "day-boundary-step"
     "diurnal"
     "drift"
     "flapping"
@@ -31,6 +36,8 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "partition"
     "partition-available"
     "pauses"
+    "priorities"
+    "refunds"
     "rotating"
     "satellite"
     "small-burst"
@@ -42,6 +49,8 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "suspended-laptop"
     "trace"
     "weights"
+    "window"
+    "window-lumpy"
     "wipe"
     "zipf"
 ];

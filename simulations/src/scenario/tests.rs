@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use aquifer::protocol::limit::Rate;
+
 use super::*;
 
 fn read(text: &str) -> Result<Scenario, ScenarioError> {
@@ -18,7 +22,7 @@ fn the_least_that_a_scenario_needs() {
     let scenario = read("").unwrap();
     assert_eq!((scenario.begin(), scenario.end()), (nanos(5.0), nanos(15.0)));
     assert_eq!(scenario.workload, vec![Workload::default()]);
-    assert_eq!(scenario.rate(), Rate::new(100, Duration::from_secs(1), 50).unwrap());
+    assert_eq!(scenario.limit(), Rate::new(100, Duration::from_secs(1), 50).unwrap().into());
     assert_eq!(scenario.weight(3), 1);
     let weighted = Scenario { weights: vec![1, 2], ..scenario };
     assert_eq!((weighted.weight(2), weighted.weight(3)), (1, 2));
@@ -29,8 +33,8 @@ fn the_least_that_a_scenario_needs() {
 #[test]
 fn a_limit_for_each_grows_with_the_swarm() {
     let each = read("[limit]\nper_second = 100\nburst = 50\neach = true\n[[workload]]").unwrap();
-    assert_eq!(each.rate(), Rate::new(400, Duration::from_secs(1), 200).unwrap());
-    assert_eq!(each.with_nodes(10).unwrap().rate().amount(), 1_000);
+    assert_eq!(each.limit(), Rate::new(400, Duration::from_secs(1), 200).unwrap().into());
+    assert_eq!(each.with_nodes(10).unwrap().limit().amount(), 1_000);
 }
 
 #[test]

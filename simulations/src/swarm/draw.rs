@@ -30,10 +30,13 @@ pub const NODES_MAX: usize = 32;
 /// If `most` is not from 2 to [`NODES_MAX`].
 pub fn draw(seed: u64, most: usize) -> Scenario {
     assert!((2..=NODES_MAX).contains(&most), "from 2 to {NODES_MAX} nodes, not {most}");
-    Draw(Stream::new(seed, Purpose::Options, 0)).scenario(seed, most)
+    let mut scenario = Draw(Stream::new(seed, Purpose::Options, 0)).scenario(seed, most);
+    let act_one = scenario.seconds - ACT_TWO;
+    Draw(Stream::new(seed, Purpose::Options, 1)).kind(&mut scenario, act_one);
+    scenario
 }
 
-struct Draw(Stream);
+pub(super) struct Draw(pub(super) Stream);
 
 impl Draw {
     fn scenario(mut self, seed: u64, most: usize) -> Scenario {
@@ -63,13 +66,14 @@ impl Draw {
             nodes,
             seconds: act_one + ACT_TWO,
             warmup: self.between(0.0, 5.0),
-            limit: LimitSpec { per_second, burst, each: false },
+            limit: LimitSpec::rate(per_second, burst),
             policy: if self.0.chance(0.9) { PolicySpec::Strict } else { PolicySpec::Available },
             start,
             links: self.links(),
             clocks: ClockSpec {
                 drift_ppm: self.0.below(u64::from(DRIFT_MAX_PPM) + 1) as u32,
                 timers_late_ms: if self.0.chance(0.5) { 0.0 } else { self.magnitude(0.1, 500.0) },
+                wall_offset_ms: 0.0,
             },
             weights: if self.0.chance(0.3) { vec![1, 1 + self.0.below(5) as u32] } else { vec![] },
             workload,
@@ -186,12 +190,12 @@ impl Draw {
     }
 
     /// Evenly distributed, to the thousandth, so that people can read it.
-    fn between(&mut self, from: f64, to: f64) -> f64 {
+    pub(super) fn between(&mut self, from: f64, to: f64) -> f64 {
         ((from + (to - from) * self.0.unit()) * 1_000.0).round() / 1_000.0
     }
 
     /// Every order of magnitude is as likely as any other.
-    fn magnitude(&mut self, from: f64, to: f64) -> f64 {
+    pub(super) fn magnitude(&mut self, from: f64, to: f64) -> f64 {
         let drawn = from * (to / from).powf(self.0.unit());
         ((drawn * 1_000.0).round() / 1_000.0).clamp(from, to)
     }
@@ -226,15 +230,24 @@ mod tests {
         let word = |text: String| text.split([' ', '(']).next().unwrap_or_default().to_owned();
         let steps = all.iter().flat_map(|scenario| &scenario.step);
         let faults: BTreeSet<String> = steps.map(|step| word(format!("{:?}", step.fault))).collect();
-        assert_eq!(faults.len(), 12, "{faults:?}");
-        let workloads = all.iter().flat_map(|scenario| &scenario.workload);
-        let kinds: BTreeSet<String> = workloads.map(|load| word(format!("{:?}", load.kind))).collect();
+        assert_eq!(faults.len(), 13, "{faults:?}");
+        let kinds: BTreeSet<String> =
+            workloads_of(&all).map(|load| word(format!("{:?}", load.kind))).collect();
         assert_eq!(kinds.len(), 8, "all but traces: {kinds:?}");
         assert!((2..=12).all(|nodes| all.iter().any(|scenario| scenario.nodes == nodes)));
         assert!(all.iter().any(|scenario| scenario.nodes > 12));
-        assert!(all.iter().filter(|scenario| scenario.limit.burst < scenario.nodes as u64).count() > 100);
+        let small = |scenario: &&Scenario| scenario.limit().capacity() < scenario.nodes as u64;
+        assert!(all.iter().filter(small).count() > 100);
+        let limits = all.iter().map(|scenario| word(format!("{:?}", scenario.limit.kind)));
+        assert_eq!(limits.collect::<BTreeSet<String>>().len(), 4);
+        let calls = |of: fn(&Workload) -> bool| workloads_of(&all).filter(|load| of(load)).count();
+        assert!(calls(|load| load.refund > 0.0) > 100 && calls(|load| load.forget > 0.0) > 100);
         let strict = all.iter().filter(|scenario| scenario.policy == PolicySpec::Strict).count();
         assert!((850..950).contains(&strict), "{strict}");
+    }
+
+    fn workloads_of(all: &[Scenario]) -> impl Iterator<Item = &Workload> {
+        all.iter().flat_map(|scenario| &scenario.workload)
     }
 
     #[test]

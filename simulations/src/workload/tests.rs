@@ -5,7 +5,7 @@ use crate::time::{SEC, seconds};
 const RATE: u64 = 1_000;
 
 fn scenario(nodes: usize, workload: Workload) -> Scenario {
-    let limit = LimitSpec { per_second: RATE, burst: 100, each: false };
+    let limit = LimitSpec::rate(RATE, 100);
     Scenario { nodes, seconds: 100.0, warmup: 10.0, limit, workload: vec![workload], ..Scenario::default() }
 }
 

@@ -3,6 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use aquifer::protocol::permit::PermitId;
+use aquifer::protocol::time::Instant;
+
 use super::machine::Party;
 use crate::time::Nanos;
 
@@ -19,6 +22,10 @@ pub(super) enum Event {
     Down(LinkEnd),
     /// A node tries to reach a peer again.
     Dial { node: usize, peer: usize, life: u64 },
+    /// A node reads its wall clock.
+    Wall { node: usize, life: u64 },
+    /// A call is over, and its caller settles.
+    Settle { node: usize, life: u64, permit: PermitId, used: u64, expires: Instant },
     /// A node starts.
     Start(usize),
     /// How the limit is divided is written down.
@@ -44,7 +51,10 @@ impl Event {
     pub(super) fn node(&self) -> Option<usize> {
         match self {
             Self::Deliver { to, .. } => Some(to.node()),
-            Self::Timer { node, .. } | Self::Dial { node, .. } => Some(*node),
+            Self::Timer { node, .. }
+            | Self::Dial { node, .. }
+            | Self::Wall { node, .. }
+            | Self::Settle { node, .. } => Some(*node),
             Self::Up(end) | Self::Down(end) => Some(end.node),
             Self::Start(_) | Self::Sample | Self::Probe | Self::Step(_) => None,
         }

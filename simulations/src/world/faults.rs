@@ -47,6 +47,12 @@ impl World<'_> {
             }
             Fault::Pause { nodes, seconds } => self.stand_still(nodes, *seconds, false),
             Fault::Step { nodes, seconds } => self.stand_still(nodes, *seconds, true),
+            Fault::WallStep { nodes, seconds } => {
+                let step = nanos(seconds.abs()) as i64;
+                for node in self.those(nodes, |_, _| true) {
+                    self.machines[node].wall_offset += if *seconds < 0.0 { -step } else { step };
+                }
+            }
             Fault::CutOneWay { from, to } => {
                 let (from, to) = (self.group(from), self.group(to));
                 self.network.cuts.one_way(from, to);
@@ -89,7 +95,9 @@ impl World<'_> {
         }
         for request in self.machines[place].requests.abandon() {
             let waited = self.now - request.asked;
-            let answer = Answer { at: self.now, node: place, units: request.units, waited, admitted: false };
+            let class = self.arrivals[request.number].class;
+            let answer =
+                Answer { at: self.now, node: place, units: request.units, waited, class, admitted: false };
             self.record.answers.push(answer);
         }
         self.break_links(place);

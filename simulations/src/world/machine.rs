@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aquifer::protocol::calendar::UnixNanos;
 use aquifer::protocol::id::NodeId;
 use aquifer::protocol::node::Node;
 
 use crate::checker::OneAnswer;
-use crate::clock::{Clock, ClockSpec, any_drift};
+use crate::clock::{Clock, ClockSpec, any_drift, any_wall_offset, unix};
 use crate::random::{Purpose, Stream};
 use crate::time::Nanos;
+
+/// The streams of wall clocks have numbers from here on.
+const WALLS: u64 = 1 << 32;
 
 /// Who a machine is in the swarm: which machine, and which of its identities. It gets another when its disk is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +51,8 @@ pub(super) struct Machine {
     ppm: i32,
     /// The origins of its clock.
     origins: Stream,
+    /// How many nanoseconds its wall clock is fast; slow, if negative.
+    pub(super) wall_offset: i64,
     /// What is on its disk.
     pub(super) saved: Option<Vec<u8>>,
     /// When the timer that counts goes off; others on the agenda are void.
@@ -85,6 +91,10 @@ impl Machine {
             ppm: any_drift(clocks, &mut stream),
             clock: Clock::new(0, 0),
             origins: stream,
+            wall_offset: any_wall_offset(
+                clocks,
+                &mut Stream::new(seed, Purpose::Clocks, WALLS | place as u64),
+            ),
             saved: None,
             timer: None,
             paused_until: 0,
@@ -123,6 +133,11 @@ impl Machine {
     pub(super) fn wipe(&mut self) {
         self.saved = None;
         self.identity += 1;
+    }
+
+    /// What its wall clock reads.
+    pub(super) fn wall(&self, now: Nanos) -> UnixNanos {
+        UnixNanos(unix(now).0 + self.wall_offset)
     }
 
     pub(super) fn party(&self) -> Party {

@@ -11,9 +11,9 @@ use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Policy, Saved, Start};
 use aquifer::protocol::share::{ONE, Share};
 use aquifer::wire;
 
-use super::World;
 use super::agenda::Event;
 use super::machine::{Party, node_id};
+use super::{READ_WALL, World};
 use crate::checker::Violation;
 use crate::random::{Purpose, Stream};
 use crate::scenario::{PolicySpec, StartSpec};
@@ -74,11 +74,8 @@ impl World<'_> {
         machine.begin_life();
         self.checks.counters.begin(place);
         let (id, lives) = (node_id(machine.party()), machine.lives);
-        let limit = Limit {
-            name: "units".to_owned(),
-            unit: "requests".to_owned(),
-            kind: self.scenario.rate().into(),
-        };
+        let limit =
+            Limit { name: "units".to_owned(), unit: "requests".to_owned(), kind: self.scenario.limit() };
         let config = NodeConfig {
             id,
             incarnation: Incarnation(lives),
@@ -97,7 +94,9 @@ impl World<'_> {
         let now = self.local(place);
         let mut node = Node::new(config, start, seed, now);
         node.set_addresses(vec![address(place)], now);
+        node.set_wall(self.machines[place].wall(self.now), now);
         self.machines[place].node = Some(node);
+        self.agenda.push(self.now + READ_WALL, Event::Wall { node: place, life: lives });
         if self.machines.len() <= MESH_MAX {
             // One that is down dials when it starts; one that cannot be heard now must be dialled again.
             for other in 0..self.machines.len() {

@@ -23,6 +23,8 @@ impl Trace {
             Event::Sample => 7,
             Event::Probe => 8,
             Event::Step(_) => 9,
+            Event::Wall { .. } => 10,
+            Event::Settle { .. } => 11,
         };
         self.fold(&[kind, now, event.node().unwrap_or(usize::MAX) as u64]);
     }

@@ -206,13 +206,19 @@ impl World<'_> {
             self.watch.calm = Some(self.now);
         }
         // Until links are up, which many nodes need no more time for than few, nothing need go on.
-        let settled = self.watch.calm.map(|calm| calm + Liveness::bound(0)).filter(|at| *at <= self.now);
+        let settled = self
+            .watch
+            .calm
+            .map(|calm| calm + Liveness::bound(0) + self.checks.back)
+            .filter(|at| *at <= self.now);
         let Some(settled) = settled else {
             self.checks.liveness.start_over(self.now);
             return self.check_views();
         };
         if self.checks.whole {
-            self.checks.starvation.check(settled, self.now)?;
+            if self.checks.in_turn {
+                self.checks.starvation.check(settled, self.now)?;
+            }
             self.checks.liveness.check_work(self.now)?;
         }
         self.check_views()

@@ -71,7 +71,10 @@ impl Daemons {
             assert!(admitted || status == 429, "{status} {answer}");
             let at = now();
             let arrival = Arrival { at: sent, ..arrival };
-            Replayed { arrival, answer: Answer { at, node, units, waited: at - sent, admitted } }
+            Replayed {
+                arrival,
+                answer: Answer { at, node, units, waited: at - sent, class: arrival.class, admitted },
+            }
         };
         thread::scope(|scope| {
             let mut callers = Vec::with_capacity(arrivals.len());
@@ -110,7 +113,7 @@ impl Daemons {
                 command.env_remove(name);
             }
         }
-        let limit = scenario.limit;
+        let limit = &scenario.limit;
         let policy = match scenario.policy {
             PolicySpec::Strict => "strict",
             PolicySpec::Available => "available",

@@ -77,8 +77,10 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug)]
 struct Periods {
     bounds: Option<Bounds>,
-    /// From then on what was spent counts in this period.
+    /// Whatever was spent from then on counts in this period, …
     from: Instant,
+    /// … and from then on in the next as well, wherever the guard has begun meanwhile.
+    next_from: Instant,
     /// Spent in this period, in atoms …
     current: u128,
     /// … and what of it counts in the next as well.
@@ -95,13 +97,16 @@ impl CountedBucket {
 
     /// A calendar limit's bucket without a share. Admits nothing before it is told its [period](Self::set_period).
     pub fn calendar(amount: u64, now: Instant) -> Self {
-        let periods = Periods { bounds: None, from: Instant::ZERO, current: 0, next: 0 };
+        let (from, next_from) = (Instant::ZERO, Instant::ZERO);
+        let periods = Periods { bounds: None, from, next_from, current: 0, next: 0 };
         Self { amount, share: Share::ZERO, spent: Spent::Calendar(periods), at: now }
     }
 
     /// A concurrency limit's bucket without a share.
     pub fn concurrency(limit: &Concurrency, now: Instant) -> Self {
-        let length = limit.ttl().as_nanos() as u64;
+        let ttl = limit.ttl().as_nanos() as u64;
+        // A permit that is presumed runs by another node's clock, which may be slower by twice 200 ppm.
+        let length = ttl + ttl / 2_500;
         let spent = Spent::Concurrency { length, live: 0, paid: 0, presumed: Spans::new(length) };
         Self { amount: limit.amount(), share: Share::ZERO, spent, at: now }
     }
@@ -210,7 +215,10 @@ impl CountedBucket {
         }
         match &self.spent {
             Spent::Window { own, presumed, .. } => own.falls_to_with(presumed, left),
-            Spent::Calendar(periods) => periods.bounds.map(|bounds| bounds.until.max(self.at)),
+            // A period that should be over and is not, because the wall clock went back, ends nobody knows when.
+            Spent::Calendar(periods) => {
+                periods.bounds.map(|bounds| bounds.until).filter(|until| *until > self.at)
+            }
             Spent::Concurrency { paid, presumed, .. } => presumed.falls_to(left.checked_sub(*paid)?),
         }
     }
@@ -269,12 +277,15 @@ impl CountedBucket {
         let Spent::Calendar(periods) = &mut self.spent else { return };
         match periods.bounds {
             Some(known) if bounds.number < known.number => {}
-            Some(known) if bounds.number == known.number => periods.bounds = Some(bounds),
-            Some(known) => {
-                let (from, current) = (known.guard_from, periods.next);
-                *periods = Periods { bounds: Some(bounds), from, current, next: 0 };
+            Some(known) if bounds.number > known.number => {
+                let (from, current) = (periods.next_from, periods.next);
+                *periods =
+                    Periods { bounds: Some(bounds), from, next_from: bounds.guard_from, current, next: 0 };
             }
-            None => periods.bounds = Some(bounds),
+            _ => {
+                periods.bounds = Some(bounds);
+                periods.next_from = periods.next_from.max(bounds.guard_from);
+            }
         }
     }
 
@@ -299,7 +310,7 @@ impl Periods {
         if taken_at >= self.from {
             self.current = self.current.saturating_sub(atoms);
         }
-        if self.bounds.is_some_and(|bounds| taken_at >= bounds.guard_from) {
+        if taken_at >= self.next_from && self.bounds.is_some() {
             self.next = self.next.saturating_sub(atoms);
         }
     }

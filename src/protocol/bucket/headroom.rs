@@ -37,6 +37,19 @@ impl Headroom {
         self.minima.push((now, room));
     }
 
+    /// What was taken at `since` is back in part: so much less room there would have been ever since. Without this the same
+    /// moment at which a bucket was nearly full would let one refund after the other pass.
+    ///
+    /// # Panics
+    /// If it is more than the [least room](Self::least_since) since then.
+    pub fn fill(&mut self, since: Instant, room: u128) {
+        let place = self.minima.partition_point(|(at, _)| *at <= since);
+        self.minima[place..].iter_mut().for_each(|(_, least)| *least -= room);
+        let Some((_, least)) = self.minima.get(place).copied() else { return };
+        let kept = self.minima[..place].partition_point(|(_, earlier)| *earlier < least);
+        self.minima.drain(kept..place);
+    }
+
     /// The least room that was noted after `since`; nothing if nothing was.
     pub fn least_since(&self, since: Instant) -> u128 {
         let place = self.minima.partition_point(|(at, _)| *at <= since);

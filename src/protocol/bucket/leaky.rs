@@ -111,8 +111,9 @@ impl LeakyBucket {
     /// fitted since.
     pub fn refund(&mut self, units: u64, taken_at: Instant) {
         self.note();
-        let room = self.headroom.least_since(taken_at);
-        self.gain(self.atoms(units).min(room));
+        let back = self.atoms(units).min(self.headroom.least_since(taken_at));
+        self.headroom.fill(taken_at, back);
+        self.gain(back);
     }
 
     /// Notes the room before anything but time changes it: time alone only makes it less.
@@ -238,6 +239,36 @@ mod tests {
         bucket.take(9);
         bucket.refund(8, at(200));
         assert_eq!(whole_units(&bucket), 1, "nine tenths of the room had been filled again");
+    }
+
+    proptest! {
+        /// Refunds in any order never let through more than one bucket would that was told the truth at once.
+        #[test]
+        fn refunds_bring_back_no_more_than_the_truth_told_at_once(
+            steps in proptest::collection::vec((0_u64..400, 1_u64..5, 0_u64..5, 0_usize..4), 1..80),
+        ) {
+            let rate = Rate::new(10, Duration::from_secs(1), 8).unwrap();
+            let mut bucket = full(10, Duration::from_secs(1), 8, ONE);
+            let mut truth = bucket.clone();
+            let mut open: Vec<(u64, Instant)> = Vec::new();
+            let mut now = Instant::ZERO;
+            for (millis, units, used, which) in steps {
+                now = now + Duration::from_millis(millis);
+                bucket.refill(now);
+                truth.refill(now);
+                let used = used.min(units);
+                if has(&bucket, units) {
+                    bucket.take(units);
+                    prop_assert!(truth.level() >= LeakyBucket::level_of(used, &rate));
+                    truth.take(used);
+                    open.push((units - used, now));
+                }
+                if which < open.len() {
+                    let (units, taken_at) = open.swap_remove(which);
+                    bucket.refund(units, taken_at);
+                }
+            }
+        }
     }
 
     #[test]

@@ -50,6 +50,8 @@ impl Node {
         }
         self.resume_levels(now);
         // A clock that went back is asked again a little later, not at every call.
-        self.period_ends = self.period_ends.max(now + Duration::from_millis(1));
+        if self.period_ends <= now {
+            self.period_ends = now + Duration::from_millis(1);
+        }
     }
 }
