@@ -80,9 +80,10 @@ fn refused(
             (Reason::QueueFull, format!("{waiting} requests wait already, as many as may; {name} is short"))
         }
         node::Reason::Paused => (Reason::Paused, "the pool is paused, on all nodes".to_owned()),
-        node::Reason::Breaker => {
-            (Reason::Breaker, "too many calls of the pool failed lately, so none is made for a while".to_owned())
-        }
+        node::Reason::Breaker => (
+            Reason::Breaker,
+            "too many calls of the pool failed lately, so none is made for a while".to_owned(),
+        ),
         node::Reason::Leaving => {
             (Reason::Paused, "this node is leaving the swarm; ask another one".to_owned())
         }
