@@ -75,11 +75,11 @@ const HELP: &str = "\
 Act 1: five node processes share 500 calls a minute against a server that refuses whatever is beyond, while their
 agents want twice as much; then one is killed and another joins. The same agents then run on nodes that do not share.
 
-Act 2: five node processes share two models, each with requests and tokens a minute and so many calls at once, which
-the server counts, too. An agent is `critical` and asks now and then, one is `normal` and keeps asking, and `low` ones
-take what they can get. One of these crashes with calls under way: its connections close, and its slots are free at
-once. Then a node is killed with slots held: the others cannot know what became of the calls, so they leave those
-slots alone until the permits' time to live is over.
+Act 2: five node processes share two models, each with requests and tokens a minute and so many calls at the same time,
+which the server counts, too. `critical` agents ask now and then, `normal` ones keep asking, and `low` ones take what
+they can get. One of these crashes with calls under way: its connections close, which gives its slots back. Then a
+node is killed with slots held: the others cannot know what became of its calls, so they leave those slots alone until
+the permits' time to live is over.
 
 Both take little more than a minute, need no network, and leave nothing behind but the picture.
 

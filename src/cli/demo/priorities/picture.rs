@@ -12,8 +12,8 @@ use crate::cli::demo::svg::{Style, Svg};
 use super::agents::{Call, End};
 use super::phases::Seen;
 use super::provider::Visit;
-use super::script::{AGENTS, CLASSES, MODELS};
-use super::summary::{Reuse, Summary};
+use super::script::{AGENTS, CLASSES, CRASHES, LOSES_NODE, MODELS};
+use super::summary::{Reuse, Summary, slots};
 use super::{COLOURS, TIME_SCALE, limits};
 
 /// Of waiting, by class: the class's colour, nearly white.
@@ -25,8 +25,8 @@ const BAR: f64 = 7.0;
 /// Between the rows of two agents, and of two classes.
 const AGENT_GAP: f64 = 4.0;
 const CLASS_GAP: f64 = 9.0;
-/// From a panel's heading to its first row: two rows of labels.
-const LABELS: f64 = 42.0;
+/// From a panel's heading to its first row: without and with two rows of labels.
+const LABELS: [f64; 2] = [16.0, 42.0];
 /// The height of one call in the chart of calls at the same time.
 const CALL: f64 = 11.0;
 const FOOT: f64 = 132.0;
@@ -65,7 +65,12 @@ fn legend(svg: &mut Svg) {
 }
 
 fn panel_height(model: usize) -> f64 {
-    LABELS + rows_height(model) + 24.0 + chart_height(model) + 56.0
+    labels_height(model) + rows_height(model) + 24.0 + chart_height(model) + 56.0
+}
+
+fn labels_height(model: usize) -> f64 {
+    let lost = [CRASHES, LOSES_NODE].iter().any(|agent| AGENTS[*agent].model == model);
+    LABELS[usize::from(lost)]
 }
 
 fn chart_height(model: usize) -> f64 {
@@ -90,7 +95,7 @@ fn agent_height(agent: usize) -> f64 {
 fn panel(svg: &mut Svg, top: f64, model: usize, seen: &Seen, summary: &Summary) {
     svg.text(24.0, top, MODELS[model].name, HEADING);
     svg.text(128.0, top, &limits(&MODELS[model]), NOTE);
-    let rows = top + LABELS;
+    let rows = top + labels_height(model);
     let chart = rows + rows_height(model) + 24.0;
     let bottom = chart + chart_height(model);
 
@@ -110,9 +115,10 @@ fn panel(svg: &mut Svg, top: f64, model: usize, seen: &Seen, summary: &Summary) 
 
     svg.text(LEFT, chart - 6.0, "calls at the same time, as the provider counts them", NOTE);
     calls_at_once(svg, [chart, bottom], model, seen);
+    // The later one below, where its line does not cross the other's label.
     for (row, (reuse, what)) in [
-        (&summary.crash, format!("{} crashes", AGENTS[summary.crash.loss.agent].full_name())),
         (&summary.kill, format!("{} is killed", node_name(AGENTS[summary.kill.loss.agent].node))),
+        (&summary.crash, format!("{} crashes", AGENTS[summary.crash.loss.agent].full_name())),
     ]
     .into_iter()
     .enumerate()
@@ -148,14 +154,13 @@ fn cross(svg: &mut Svg, x: f64, y: f64) {
 fn lost(svg: &mut Svg, [top, bottom]: [f64; 2], reuse: &Reuse, what: &str, length: Duration) {
     let at = x(reuse.loss.at.as_secs_f64(), length);
     svg.line([at, top - 9.0, at, bottom], INK, 1.0, "2 3");
-    let slots = reuse.loss.held;
     let again = match reuse.all {
         Some(all) => {
             format!("; all in use again after {} ms", milliseconds(Some(all.saturating_sub(reuse.loss.at))))
         }
         None => String::new(),
     };
-    svg.text(at + 5.0, top, &format!("{what} with {slots} slots held{again}"), LABEL);
+    svg.text(at + 5.0, top, &format!("{what} with {}{again}", slots(reuse.loss.held)), LABEL);
     if let Some(all) = reuse.all {
         let at = x(all.as_secs_f64(), length);
         svg.line([at, top + 4.0, at, bottom], GREY, 1.0, "1 3");
@@ -259,8 +264,8 @@ mod tests {
         let steps = steps(&seen.visits, 0, seen.length);
         let at = |moment: f64| steps.iter().rev().find(|(at, _)| *at <= moment).unwrap().1;
         assert_eq!(at(0.0), [0, 0, 0]);
-        assert_eq!(at(0.15), [0, 0, 6]);
-        assert_eq!(at(0.26), [1, 0, 4]);
+        assert_eq!(at(0.15), [0, 0, 10]);
+        assert_eq!(at(0.26), [1, 0, 8]);
         assert_eq!(at(0.95), [0, 0, 0]);
     }
 }

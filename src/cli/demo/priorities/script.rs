@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::cli::demo::nodes::node_name;
 use crate::daemon::api::Priority;
 use crate::protocol::limit::{LimitError, Rate};
 
@@ -31,11 +32,11 @@ pub struct Model {
 pub const MODELS: [Model; 2] = [
     Model {
         name: "model/large",
-        rpm: 60,
-        requests_burst: 15,
-        tpm: 90_000,
-        tokens_burst: 24_000,
-        max_concurrent: 6,
+        rpm: 90,
+        requests_burst: 30,
+        tpm: 150_000,
+        tokens_burst: 60_000,
+        max_concurrent: 10,
         overrun: 300,
     },
     Model {
@@ -44,7 +45,7 @@ pub const MODELS: [Model; 2] = [
         requests_burst: 30,
         tpm: 30_000,
         tokens_burst: 12_000,
-        max_concurrent: 5,
+        max_concurrent: 8,
         overrun: 150,
     },
 ];
@@ -81,10 +82,10 @@ pub const AGENTS: [Agent; 8] = [
     Agent { seats: 2, rests: [400.0, 1_300.0], ..chat(1, 1) },
     Agent { seats: 2, takes: [400.0, 900.0], reserves: [800.0, 1_600.0], ..worker(1, 0) },
     Agent { seats: 2, takes: [200.0, 500.0], reserves: [400.0, 800.0], ..worker(2, 1) },
-    Agent { seats: 4, takes: [600.0, 1_400.0], reserves: [1_500.0, 3_000.0], ..batch(2, 0) },
-    Agent { seats: 4, takes: [600.0, 1_400.0], reserves: [1_500.0, 3_000.0], ..batch(3, 0) },
-    Agent { seats: 4, takes: [600.0, 1_400.0], reserves: [1_500.0, 3_000.0], ..batch(4, 0) },
-    Agent { seats: 4, takes: [300.0, 700.0], reserves: [700.0, 1_500.0], ..batch(0, 1) },
+    Agent { seats: 5, takes: [600.0, 1_400.0], reserves: [1_500.0, 3_000.0], ..batch(2, 0) },
+    Agent { seats: 5, takes: [600.0, 1_400.0], reserves: [1_500.0, 3_000.0], ..batch(3, 0) },
+    Agent { seats: 5, takes: [600.0, 1_400.0], reserves: [1_500.0, 3_000.0], ..batch(4, 0) },
+    Agent { seats: 6, takes: [300.0, 700.0], reserves: [700.0, 1_500.0], ..batch(0, 1) },
 ];
 /// The agent that crashes, and comes back [`BACK_AFTER`] later.
 pub const CRASHES: usize = 5;
@@ -117,7 +118,7 @@ const fn batch(node: usize, model: usize) -> Agent {
 impl Agent {
     /// What it calls itself, and where it is.
     pub fn full_name(&self) -> String {
-        format!("{} on {}", self.name, crate::cli::demo::nodes::node_name(self.node))
+        format!("{} on {}", self.name, node_name(self.node))
     }
 }
 

@@ -1,5 +1,6 @@
-//! The figures at the end: waits by class, what the provider counted and what the swarm did, and when lost slots were
-//! used again.
+//! The figures at the end: waits by class, and what the provider counted and what the swarm did.
+
+mod reuse;
 
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use crate::cli::demo::nodes::node_name;
 use crate::daemon::api::Priority;
 
 use super::agents::{Call, End};
-use super::phases::{Loss, Seen};
-use super::provider::Visit;
+use super::phases::Seen;
 use super::script::{AGENTS, CLASSES, MODELS, SLOT_TTL};
 use super::{PER, limits};
+
+use self::reuse::concurrency;
+pub use self::reuse::{Reuse, slots};
 
 /// What became of the calls of one class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct LimitFigures {
     name: &'static str,
     /// Units that the provider counts at the end.
     provider: u64,
-    /// Units that the nodes counted.
+    /// Units that the nodes counted; of slots, which come back, they keep no count.
     swarm: Option<u64>,
     /// What the provider counted of what it would have allowed, from 0 to 1.
     used: f64,
@@ -45,17 +48,6 @@ pub struct LimitFigures {
     most: Option<u64>,
     /// Calls that the provider refused for it.
     refused: usize,
-}
-
-/// When slots that were lost were used again.
-#[derive(Clone, Copy, Debug)]
-pub struct Reuse {
-    /// What was lost.
-    pub loss: Loss,
-    /// When others first ran more calls than the slots that were left: one of the lost is used again.
-    pub first: Option<Duration>,
-    /// When others ran as many calls as there are slots: all of the lost are used again.
-    pub all: Option<Duration>,
 }
 
 /// All figures of the act.
@@ -80,8 +72,8 @@ impl Summary {
         Self {
             classes: CLASSES.map(|class| class_figures(&seen.calls, class)),
             limits: models.flat_map(|model| limit_figures(seen, model)).collect(),
-            crash: reuse(&seen.visits, seen.crash),
-            kill: reuse(&seen.visits, seen.kill),
+            crash: Reuse::new(&seen.visits, seen.crash),
+            kill: Reuse::new(&seen.visits, seen.kill),
             length: seen.length,
             complaint: seen.complaint.clone(),
         }
@@ -153,7 +145,7 @@ impl Summary {
         }
         lines.push("used: in parts of what the provider would have allowed in this time".to_owned());
         lines.push(
-            "A counter of the swarm never goes back: of crashed calls it holds what was reserved.\n"
+            "The swarm's counters never go back: they hold what was reserved, until that is used again.\n"
                 .to_owned(),
         );
         lines.push(self.crash.sentence(&format!("{} crashed", AGENTS[self.crash.loss.agent].full_name())));
@@ -231,41 +223,6 @@ impl Summary {
     }
 }
 
-impl Reuse {
-    fn sentence(&self, what: &str) -> String {
-        let Loss { at, held, .. } = self.loss;
-        let when = match (self.first, self.all) {
-            (None, _) => "none was used again".to_owned(),
-            (Some(first), None) => {
-                format!("the first was used again after {} ms, not all", millis(first - at))
-            }
-            (Some(first), Some(all)) => {
-                format!(
-                    "others used the first after {} ms, all after {} ms",
-                    millis(first - at),
-                    millis(all - at)
-                )
-            }
-        };
-        format!("{what} after {:.1} s with {held} slots held: {when}", at.as_secs_f64())
-    }
-
-    fn json(&self) -> Value {
-        let after = |moment: Option<Duration>| json_milliseconds(moment.map(|moment| moment - self.loss.at));
-        json!({
-            "at_ms": self.loss.at.as_millis() as u64,
-            "agent": AGENTS[self.loss.agent].full_name(),
-            "slots_held": self.loss.held,
-            "first_used_again_after_ms": after(self.first),
-            "all_used_again_after_ms": after(self.all),
-        })
-    }
-}
-
-fn millis(time: Duration) -> String {
-    milliseconds(Some(time))
-}
-
 fn class_figures(calls: &[Call], class: Priority) -> ClassFigures {
     let calls: Vec<_> = calls.iter().filter(|call| AGENTS[call.agent].class == class).collect();
     let mut waits: Vec<_> = calls.iter().filter_map(|call| call.waited()).collect();
@@ -293,7 +250,7 @@ fn limit_figures(seen: &Seen, place: usize) -> [LimitFigures; 3] {
             visit.until.unwrap_or(seen.length).min(seen.length).saturating_sub(visit.at).as_secs_f64()
         })
         .sum();
-    let slots = model.max_concurrent as f64 * seen.length.as_secs_f64();
+    let slot_time = model.max_concurrent as f64 * seen.length.as_secs_f64();
     let most = concurrency(&admitted).into_iter().map(|(_, running)| running).max().unwrap_or(0);
     let figures = |name: &'static str, provider: u64, used: f64, most: Option<u64>| LimitFigures {
         model: place,
@@ -303,7 +260,8 @@ fn limit_figures(seen: &Seen, place: usize) -> [LimitFigures; 3] {
             .counted
             .iter()
             .find(|counted| counted.model == place && counted.limit == name)
-            .map(|counted| counted.units),
+            .map(|counted| counted.units)
+            .filter(|_| most.is_none()),
         used,
         most,
         refused: visits.iter().filter(|visit| visit.refused_by == Some(name)).count(),
@@ -311,48 +269,14 @@ fn limit_figures(seen: &Seen, place: usize) -> [LimitFigures; 3] {
     [
         figures("rpm", calls, calls as f64 / whole(model.requests_burst, model.rpm), None),
         figures("tpm", tokens, tokens as f64 / whole(model.tokens_burst, model.tpm), None),
-        figures("max_concurrent", calls, running / slots, Some(most as u64)),
+        figures("max_concurrent", calls, running / slot_time, Some(most as u64)),
     ]
-}
-
-/// How many of the calls run from each moment on at which that changes, in order.
-pub fn concurrency(visits: &[Visit]) -> Vec<(Duration, usize)> {
-    let begins = visits.iter().map(|visit| (visit.at, true));
-    let ends = visits.iter().filter_map(|visit| Some((visit.until?, false)));
-    let mut changes: Vec<_> = begins.chain(ends).collect();
-    // Of one moment, ends come first: a slot is free before it is taken again.
-    changes.sort_unstable();
-    let mut running = 0;
-    changes
-        .into_iter()
-        .map(|(at, begins)| {
-            running = if begins { running + 1 } else { running - 1 };
-            (at, running)
-        })
-        .collect()
-}
-
-fn reuse(visits: &[Visit], loss: Loss) -> Reuse {
-    let model = AGENTS[loss.agent].model;
-    let slots = MODELS[model].max_concurrent as usize;
-    let others: Vec<_> = visits
-        .iter()
-        .filter(|visit| visit.model == model && visit.refused_by.is_none())
-        // What comes from the same agent later is another one's.
-        .filter(|visit| visit.agent != loss.agent || visit.at > loss.at)
-        .copied()
-        .collect();
-    let running = concurrency(&others);
-    let reach = |wanted: usize| {
-        let first = running.iter().find(|(at, running)| *at > loss.at && *running >= wanted);
-        first.map(|(at, _)| *at).filter(|_| loss.held > 0)
-    };
-    Reuse { loss, first: reach((slots + 1).saturating_sub(loss.held)), all: reach(slots) }
 }
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::phases::Counted;
+    use super::super::phases::{Counted, Loss};
+    use super::super::provider::Visit;
     use super::super::script::{CRASHES, LOSES_NODE};
     use super::*;
 
@@ -373,7 +297,7 @@ pub mod tests {
     pub fn seen() -> Seen {
         let loss = |agent, at| Loss { agent, at: at * MS, held: 2 };
         let mut visits = vec![visit(CRASHES, 50, 200), visit(CRASHES, 60, 200)];
-        visits.extend((0..4).map(|_| visit(4, 100, 900)));
+        visits.extend((0..8).map(|_| visit(4, 100, 900)));
         visits.extend([visit(0, 250, 900), visit(0, 300, 900)]);
         Seen {
             length: 1_000 * MS,
@@ -386,7 +310,7 @@ pub mod tests {
             visits,
             crash: loss(CRASHES, 200),
             kill: loss(LOSES_NODE, 950),
-            counted: vec![Counted { model: 0, limit: "rpm".to_owned(), units: 8 }],
+            counted: vec![Counted { model: 0, limit: "rpm".to_owned(), units: 12 }],
             complaint: None,
         }
     }
@@ -403,10 +327,10 @@ pub mod tests {
     fn limits_are_counted_as_the_provider_does() {
         let summary = Summary::new(&seen());
         let [requests, tokens, slots] = &summary.limits[..3] else { panic!("three limits") };
-        assert_eq!((requests.provider, requests.swarm, tokens.provider), (8, Some(8), 80));
-        assert_eq!(slots.most, Some(6));
-        // 290 + 4 × 800 + 650 + 600 ms of 6 × 1 s.
-        assert!((slots.used - 4.74 / 6.0).abs() < 1e-9, "{}", slots.used);
+        assert_eq!((requests.provider, requests.swarm, tokens.provider), (12, Some(12), 120));
+        assert_eq!((slots.most, slots.swarm), (Some(10), None));
+        // 150 + 140 + 8 × 800 + 650 + 600 ms of 10 × 1 s.
+        assert!((slots.used - 7.94 / 10.0).abs() < 1e-9, "{}", slots.used);
     }
 
     #[test]

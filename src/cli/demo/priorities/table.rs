@@ -132,7 +132,7 @@ mod tests {
         let line = plain(Duration::from_secs(3), &seen.calls, &seen.visits);
         assert_eq!(
             line,
-            "   3 s  model/large 1/6, model/small 0/5, 1 refused; done (waiting): critical 1 (0), normal 1 (0), low 1 (1)"
+            "   3 s  model/large 1/10, model/small 0/8, 1 refused; done (waiting): critical 1 (0), normal 1 (0), low 1 (1)"
         );
     }
 }
