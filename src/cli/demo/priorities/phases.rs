@@ -1,5 +1,6 @@
 //! What happens one after the other: five nodes share two models; an agent crashes and comes back; a node is killed.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use crate::cli::demo::nodes::{self, Node, node_name};
 use crate::cli::demo::screen::Screen;
 use crate::client::Client;
+use crate::daemon::api::LimitListing;
 
 use super::SETTLE;
 use super::agents::{self, Call, Load};
@@ -109,7 +111,7 @@ pub async fn play(dir: &Path, plan: Plan, screen: &mut Screen) -> Result<Seen, S
     let mut stage = Stage { load: Rc::clone(&load), tasks: JoinSet::new() };
     let handles: Vec<_> = (0..AGENTS.len()).map(|agent| stage.agent(agent, &nodes)).collect();
 
-    let event = std::cell::RefCell::new(String::new());
+    let event = RefCell::new(String::new());
     let drama = async {
         stage.until(plan.crash).await;
         stage.until_busy(CRASHES).await;
@@ -165,7 +167,7 @@ pub async fn play(dir: &Path, plan: Plan, screen: &mut Screen) -> Result<Seen, S
 /// What the whole swarm has counted, as `node` knows it.
 async fn counted(node: &Node) -> Result<Vec<Counted>, String> {
     let limits = Client::new(node.socket()).limits().await.map_err(|error| error.to_string())?;
-    let counted = |listing: crate::daemon::api::LimitListing| {
+    let counted = |listing: LimitListing| {
         let model = MODELS.iter().position(|model| model.name == listing.pool)?;
         let (limit, units) = (listing.status.now.name, listing.status.admitted_by_all);
         Some(Counted { model, limit, units })

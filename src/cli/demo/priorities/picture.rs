@@ -252,7 +252,7 @@ mod tests {
         let document = draw(&seen, &Summary::new(&seen)).finish("");
         assert_well_formed(&document);
         assert!(document.contains("crashes with 2 slots held; all in use again after 100 ms"));
-        (seen.calls, seen.visits, seen.counted) = Default::default();
+        (seen.calls, seen.visits, seen.counted) = (Vec::new(), Vec::new(), Vec::new());
         let empty = draw(&seen, &Summary::new(&seen)).finish("");
         assert_well_formed(&empty);
         assert!(!(document + &empty).contains("NaN"));

@@ -197,6 +197,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::config::{Config, Overrides};
 
     #[test]
     fn calls_end_before_their_slots_do() {
@@ -221,7 +222,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("demo.toml");
         std::fs::write(&file, pools()).unwrap();
-        let config = crate::daemon::config::Config::load(Some(&file), &Default::default()).unwrap();
+        let config = Config::load(Some(&file), &Overrides::default()).unwrap();
         assert_eq!(config.pools.len(), MODELS.len());
         assert!(config.pools.iter().all(|pool| pool.pool.limits().len() == 3));
     }
