@@ -160,7 +160,7 @@ async fn demo(args: Args) -> Result<String, String> {
         figures["priorities"] = outcome.figures;
         verdicts.push(outcome.verdict);
         match &mut picture {
-            Some(picture) => picture.below(outcome.picture),
+            Some(picture) => picture.below(&outcome.picture),
             None => picture = Some(outcome.picture),
         }
     }

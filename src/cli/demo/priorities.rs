@@ -9,6 +9,7 @@ mod script;
 mod summary;
 mod table;
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ pub fn planned(length: Duration) -> Duration {
 fn introduction() -> String {
     let mut text = format!("{NODES} nodes share two models; time runs {TIME_SCALE} times as fast:\n");
     for model in &MODELS {
-        text += &format!("  {}: {}\n", model.name, limits(model));
+        let _ = writeln!(text, "  {}: {}", model.name, limits(model));
     }
     text
 }

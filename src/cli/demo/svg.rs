@@ -102,7 +102,7 @@ impl Svg {
     }
 
     /// Puts another picture below this one.
-    pub fn below(&mut self, other: Self) {
+    pub fn below(&mut self, other: &Self) {
         let _ = writeln!(self.body, "<g transform=\"translate(0 {})\">\n{}</g>", self.height, other.body);
         self.height += other.height;
         self.width = self.width.max(other.width);

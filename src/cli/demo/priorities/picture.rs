@@ -156,13 +156,13 @@ fn lost(svg: &mut Svg, [top, bottom]: [f64; 2], reuse: &Reuse, what: &str, lengt
     svg.line([at, top - 9.0, at, bottom], INK, 1.0, "2 3");
     let again = match reuse.all {
         Some(all) => {
-            format!("; all in use again after {} ms", milliseconds(Some(all.saturating_sub(reuse.loss.at))))
+            format!("; all in use again after {} ms", milliseconds(Some(all)))
         }
         None => String::new(),
     };
     svg.text(at + 5.0, top, &format!("{what} with {}{again}", slots(reuse.loss.held)), LABEL);
     if let Some(all) = reuse.all {
-        let at = x(all.as_secs_f64(), length);
+        let at = x((reuse.loss.at + all).as_secs_f64(), length);
         svg.line([at, top + 4.0, at, bottom], GREY, 1.0, "1 3");
     }
 }
@@ -174,7 +174,7 @@ fn calls_at_once(svg: &mut Svg, [top, bottom]: [f64; 2], model: usize, seen: &Se
         scale(svg, y(calls as f64), &calls.to_string());
     }
     let steps = steps(&seen.visits, model, seen.length);
-    for class in 0..CLASSES.len() {
+    for (class, (colour, _)) in COLOURS.iter().enumerate() {
         let edge = |through: usize| -> Vec<(f64, f64)> {
             let mut edge = Vec::with_capacity(2 * steps.len());
             let mut before = 0.0;
@@ -187,7 +187,7 @@ fn calls_at_once(svg: &mut Svg, [top, bottom]: [f64; 2], model: usize, seen: &Se
             }
             edge
         };
-        svg.area(&edge(class + 1), &edge(class), COLOURS[class].0);
+        svg.area(&edge(class + 1), &edge(class), colour);
     }
     let limit = y(most as f64);
     svg.line([LEFT, limit, RIGHT, limit], INK, 1.6, "7 4");

@@ -189,7 +189,7 @@ impl Plan {
     pub fn new(length: Duration) -> Self {
         let end = (length * 12 / 7).max(Duration::from_secs(16));
         // What a killed node held is back within 7 s: 3 until the others take over its share, and the slots' time to live.
-        let kill = (end * 5 / 12).min(end - Duration::from_secs(9));
+        let kill = (end * 5 / 12).min(end.saturating_sub(Duration::from_secs(9)));
         Self { crash: kill / 2, kill, end }
     }
 }

@@ -318,7 +318,7 @@ pub mod tests {
     #[test]
     fn lost_slots_are_used_again_when_others_run_more_than_was_left() {
         let summary = Summary::new(&seen());
-        assert_eq!((summary.crash.first, summary.crash.all), (Some(250 * MS), Some(300 * MS)));
+        assert_eq!((summary.crash.first, summary.crash.all), (Some(50 * MS), Some(100 * MS)));
         assert_eq!((summary.kill.first, summary.kill.all), (None, None));
         assert_eq!(summary.json()["crash"]["all_used_again_after_ms"], 100.0);
     }

@@ -10,7 +10,7 @@ use super::super::phases::Loss;
 use super::super::provider::Visit;
 use super::super::script::{AGENTS, MODELS};
 
-/// When slots that were lost were used again.
+/// How long after they were lost slots were used again.
 #[derive(Clone, Copy, Debug)]
 pub struct Reuse {
     /// What was lost.
@@ -36,7 +36,7 @@ impl Reuse {
         let running = concurrency(&others);
         let reach = |wanted: usize| {
             let first = running.iter().find(|(at, running)| *at > loss.at && *running >= wanted);
-            first.map(|(at, _)| *at).filter(|_| loss.held > 0)
+            first.map(|(at, _)| at.saturating_sub(loss.at)).filter(|_| loss.held > 0)
         };
         Self { loss, first: reach((max + 1).saturating_sub(loss.held)), all: reach(max) }
     }
@@ -46,15 +46,9 @@ impl Reuse {
         let Loss { at, held, .. } = self.loss;
         let when = match (self.first, self.all) {
             (None, _) => "none was used again".to_owned(),
-            (Some(first), None) => {
-                format!("the first was used again after {} ms, not all", millis(first - at))
-            }
+            (Some(first), None) => format!("the first was used again after {} ms, not all", millis(first)),
             (Some(first), Some(all)) => {
-                format!(
-                    "others used the first after {} ms, all after {} ms",
-                    millis(first - at),
-                    millis(all - at)
-                )
+                format!("others used the first after {} ms, all after {} ms", millis(first), millis(all))
             }
         };
         format!("{what} after {:.1} s with {}: {when}", at.as_secs_f64(), slots(held))
@@ -62,13 +56,12 @@ impl Reuse {
 
     /// As JSON.
     pub fn json(&self) -> Value {
-        let after = |moment: Option<Duration>| json_milliseconds(moment.map(|moment| moment - self.loss.at));
         json!({
             "at_ms": self.loss.at.as_millis() as u64,
             "agent": AGENTS[self.loss.agent].full_name(),
             "slots_held": self.loss.held,
-            "first_used_again_after_ms": after(self.first),
-            "all_used_again_after_ms": after(self.all),
+            "first_used_again_after_ms": json_milliseconds(self.first),
+            "all_used_again_after_ms": json_milliseconds(self.all),
         })
     }
 }
