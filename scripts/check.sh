@@ -38,7 +38,7 @@ cargo test --locked -p aquifer-simulations
 step "the simulations: a fixed set"
 scripts/simulations.sh
 
-step "a short demo: five real nodes, and the provider refuses nothing"
+step "a short demo of both acts: five real nodes, and the provider refuses nothing"
 "${CARGO_TARGET_DIR:-target}/debug/aquifer" demo --headless --seconds 4 --svg "${CARGO_TARGET_DIR:-target}/demo.svg"
 
 step "dependencies: bans, licences, sources, advisories"

@@ -9,13 +9,11 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::protocol::limit::Rate;
-
-use super::POOL;
 
 /// How long a node may take until it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -66,7 +64,7 @@ fn make_dir(path: &Path) -> Result<(), String> {
     made.map_err(|error| format!("cannot make the directory {}: {error}", path.display()))
 }
 
-/// A dead node's part of the limit goes to the others soon, so that the demo can show it.
+/// What comes before the pools. A dead node's part of a limit goes to the others soon, so that the demo can show it.
 const CONFIG: &str = "[swarm]\npolicy = \"available\"\nforget_after = \"3s\"\n";
 
 /// A node process. It is killed with the value.
@@ -78,11 +76,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node with this limit; with a token it joins, without one it founds a swarm of its own.
+    /// Starts a node with these pools, in TOML; with a token it joins, without one it founds a swarm of its own.
     ///
     /// # Errors
     /// The process cannot be started.
-    pub fn start(dir: &Path, name: &str, limit: &Rate, token: Option<&str>) -> Result<Self, String> {
+    pub fn start(dir: &Path, name: &str, pools: &str, token: Option<&str>) -> Result<Self, String> {
         let failed = |error: io::Error| format!("cannot start {name}: {error}");
         if !dir.is_dir() {
             make_dir(dir)?;
@@ -90,8 +88,9 @@ impl Node {
         let socket = dir.join(format!("{name}.sock"));
         let log = dir.join(format!("{name}.log"));
         let output = File::create(&log).map_err(failed)?;
-        let config = dir.join("demo.toml");
-        fs::write(&config, CONFIG).map_err(failed)?;
+        // Its own: another node may be reading while this is written.
+        let config = dir.join(format!("{name}.toml"));
+        fs::write(&config, format!("{CONFIG}{pools}")).map_err(failed)?;
         let mut command = Command::new(env::current_exe().map_err(failed)?);
         // What the user set up for a daemon of their own is not for these.
         for (variable, _) in env::vars_os() {
@@ -112,8 +111,6 @@ impl Node {
             .arg(dir.join(name))
             .arg("--socket")
             .arg(&socket)
-            .arg("--pool")
-            .arg(pool_flag(limit))
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output)
@@ -162,7 +159,7 @@ impl Node {
         answer.map(|answer| answer.token).map_err(|error| format!("{} gave no token: {error}", self.name))
     }
 
-    /// The node's part of the limit now; `None` while it does not answer.
+    /// The node's part of its first limit now; `None` while it does not answer.
     pub async fn held_share(&self) -> Option<f64> {
         let status = Client::new(&self.socket).status().await.ok()?;
         Some(status.pools.first()?.limits.first()?.held_share)
@@ -184,20 +181,55 @@ impl Node {
     }
 }
 
-/// The limit as `--pool` takes it.
-fn pool_flag(limit: &Rate) -> String {
-    format!("{POOL}:calls={}/{}ms,burst={}", limit.amount(), limit.per().as_millis(), limit.burst())
+/// What the nodes are called; counted from 0.
+pub fn node_name(node: usize) -> String {
+    format!("node-{}", node + 1)
+}
+
+/// Starts nodes that share: the first founds a swarm, the others join it. They get `settle` to fill their buckets and to
+/// even out their shares.
+///
+/// # Errors
+/// A node does not start or does not become ready.
+pub async fn swarm(dir: &Path, pools: &str, count: usize, settle: Duration) -> Result<Vec<Node>, String> {
+    let mut founder = Node::start(dir, &node_name(0), pools, None)?;
+    founder.ready(0).await?;
+    let token = founder.token().await?;
+    let mut nodes = vec![founder];
+    for index in 1..count {
+        nodes.push(Node::start(dir, &node_name(index), pools, Some(&token))?);
+    }
+    try_join_all(nodes.iter_mut().map(|node| node.ready(count - 1))).await?;
+    // Some of the limit may still be on its way from the founder.
+    let start = Instant::now();
+    sleep(settle).await;
+    while start.elapsed() < 3 * settle {
+        let mut held = 0.0;
+        for node in &nodes {
+            held += node.held_share().await.unwrap_or(0.0);
+        }
+        if held > 0.98 {
+            break;
+        }
+        sleep(settle / 10).await;
+    }
+    Ok(nodes)
+}
+
+/// Kills them all.
+///
+/// # Errors
+/// The system does not let one be killed.
+pub async fn stop(mut nodes: Vec<Node>) -> Result<(), String> {
+    for node in &mut nodes {
+        node.kill().await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_limit_is_written_as_the_flag_takes_it() {
-        let limit = Rate::new(500, Duration::from_secs(6), 44).unwrap();
-        assert_eq!(pool_flag(&limit), "provider:calls=500/6000ms,burst=44");
-    }
 
     #[test]
     fn the_directory_is_private_and_goes_unless_it_is_kept() {

@@ -101,6 +101,13 @@ impl Svg {
         );
     }
 
+    /// Puts another picture below this one.
+    pub fn below(&mut self, other: &Self) {
+        let _ = writeln!(self.body, "<g transform=\"translate(0 {})\">\n{}</g>", self.height, other.body);
+        self.height += other.height;
+        self.width = self.width.max(other.width);
+    }
+
     /// The whole document. `title` is what screen readers and tooltips say.
     pub fn finish(self, title: &str) -> String {
         let Self { body, width, height } = self;
@@ -123,6 +130,21 @@ fn short(value: f64) -> f64 {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Every element is closed, and no markup comes from a label.
+#[cfg(test)]
+pub fn assert_well_formed(document: &str) {
+    let mut open = Vec::new();
+    for tag in document.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').expect("every tag ends");
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name)),
+            None if tag.ends_with('/') => {}
+            None => open.push(tag.split(' ').next().unwrap()),
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
 }
 
 #[cfg(test)]

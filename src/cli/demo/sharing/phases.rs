@@ -3,22 +3,23 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::{try_join, try_join_all};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until};
 
+use crate::cli::demo::nodes::{self, Node, node_name};
+use crate::cli::demo::screen::Screen;
 use crate::protocol::limit::Rate;
 
 use super::agents::{self, Call, Load};
-use super::nodes::Node;
 use super::provider::{Hit, Provider};
 use super::script::{HABITS, JOINS, KILLED, NODES};
 use super::summary::System;
-use super::table::{Caption, Screen};
+use super::table::{self, Caption};
 use super::watch::{self, EVERY, Event, Sample, Sight};
-use super::{caption, node_name};
+use super::{caption, config};
 
 /// How long nodes that are ready get to fill their buckets and to even out their shares.
 pub const SETTLE: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ pub async fn share(
     screen: &mut Screen,
 ) -> Result<Shared, String> {
     let (wakes, end) = (length / 2, length + change(length));
-    let mut nodes = swarm(dir, pool).await?;
+    let mut nodes = nodes::swarm(dir, &config(pool), NODES, SETTLE).await?;
     let token = nodes[0].token().await?;
 
     let mut stage = Stage::open(limit, wakes, end).await?;
@@ -116,7 +117,7 @@ pub async fn share(
         sight.note(killed_at, format!("{} killed", node_name(KILLED)));
 
         sleep(MOURNING).await;
-        let mut joiner = Node::start(dir, &node_name(JOINS), pool, Some(&token))?;
+        let mut joiner = Node::start(dir, &node_name(JOINS), &config(pool), Some(&token))?;
         joiner.ready(1).await?;
         let joined_at = sight.now();
         stage.watch(JOINS, &joiner);
@@ -130,7 +131,7 @@ pub async fn share(
     let caption = Caption { limit: caption(), per_second: limit.per_second(), length: end };
     let show = async {
         loop {
-            screen.show(&sight, &caption);
+            table::show(screen, &sight, &caption);
             sleep(EVERY).await;
         }
     };
@@ -138,7 +139,7 @@ pub async fn share(
         killed_at = drama => killed_at?,
         () = show => unreachable!("the table is shown for as long as it lasts"),
     };
-    screen.show(&sight, &caption);
+    table::show(screen, &sight, &caption);
 
     let seen = Shared {
         length: end,
@@ -150,7 +151,7 @@ pub async fn share(
         complaint: load.complaint(),
     };
     stage.tasks.shutdown().await;
-    stop(nodes).await?;
+    nodes::stop(nodes).await?;
     Ok(seen)
 }
 
@@ -187,14 +188,14 @@ pub async fn compare(
     }
     let names = [first.name, second.name];
     while stages.iter().any(|stage| stage.sight.now() < length) {
-        screen.compare(names, [&stages[0].sight, &stages[1].sight]);
+        table::compare(screen, names, [&stages[0].sight, &stages[1].sight]);
         sleep(EVERY).await;
     }
     for stage in &mut stages {
         stage.tasks.shutdown().await;
     }
-    stop(nodes).await?;
-    stop(more).await?;
+    nodes::stop(nodes).await?;
+    nodes::stop(more).await?;
 
     let result = |name: &'static str, stage: &Stage| match stage.load.complaint() {
         Some(complaint) => Err(format!("{name}: {complaint}")),
@@ -203,44 +204,11 @@ pub async fn compare(
     Ok([result(names[0], &stages[0])?, result(names[1], &stages[1])?])
 }
 
-/// Starts the nodes that share: the first founds a swarm, the others join it.
-async fn swarm(dir: &Path, pool: &Rate) -> Result<Vec<Node>, String> {
-    let mut founder = Node::start(dir, &node_name(0), pool, None)?;
-    founder.ready(0).await?;
-    let token = founder.token().await?;
-    let mut nodes = vec![founder];
-    for index in 1..NODES {
-        nodes.push(Node::start(dir, &node_name(index), pool, Some(&token))?);
-    }
-    try_join_all(nodes.iter_mut().map(|node| node.ready(NODES - 1))).await?;
-    // Some of the limit may still be on its way from the founder.
-    let start = Instant::now();
-    sleep(SETTLE).await;
-    while start.elapsed() < 3 * SETTLE {
-        let mut held = 0.0;
-        for node in &nodes {
-            held += node.held_share().await.unwrap_or(0.0);
-        }
-        if held > 0.98 {
-            break;
-        }
-        sleep(SETTLE / 10).await;
-    }
-    Ok(nodes)
-}
-
 /// Starts nodes that each found a swarm of their own.
 async fn strangers(dir: &Path, pool: &Rate) -> Result<Vec<Node>, String> {
     let nodes: Result<Vec<_>, _> =
-        (0..NODES).map(|index| Node::start(dir, &node_name(index), pool, None)).collect();
+        (0..NODES).map(|index| Node::start(dir, &node_name(index), &config(pool), None)).collect();
     let mut nodes = nodes?;
     try_join_all(nodes.iter_mut().map(|node| node.ready(0))).await?;
     Ok(nodes)
-}
-
-async fn stop(mut nodes: Vec<Node>) -> Result<(), String> {
-    for node in &mut nodes {
-        node.kill().await?;
-    }
-    Ok(())
 }

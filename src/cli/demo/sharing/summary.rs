@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cli::demo::figures::{json_milliseconds, milliseconds, percentile, round};
+use crate::cli::demo::nodes::node_name;
 use crate::protocol::limit::Rate;
 
+use super::PATIENCE;
 use super::agents::{Call, End};
 use super::central::{self, Offer};
 use super::provider::Hit;
-use super::{PATIENCE, node_name};
 
 /// What became of the requests of one window of time, of one node or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,14 +55,13 @@ impl Counts {
     }
 
     fn json(&self) -> Value {
-        let ms = |wait: Option<Duration>| wait.map(|wait| round(wait.as_secs_f64() * 1e3, 1));
         json!({
             "asked": self.asked,
             "admitted": self.admitted,
             "refused_by_provider": self.refused,
             "gave_up": self.gave_up,
             "failed": self.failed,
-            "wait_ms": { "p50": ms(self.wait_p50), "p99": ms(self.wait_p99) },
+            "wait_ms": { "p50": json_milliseconds(self.wait_p50), "p99": json_milliseconds(self.wait_p99) },
         })
     }
 }
@@ -127,22 +128,6 @@ impl System {
     }
 }
 
-/// The smallest of `sorted` that at least `percent` of a hundred of them do not exceed.
-fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied()
-}
-
-fn round(value: f64, digits: i32) -> f64 {
-    let scale = 10_f64.powi(digits);
-    (value * scale).round() / scale
-}
-
-/// A wait in milliseconds, for tables.
-pub fn milliseconds(wait: Option<Duration>) -> String {
-    wait.map_or_else(|| "-".to_owned(), |wait| format!("{:.0}", wait.as_secs_f64() * 1e3))
-}
-
 /// The systems beside each other, one per line, under a heading.
 pub fn table(systems: &[System]) -> Vec<String> {
     let heading = format!(
@@ -195,16 +180,6 @@ mod tests {
 
     fn hit(node: usize, at: u32, admitted: bool) -> Hit {
         Hit { at: at * MS, node, admitted }
-    }
-
-    #[test]
-    fn percentiles_are_values_that_occurred() {
-        let hundred: Vec<_> = (1..=100).map(|wait| wait * MS).collect();
-        assert_eq!(percentile(&hundred, 50), Some(50 * MS));
-        assert_eq!(percentile(&hundred, 99), Some(99 * MS));
-        assert_eq!(percentile(&hundred[..1], 50), Some(MS));
-        assert_eq!(percentile(&hundred[..3], 50), Some(2 * MS));
-        assert_eq!(percentile(&[], 99), None);
     }
 
     #[test]

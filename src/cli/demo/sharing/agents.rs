@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
+use crate::cli::demo::chance::Chance;
 use crate::client::Client;
 use crate::daemon::api::AcquireRequest;
 
 use super::provider::Caller;
-use super::script::Chance;
 use super::{JITTER, PATIENCE, POOL};
 
 /// The most requests that an agent has under way. What the script asks for beyond is given up at once.

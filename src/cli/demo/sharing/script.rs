@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use crate::cli::demo::chance::Chance;
 
 /// How an agent's demand goes over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,22 +78,6 @@ impl Habit {
             at += step;
         }
         arrivals
-    }
-}
-
-/// Random numbers that are the same in every run.
-pub struct Chance(ChaCha8Rng);
-
-impl Chance {
-    /// The sequence that belongs to `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
-    }
-
-    /// A number from `low` up to, but not including, `high`.
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
-        let fraction = f64::from(self.0.next_u32()) / (f64::from(u32::MAX) + 1.0);
-        low + (high - low) * fraction
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cli::demo::bucket::Bucket;
 use crate::protocol::limit::Rate;
-
-use super::provider::Bucket;
 
 /// One request as the yardstick sees it.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +25,7 @@ pub fn admitted(limit: &Rate, offers: &[Offer], end: Duration) -> usize {
     let mut admitted = 0;
     for offer in offers {
         let at = bucket.opens(offer.asked);
-        if at <= offer.deadline && at < end && bucket.take(at) {
+        if at <= offer.deadline && at < end && bucket.take(1, at) {
             admitted += 1;
         }
     }

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use super::provider::Hit;
-use super::summary::{System, milliseconds};
-use super::svg::{Style, Svg};
-use super::watch::{EVERY, Event, Sample};
-use super::{COLOURS, node_name, script};
+use crate::cli::demo::chart::{
+    HEADING, INK, LABEL, LEFT, NOTE, RIGHT, TITLE, WIDTH, scale, tick_step, time_axis, x,
+};
+use crate::cli::demo::figures::milliseconds;
+use crate::cli::demo::nodes::node_name;
+use crate::cli::demo::svg::{Style, Svg};
 
-const WIDTH: f64 = 960.0;
+use super::provider::Hit;
+use super::summary::System;
+use super::watch::{EVERY, Event, Sample};
+use super::{COLOURS, script};
+
 const HEIGHT: f64 = 888.0;
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 936.0;
 const RATES: [f64; 2] = [170.0, 400.0];
 const SHARES: [f64; 2] = [466.0, 636.0];
 const BARS: f64 = 738.0;
@@ -19,9 +22,6 @@ const BAR_STEP: f64 = 46.0;
 const BAR_LEFT: f64 = 150.0;
 const BAR_RIGHT: f64 = 700.0;
 
-const INK: &str = "#1f2933";
-const GREY: &str = "#5f6b7a";
-const GRID: &str = "#e3e7ec";
 const ADMITTED: &str = "#2f9e7f";
 const REFUSED: &str = "#d64545";
 
@@ -29,11 +29,6 @@ const REFUSED: &str = "#d64545";
 const BIN: Duration = Duration::from_millis(250);
 /// Event labels that would be nearer than this stand in two rows.
 const LABEL_WIDTH: f64 = 96.0;
-
-const TITLE: Style = Style { size: 20.0, fill: INK, anchor: "start", bold: true };
-const HEADING: Style = Style { size: 14.0, fill: INK, anchor: "start", bold: true };
-const NOTE: Style = Style { size: 12.0, fill: GREY, anchor: "start", bold: false };
-const LABEL: Style = Style { size: 12.0, fill: INK, anchor: "start", bold: false };
 
 /// What is drawn.
 pub struct Picture<'a> {
@@ -63,8 +58,8 @@ struct Stack {
     nodes: Vec<Vec<f64>>,
 }
 
-/// Draws it as one SVG document that needs nothing else.
-pub fn draw(picture: &Picture) -> String {
+/// Draws it.
+pub fn draw(picture: &Picture) -> Svg {
     let mut svg = Svg::new(WIDTH, HEIGHT);
     let title = "Five machines, one limit, no server in the middle";
     svg.text(24.0, 38.0, title, TITLE);
@@ -74,7 +69,7 @@ pub fn draw(picture: &Picture) -> String {
     shares(&mut svg, picture);
     events(&mut svg, picture);
     comparison(&mut svg, picture);
-    svg.finish(title)
+    svg
 }
 
 fn legend(svg: &mut Svg) {
@@ -180,37 +175,8 @@ fn comparison(svg: &mut Svg, picture: &Picture) {
     }
 }
 
-fn scale(svg: &mut Svg, y: f64, label: &str) {
-    svg.line([LEFT, y, RIGHT, y], GRID, 1.0, "");
-    svg.text(LEFT - 8.0, y + 4.0, label, Style { anchor: "end", ..NOTE });
-}
-
-fn time_axis(svg: &mut Svg, length: Duration, y: f64) {
-    svg.line([LEFT, y, RIGHT, y], GREY, 1.0, "");
-    let seconds = length.as_secs_f64();
-    let step = tick_step(seconds, 12).max(1.0);
-    for tick in (0..).map(|tick| f64::from(tick) * step).take_while(|tick| *tick <= seconds) {
-        let x = x(tick, length);
-        svg.line([x, y, x, y + 4.0], GREY, 1.0, "");
-        svg.text(x, y + 17.0, &format!("{tick:.0} s"), Style { anchor: "middle", ..NOTE });
-    }
-}
-
-/// Where a moment is on the time axis.
-fn x(seconds: f64, length: Duration) -> f64 {
-    LEFT + (RIGHT - LEFT) * (seconds / length.as_secs_f64()).clamp(0.0, 1.0)
-}
-
 fn colour(node: usize) -> &'static str {
     COLOURS[node % COLOURS.len()].0
-}
-
-/// A round distance between the marks of a scale up to `high`, so that there are at most `most`.
-fn tick_step(high: f64, most: u32) -> f64 {
-    let rough = high / f64::from(most);
-    let power = 10_f64.powf(rough.log10().floor());
-    let round = [1.0, 2.0, 5.0, 10.0].into_iter().find(|step| step * power >= rough * 0.999);
-    round.unwrap_or(10.0) * power
 }
 
 /// The admitted rate of each node, smoothed over the neighbouring bins.
@@ -290,26 +256,13 @@ impl Stack {
 mod tests {
     use super::super::summary::Counts;
     use super::*;
+    use crate::cli::demo::svg::assert_well_formed;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn system(name: &'static str, admitted: usize, refused: usize) -> System {
         let all = Counts { admitted, refused, wait_p50: Some(SECOND), ..Counts::default() };
         System { name, all, nodes: Vec::new(), central: 100 }
-    }
-
-    /// Every element is closed, and no markup comes from a label.
-    fn assert_well_formed(document: &str) {
-        let mut open = Vec::new();
-        for tag in document.split('<').skip(1) {
-            let (tag, _) = tag.split_once('>').expect("every tag ends");
-            match tag.strip_prefix('/') {
-                Some(name) => assert_eq!(open.pop(), Some(name)),
-                None if tag.ends_with('/') => {}
-                None => open.push(tag.split(' ').next().unwrap()),
-            }
-        }
-        assert!(open.is_empty(), "{open:?}");
     }
 
     #[test]
@@ -338,13 +291,13 @@ mod tests {
             gone: Some((2 * SECOND, 2)),
             systems: &systems,
         };
-        let document = draw(&picture);
+        let document = draw(&picture).finish("");
         assert_well_formed(&document);
         assert!(document.contains("a &lt;b&gt; &amp; c") && document.contains("kept for node-3"));
         assert!(!document.contains("NaN") && !document.contains("inf"));
         (picture.hits, picture.samples, picture.events, picture.systems) = (&[], &[], &[], &[]);
         picture.length = SECOND / 10;
-        let empty = draw(&picture);
+        let empty = draw(&picture).finish("");
         assert_well_formed(&empty);
         assert!(!empty.contains("NaN") && !empty.contains("inf"));
     }
@@ -369,12 +322,5 @@ mod tests {
         assert!((stack.total(0) - 0.5).abs() < 1e-9);
         assert!(stack.total(stack.times.len() - 1) < 1e-9);
         assert!((stack.highest_total(4.0, 6.0)).abs() < 1e-9);
-    }
-
-    #[test]
-    fn the_marks_of_a_scale_are_round() {
-        for (high, step) in [(125.0, 50.0), (22.0, 5.0), (1.0, 0.2), (100.0, 20.0)] {
-            assert!((tick_step(high, 5) - step).abs() < 1e-9, "{high}");
-        }
     }
 }
