@@ -394,9 +394,9 @@ mod tests {
         bucket.refund(2, Instant::ZERO);
         assert_eq!((units(&bucket), bucket.spent_atoms()), (0, 0));
         bucket.grow(ONE, Level::ZERO);
-        bucket.refill(at(59_999));
+        bucket.refill(at(60_023));
         assert_eq!(units(&bucket), 0);
-        bucket.refill(at(60_000));
+        bucket.refill(at(60_024));
         assert_eq!(units(&bucket), 3);
     }
 
