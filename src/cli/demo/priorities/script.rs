@@ -25,7 +25,7 @@ pub struct Model {
     /// Calls at the same time.
     pub max_concurrent: u64,
     /// The most that a call uses beyond what was reserved for it.
-    overrun: u64,
+    pub overrun: u64,
 }
 
 /// Large calls fill the slots of the first one; the tokens of the second one are used up before its slots.
