@@ -213,6 +213,11 @@ impl Bucket {
         }
     }
 
+    /// The period of a calendar limit, if it is known.
+    pub fn period(&self) -> Option<Bounds> {
+        self.counted().and_then(CountedBucket::period)
+    }
+
     /// Tells the bucket of a calendar limit its period.
     pub fn set_period(&mut self, bounds: Bounds) {
         if let Self::Counted(bucket) = self {

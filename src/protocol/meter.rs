@@ -248,7 +248,7 @@ impl Meter {
         self.refill(now);
         let store = self.frozen.get_or_insert_with(|| Box::new(Bucket::new(&self.limit.kind, now)));
         store.refill(now);
-        if let Some(bounds) = self.bucket.counted().and_then(|bucket| bucket.period()) {
+        if let Some(bounds) = self.bucket.period() {
             store.set_period(bounds);
         }
         let (from, to, share) = if wanted > frozen {
@@ -346,12 +346,7 @@ impl Meter {
 
     /// Tells a calendar limit its period.
     pub fn set_period(&mut self, bounds: Bounds) {
-        if self
-            .bucket
-            .counted()
-            .and_then(|bucket| bucket.period())
-            .is_some_and(|known| known.number < bounds.number)
-        {
+        if self.bucket.period().is_some_and(|known| known.number < bounds.number) {
             // What stands on disk is of a period that is over.
             self.reserved = 0;
         }

@@ -363,11 +363,7 @@ impl Node {
                     if meter.units() == 0 && self.rows(place).all(|(_, row)| row.level == 0) =>
                 {
                     // Refunds can bring something back before the period ends; nobody knows of any.
-                    meter
-                        .bucket()
-                        .counted()
-                        .and_then(|bucket| bucket.period())
-                        .map_or(now, |period| period.until)
+                    meter.bucket().period().map_or(now, |period| period.until)
                 }
                 _ => now,
             };

@@ -45,7 +45,7 @@ impl Node {
                 until: at(until_end.saturating_add(guard_nanos)),
             };
             meter.set_period(bounds);
-            let known = meter.bucket().counted().and_then(|bucket| bucket.period());
+            let known = meter.bucket().period();
             self.period_ends = known.map_or(never, |known| known.until).min(self.period_ends);
         }
         self.resume_levels(now);

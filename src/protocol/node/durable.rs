@@ -6,7 +6,7 @@
 //! many waits for the disk, and none is forgotten by a crash. The next life starts with the rest.
 
 use super::{Node, Phase};
-use crate::protocol::bucket::Level;
+use crate::protocol::bucket::{CountedBucket, Level};
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::meter::Meter;
 use crate::protocol::share::Share;
@@ -34,7 +34,7 @@ impl Node {
         // What was not taken up yet of the former life's word is still all that is known.
         let mut missing: Vec<Missing> = self.former.clone();
         // Nothing is admitted any more by a node that has left.
-        let ahead = if self.phase == Phase::Left { 0 } else { 1 };
+        let ahead = u128::from(self.phase != Phase::Left);
         let known: Vec<Fingerprint> = missing.iter().map(|missing| missing.limit).collect();
         let configured = self.configured_meters();
         let slow = |meter: &&mut Meter| meter.is_slow() && !known.contains(&meter.fingerprint);
@@ -100,6 +100,6 @@ impl Node {
 
 /// The period of a calendar limit, one that is never over while it is not known; zero for other kinds.
 fn period_of(meter: &Meter) -> i64 {
-    let period = meter.bucket().counted().map(|bucket| bucket.period());
+    let period = meter.bucket().counted().map(CountedBucket::period);
     period.map_or(0, |period| period.map_or(i64::MAX, |period| period.number))
 }

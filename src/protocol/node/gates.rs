@@ -202,12 +202,11 @@ impl Node {
                     let after = self.spread(until.since(now));
                     return Passage::Refused(refuse(Reason::Breaker, None, Some(after)));
                 }
+                Some(Held::Broken(None)) if self.take_probe(pool, request, now) => {}
                 Some(Held::Broken(None)) => {
-                    if !self.take_probe(pool, request, now) {
-                        self.finish(now);
-                        let after = self.spread(PROBING);
-                        return Passage::Refused(refuse(Reason::Breaker, None, Some(after)));
-                    }
+                    self.finish(now);
+                    let after = self.spread(PROBING);
+                    return Passage::Refused(refuse(Reason::Breaker, None, Some(after)));
                 }
             }
         }

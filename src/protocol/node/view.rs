@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{Node, Phase, Policy, PoolState, Scope};
 use crate::protocol::breaker::BreakerState;
-use crate::protocol::bucket::CountedBucket;
 use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId, Replica};
 use crate::protocol::limit::{Fingerprint, Kind, Limit, Pool};
@@ -342,7 +341,7 @@ impl Node {
             remaining,
             opens: meter.bucket().ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)),
             reset_in: self.reset_in(place, remaining, now),
-            period_ends: meter.bucket().counted().and_then(CountedBucket::period).map(|period| period.until),
+            period_ends: meter.bucket().period().map(|period| period.until),
             held: meter.held(),
             lent: meter.lent(),
             borrowed: meter.borrowed(),
@@ -369,7 +368,7 @@ impl Node {
                 back.map_or(kind.per(), |at| at.since(now))
             }
             Kind::Calendar(_) => {
-                let period = meter.bucket().counted().and_then(CountedBucket::period);
+                let period = meter.bucket().period();
                 period.map_or(kind.per(), |period| period.until.since(now))
             }
         }

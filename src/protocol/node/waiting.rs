@@ -91,7 +91,13 @@ impl Node {
             self.give_up(ticket, &waiter, Reason::Deadline, now);
         }
         // Whoever waited in several queues makes room at the head of others when it goes.
-        while (0..self.pools.len()).fold(false, |again, pool| self.serve(pool, now) || again) {}
+        let mut again = true;
+        while again {
+            again = false;
+            for pool in 0..self.pools.len() {
+                again |= self.serve(pool, now);
+            }
+        }
     }
 
     fn give_up(&mut self, ticket: Ticket, waiter: &Waiter, reason: Reason, now: Instant) {
