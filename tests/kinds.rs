@@ -400,3 +400,43 @@ fn a_days_budget_survives_a_crash_and_is_not_spent_twice() {
         assert!(takes(&mut node, next_day, later), "{kind:?}: a new day");
     }
 }
+
+#[test]
+fn slots_that_are_freed_on_one_node_are_used_on_others_a_hop_later() {
+    let kind = Kind::Concurrency(Concurrency::new(10, Duration::from_secs(60)).unwrap());
+    let mut swarm = Swarm::new(&pool(kind), &[0; 5]);
+    // One node keeps two slots for five seconds; the others, a fair share of which is two and a half, want all others.
+    (0..2).for_each(|_| swarm.ask(0, 1, Class::Normal, Duration::ZERO));
+    let kept: Vec<PermitId> = swarm.admitted.drain(..).map(|it| it.permit).collect();
+    assert_eq!(kept.len(), 2);
+    let start = swarm.now;
+    let mut out: BinaryHeap<Reverse<(u64, usize, PermitId)>> = BinaryHeap::new();
+    let (mut seen, mut idle) = (0, 0);
+    for step in 0..10_000_u64 {
+        swarm.run_to(start + step * MS);
+        let is_over = |call: &Reverse<(u64, usize, PermitId)>| call.0.0 <= start + step * MS;
+        while let Some(Reverse((_, node, permit))) = out.peek().copied().filter(is_over) {
+            out.pop();
+            swarm.nodes[node].commit(permit, &Cost::requests(1), at(swarm.now)).unwrap();
+            swarm.carry_out(node);
+        }
+        if step % 20 == 0 {
+            (1..5).for_each(|node| swarm.ask(node, 1, Class::Normal, Duration::from_secs(3)));
+        }
+        if step == 5_000 {
+            for permit in &kept {
+                swarm.nodes[0].close(*permit, at(swarm.now));
+                swarm.carry_out(0);
+            }
+        }
+        for admitted in &swarm.admitted[seen..] {
+            out.push(Reverse((admitted.at + 300 * MS, admitted.node, admitted.permit)));
+        }
+        seen = swarm.admitted.len();
+        let free = if step < 5_000 { 8 } else { 10 };
+        assert!(out.len() <= free, "at {step}");
+        idle += if step < 100 { 0 } else { free - out.len() };
+    }
+    // Two slots for the hop that they take, and what the steps of this loop round up.
+    assert!(idle <= 200, "{idle} slot-milliseconds");
+}

@@ -147,6 +147,33 @@ fn take_turns(
     shares.iter().zip(more).map(|(share, more)| *share + more).collect()
 }
 
+/// Rounds shares of `total` to whole units of `unit` each, where a fraction of a unit serves nobody. What the fractions add
+/// up to goes, a unit each, to those who want more than was rounded down: to the least served by at least some turns, then
+/// to those who have it already, so that it does not go to and fro. `held` is what each claim runs on now.
+pub fn in_units(total: Share, unit: Share, claims: &[Claim], held: &[Share], shares: &mut [Share]) {
+    // Parts that were lost in divisions must not cost a unit.
+    let units = |share: Share| (share.0 + unit.0 / 1_024) / unit.0;
+    let whole: Vec<u64> = shares.iter().map(|share| units(*share)).collect();
+    let mut left = units(total).saturating_sub(whole.iter().sum());
+    let mut more: Vec<usize> =
+        (0..claims.len()).filter(|i| shares[*i].0 > whole[*i] * unit.0 + unit.0 / 1_024).collect();
+    more.sort_by_key(|i| {
+        let served = claims[*i].tag / claims[*i].quantum.saturating_mul(TURNS_AHEAD).max(1);
+        (claims[*i].class, served, held[*i].0 <= whole[*i] * unit.0, claims[*i].node)
+    });
+    for (share, whole) in shares.iter_mut().zip(&whole) {
+        *share = Share(whole * unit.0);
+    }
+    for i in more {
+        let one = left.min(1);
+        shares[i] += Share(one * unit.0);
+        left -= one;
+    }
+}
+
+/// Whoever has a unit that others want as much keeps it until it is so many turns ahead.
+const TURNS_AHEAD: u64 = 40;
+
 /// What is still wanted by somebody who has `share`, which serves the most urgent first.
 fn without(mut wants: [Share; CLASSES], mut share: Share) -> [Share; CLASSES] {
     for want in &mut wants {
@@ -207,6 +234,18 @@ mod tests {
         let mut heavy = claim(0, 1_000, 1, 0);
         heavy.weights = [3; 4];
         assert_eq!(targets(Share(100), &[heavy, claim(1, 1_000, 1, 0)]), [Share(75), Share(25)]);
+    }
+
+    #[test]
+    fn fractions_of_units_make_whole_ones_for_some() {
+        let claims = [claim(0, 250, 0, 0), claim(1, 250, 0, 900), claim(2, 250, 0, 0), claim(3, 250, 0, 0)];
+        let held = [Share(200), Share(300), Share(200), Share(300)];
+        let mut shares = [Share(250); 4];
+        in_units(Share(1_000), Share(100), &claims, &held, &mut shares);
+        assert_eq!(shares, [Share(300), Share(200), Share(200), Share(300)]);
+        let mut shares = [Share(30), Share(0), Share(0), Share(0)];
+        in_units(Share(1_000), Share(100), &claims, &held, &mut shares);
+        assert_eq!(shares[0], Share(100), "what is asked for is served by no less than a unit");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::protocol::meter::{Meter, TAG_SCALE};
 use crate::protocol::queue::Class;
 use crate::protocol::record::{Row, far, far_by};
 use crate::protocol::share::{ONE, Share};
-use crate::protocol::target::{CLASSES, Claim, targets as targets_of};
+use crate::protocol::target::{CLASSES, Claim, in_units, targets as targets_of};
 use crate::protocol::time::Instant;
 
 /// How often small deviations are evened out and base shares drift.
@@ -40,6 +40,9 @@ const LAZY_PER_LINK: Duration = Duration::from_millis(10);
 
 /// The greatest weight of a node's claims of one class, in thousandths: 16 times its own, of up to 64 agents of weight 1.
 const WEIGHT_MAX: u32 = 16 * 64 * 1_000;
+
+/// Where each has no more than so many units that come back one by one, shares are whole units.
+const UNITS_EACH: u64 = 64;
 
 /// A peer as the targets see it.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +92,14 @@ impl Node {
             // Turns are taken among neighbours: the lots of others are out of sight.
             targets = targets_of(total, &claims);
         }
+        let units = self.meters[place].bucket().counted().is_some()
+            && claims.len() as u64 * UNITS_EACH >= self.meters[place].limit.kind.amount();
+        if units {
+            let own_held = std::iter::once(row.held);
+            let held: Vec<Share> = own_held.chain(neighbours.iter().map(|peer| peer.row.held)).collect();
+            let unit = self.meters[place].bucket().lot(1);
+            in_units(total, unit, &claims, &held, &mut targets);
+        }
         // Where somebody waits for a turn, one begins when the lot is held and the last turn is over.
         let lot = claims[0].lot;
         let turns = claims.iter().zip(&targets).any(|(claim, target)| claim.lot > *target);
@@ -114,7 +125,8 @@ impl Node {
         let mut positions = Vec::with_capacity(claims.len());
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
-            let exact = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
+            let completes = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
+            let exact = completes || (units && claim.lot > Share::ZERO);
             let (free, waits) = (neighbour.row.free, neighbour.row.waiting > 0);
             positions.push(Position { held, target: *target, free, exact, waits });
         }
