@@ -491,7 +491,8 @@ fn a_node_that_lost_its_ledger_does_not_found_another() {
     refused(&lonely, &lonely.data_dir().join("ledger.state"));
 
     fs::rename(dir.path().join("backup"), &ledger).unwrap();
-    assert!(node.setup.clone().start().acquire(r#"{"pool":"dry","wait_ms":0}"#).status == 429);
+    // It is a member again, with what it had left of a limit that takes an hour to come back.
+    assert!(node.setup.clone().start().acquire(r#"{"pool":"dry","wait_ms":0}"#).status == 200);
 }
 
 #[test]
