@@ -17,7 +17,7 @@ fn scenario() -> Scenario {
         warmup: 2.0,
         limit: LimitSpec::rate(60, 30),
         links: LinkSpec::preset(Preset::Lossy),
-        clocks: ClockSpec { drift_ppm: 200, timers_late_ms: 3.0 },
+        clocks: ClockSpec { drift_ppm: 200, timers_late_ms: 3.0, wall_offset_ms: 40.0 },
         probe_every: 1.0,
         step: vec![
             step(1.0, Fault::CrashAfter { nodes: Nodes::Some(1), outputs: 7 }),

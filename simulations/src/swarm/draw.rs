@@ -31,7 +31,8 @@ pub const NODES_MAX: usize = 32;
 pub fn draw(seed: u64, most: usize) -> Scenario {
     assert!((2..=NODES_MAX).contains(&most), "from 2 to {NODES_MAX} nodes, not {most}");
     let mut scenario = Draw(Stream::new(seed, Purpose::Options, 0)).scenario(seed, most);
-    let act_one = scenario.seconds - ACT_TWO;
+    // As it was rounded where act two begins: its first step is the last but two.
+    let act_one = scenario.step[scenario.step.len() - 3].at;
     Draw(Stream::new(seed, Purpose::Options, 1)).kind(&mut scenario, act_one);
     scenario
 }
