@@ -42,12 +42,14 @@ struct Admitted {
     waited: Duration,
 }
 
+/// A message under way: when it comes, its number, from, to, bytes.
+type Letter = (u64, u64, usize, usize, Vec<u8>);
+
 /// Some cores with links of a few milliseconds between all of them.
 struct Swarm {
     nodes: Vec<Node>,
     now: u64,
-    /// Messages under way: when, order, from, to, bytes.
-    messages: BinaryHeap<Reverse<(u64, u64, usize, usize, Vec<u8>)>>,
+    messages: BinaryHeap<Reverse<Letter>>,
     sent: u64,
     waiting: BTreeMap<(usize, Ticket), Class>,
     admitted: Vec<Admitted>,
@@ -267,7 +269,7 @@ fn urgent_calls_of_one_node_are_served_before_background_of_another() {
         swarm.ask(0, 1, Class::Low, Duration::from_secs(5));
         swarm.ask(1, 1, Class::Low, Duration::from_secs(5));
         // For ten seconds one wants nearly all of it, urgently.
-        if step >= 500 && step < 1_500 && step % 10 != 0 {
+        if (500..1_500).contains(&step) && step % 10 != 0 {
             swarm.ask(2, 1, Class::Critical, Duration::from_secs(5));
         }
     }
