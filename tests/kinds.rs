@@ -378,7 +378,7 @@ fn a_days_budget_survives_a_crash_and_is_not_spent_twice() {
     let noon = 20_000 * 86_400 * SEC as i64 + 43_200 * SEC as i64;
     let day = || Kind::Calendar(Calendar::new(3_200, Every::Day, Zone::utc()).unwrap());
     let slow = || Kind::Rate(Rate::new(3_200, Duration::from_secs(86_400), 3_200).unwrap());
-    for (kind, next_day) in [(day(), 3_200), (slow(), 2_600)] {
+    for (kind, next_day) in [(day(), 3_100), (slow(), 2_600)] {
         let mut node = alone(kind.clone(), Start::Found, at(0), noon);
         // The first look around puts on disk that nothing is missing.
         node.handle(Input::Timeout, at(SEC));

@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn every_checker_is_asked() {
         let harm = violated(|world| {
-            world.checks.never_over = NeverOver::new(&LimitSpec::rate(25, 6).of(3).unwrap(), 0)
+            world.checks.never_over = NeverOver::new(&LimitSpec::rate(25, 6).of(3).unwrap(), 0);
         });
         assert_eq!(harm, Property::NeverOver);
         let harm = violated(|world| {

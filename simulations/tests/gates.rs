@@ -190,7 +190,7 @@ fn there_is_one_probe_in_the_whole_swarm_at_a_time() {
     assert!((0..NODES).all(|place| swarm.state(place) == BreakerState::Closed));
     assert_eq!(
         swarm.ask_all(),
-        Vec::from_iter(0..NODES),
+        (0..NODES).collect::<Vec<_>>(),
         "calls go on everywhere; probes were at {probers:?}"
     );
 }
@@ -208,7 +208,7 @@ fn a_probe_of_which_nothing_is_heard_is_the_only_one_until_its_time_is_over() {
 #[test]
 fn a_pause_is_everywhere_within_a_second_and_so_is_its_end() {
     let mut swarm = Cluster::new();
-    assert_eq!(swarm.ask_all(), Vec::from_iter(0..NODES));
+    assert_eq!(swarm.ask_all(), (0..NODES).collect::<Vec<_>>());
     let now = swarm.now;
     swarm.nodes[2].pause(0, None, now);
     swarm.carry_out(2);
@@ -218,7 +218,7 @@ fn a_pause_is_everywhere_within_a_second_and_so_is_its_end() {
     swarm.nodes[4].resume(0, now);
     swarm.carry_out(4);
     swarm.run_for(Duration::from_secs(1));
-    assert_eq!(swarm.ask_all(), Vec::from_iter(0..NODES));
+    assert_eq!(swarm.ask_all(), (0..NODES).collect::<Vec<_>>());
 }
 
 #[test]
@@ -229,5 +229,5 @@ fn a_throttled_call_pauses_everybody_within_a_second_for_as_long_as_the_provider
     swarm.run_for(Duration::from_secs(1));
     swarm.nobody_for(Duration::from_millis(4_900));
     swarm.run_for(Duration::from_secs(4));
-    assert_eq!(swarm.ask_all(), Vec::from_iter(0..NODES));
+    assert_eq!(swarm.ask_all(), (0..NODES).collect::<Vec<_>>());
 }

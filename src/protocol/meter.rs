@@ -276,6 +276,13 @@ impl Meter {
         level >= Level::of(units, &self.limit.kind) && !self.bucket.in_debt()
     }
 
+    /// When there are `units` that nobody else is due if the share stays as it is; none if it can never hold them, or nobody
+    /// knows.
+    pub fn ready_at(&self, units: u64) -> Option<Instant> {
+        let due = self.bucket.depth_of(self.due).0.div_ceil(Level::of(1, &self.limit.kind).0);
+        self.bucket.ready_at(units.saturating_add(u64::try_from(due).unwrap_or(u64::MAX)))
+    }
+
     /// Whole units that are there.
     pub fn units(&self) -> u64 {
         self.bucket.level().units(&self.limit.kind)

@@ -289,6 +289,14 @@ impl CountedBucket {
         }
     }
 
+    /// What counts in a calendar limit's next period already, in atoms.
+    pub fn next_atoms(&self) -> u128 {
+        match &self.spent {
+            Spent::Calendar(periods) => periods.next,
+            _ => 0,
+        }
+    }
+
     /// The period of a calendar limit, if it is known.
     pub fn period(&self) -> Option<Bounds> {
         match &self.spent {

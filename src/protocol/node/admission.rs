@@ -379,7 +379,7 @@ impl Node {
         for need in &request.needs {
             let meter = &self.meters[need.meter as usize];
             let ahead = meter.backlog.iter().sum::<u64>().saturating_add(need.units);
-            let wait = match meter.bucket().ready_at(need.units) {
+            let wait = match meter.ready_at(need.units) {
                 Some(at) if nobody_waits => at.since(now),
                 // More than this node's share can hold, or behind others: what the whole limit needs for it.
                 _ => Duration::from_secs_f64(

@@ -23,6 +23,8 @@ pub struct Missing {
     pub period: i64,
     /// Atoms.
     pub atoms: u128,
+    /// What is missing in the next period, because it was spent around the boundary.
+    pub next: u128,
 }
 
 /// What is reserved ahead, and how much less may be missing before that is told, in parts of the base share's rights.
@@ -45,6 +47,7 @@ impl Node {
                 limit: meter.fingerprint,
                 period: period_of(meter),
                 atoms: meter.reserved,
+                next: meter.bucket().counted().map_or(0, CountedBucket::next_atoms) + ahead * (whole / AHEAD),
             });
         }
         missing
@@ -88,7 +91,7 @@ impl Node {
             }
             let whole = meter.bucket().depth_of(meter.base()).0;
             let is_past = period_of(meter) > missing.period;
-            let atoms = if is_past { 0 } else { missing.atoms.min(whole) };
+            let atoms = if is_past { missing.next } else { missing.atoms }.min(whole);
             // The base came spent; this is word that the rest of it is not.
             meter.set_base(meter.base(), Level(whole - atoms), now);
             meter.reserved = atoms;

@@ -339,7 +339,7 @@ impl Node {
             fingerprint: meter.fingerprint,
             held_units,
             remaining,
-            opens: meter.bucket().ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)),
+            opens: meter.ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)),
             reset_in: self.reset_in(place, remaining, now),
             period_ends: meter.bucket().period().map(|period| period.until),
             held: meter.held(),
@@ -364,7 +364,7 @@ impl Node {
             Kind::Window(_) | Kind::Concurrency(_) => {
                 // All that this node can know of is back then; what others have spent is back after the whole time.
                 let here = meter.held() == ONE;
-                let back = here.then(|| meter.bucket().ready_at(kind.capacity())).flatten();
+                let back = here.then(|| meter.ready_at(kind.capacity())).flatten();
                 back.map_or(kind.per(), |at| at.since(now))
             }
             Kind::Calendar(_) => {

@@ -209,7 +209,7 @@ impl Node {
         request
             .needs
             .iter()
-            .map(|need| self.meters[need.meter as usize].bucket().ready_at(need.units))
+            .map(|need| self.meters[need.meter as usize].ready_at(need.units))
             .try_fold(Instant::ZERO, |latest, at| at.map(|at| latest.max(at)))
     }
 }
