@@ -28,7 +28,7 @@ pub fn build(bank: &Bank) -> PathBuf {
     let (copy, target) = (folder.join("workspace"), folder.join("target"));
     let planted = planted(bank, workspace);
     fs::create_dir_all(&copy).expect("a folder can be made");
-    for name in ["Cargo.toml", "Cargo.lock", "src", "simulations"] {
+    for name in ["Cargo.toml", "Cargo.lock", "src", "benches", "simulations"] {
         copy_changed(&workspace.join(name), &copy.join(name), &planted);
     }
     let cargo = Command::new(env!("CARGO"))
