@@ -90,6 +90,10 @@ impl Node {
         };
         self.permit_ended(&permit);
         self.permits.remember(id, settlement.clone());
+        if settlement.corrections.is_empty() && !self.stale {
+            // All was used as reserved: nothing came back, and nobody has to know.
+            return Ok(Settling { how, repeated: false, settlement });
+        }
         self.stale = true;
         if self.waiters.is_empty() && matches!(self.phase, Phase::Ready) {
             // Nobody here waits for what came back: peers are told right after the caller has its answer.
