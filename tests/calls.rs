@@ -216,7 +216,7 @@ fn the_simple_coordinator_is_there() {
     assert_eq!((refused.allowed, refused.count), (false, 3));
     assert!((1_000.0..1_500.0).contains(&refused.retry_after), "{refused:?}");
     assert_eq!(allow(r#"{"pool":"words","cost":70}"#), expected(true, 70, 100));
-    assert_eq!(allow(r#"{"pool":"words","cost":700}"#).retry_after, -1.0);
+    assert!(allow(r#"{"pool":"words","cost":700}"#).retry_after < 0.0);
     assert_eq!(node.http().get("/allow").status, 405);
     assert_eq!(node.http().post("/allow", r#"{"pools":"api"}"#).status, 400);
 }

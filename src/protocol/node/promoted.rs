@@ -4,7 +4,7 @@
 //! # Why a key is never over its limit
 //!
 //! A promoted key's meters begin with the exact balance that the key had on this node's base share, and that share, so
-//! nothing is there twice: [`Keys`] answers for no key that is promoted. From there on the key is a limit like any other,
+//! nothing is there twice: [`Keys`](crate::protocol::keyed::Keys) answers for no key that is promoted. From there on the key is a limit like any other,
 //! named by [`KeyHash::fingerprint`], and the same argument holds as for all limits: leases move share and level between
 //! nodes and add none. Nodes that have not promoted the key run on their base share of it and lend none. A key is demoted
 //! when its meters hold this node's base share, no lease of theirs has anything out, and they owe nothing. Messages about
