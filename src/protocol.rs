@@ -23,6 +23,7 @@ pub mod pause;
 pub mod permit;
 pub mod provider;
 pub mod queue;
+mod recency;
 pub mod record;
 pub mod share;
 pub mod target;

@@ -11,14 +11,13 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use self::recency::Recency;
 use self::usage::Usage;
 pub use self::usage::WINDOW;
 use super::limit::NAME_MAX;
+use super::recency::Recency;
 use super::time::Instant;
 
 mod glob;
-mod recency;
 mod usage;
 
 /// An agent, as long as it is known. The index of a forgotten agent is given to another.

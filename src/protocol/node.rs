@@ -25,7 +25,9 @@ mod listing;
 mod membership;
 mod mesh;
 mod peers;
+mod pools;
 mod promoted;
+mod rows;
 mod settling;
 mod sharing;
 mod unreported;
@@ -34,7 +36,6 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,6 @@ use super::agents::Agents;
 use super::bucket::Level;
 use super::gossip::Pages;
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
-use super::keyed::Keys;
 use super::lease::SETTLE;
 use super::ledger::Ledger;
 use super::limit::{Fingerprint, Limit, Pool};
@@ -61,15 +61,15 @@ use super::message::Message;
 use super::meter::{FormerLeases, Meter};
 use super::pause::Pauses;
 use super::permit::{PERMITS_DEFAULT, Permits};
-use super::queue::{Queue, Ticket};
+use super::queue::Ticket;
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::time::Instant;
 use super::wall::Wall;
 use gates::Gate;
 use peers::Peers;
-use promoted::Promoted;
-use sharing::Neighbour;
+use pools::{PoolState, Scope};
+use rows::Neighbour;
 use waiting::Waiter;
 
 /// How often a node looks around while something changes.
@@ -205,46 +205,6 @@ pub enum Phase {
     Leaving(Instant),
     /// It has nothing to do with the swarm any more.
     Left,
-}
-
-struct PoolState {
-    pool: Pool,
-    /// The place of the pool's first limit among the meters; its limits follow one another.
-    first: usize,
-    queue: Queue,
-    gate: Gate,
-    /// When the head can be admitted with what is held, as of the last look.
-    head_ready: Option<Instant>,
-    scope: Scope,
-}
-
-/// For whom the limits of a pool hold.
-enum Scope {
-    /// For all callers together.
-    Everybody,
-    /// For each key: such a pool has no meters, nor does anybody wait in its queue.
-    Keyed(Box<Keys>),
-    /// For one key of a keyed pool. These pools come after all that are configured.
-    Key(Promoted),
-    /// For nobody: the place of a key that is not promoted any more.
-    Vacant,
-}
-
-impl PoolState {
-    fn new(pool: &Pool, first: usize, gate: Gate, now: Instant) -> Self {
-        let keys = |keys_max| {
-            let rates = pool.rates().expect("BUG! a keyed pool with a limit that is no rate");
-            Scope::Keyed(Box::new(Keys::new(rates, keys_max, now)))
-        };
-        let scope = pool.keyed.map_or(Scope::Everybody, keys);
-        Self { pool: pool.clone(), first, queue: Queue::new(pool.ageing), gate, head_ready: None, scope }
-    }
-
-    /// The places of its meters.
-    fn meters(&self) -> Range<usize> {
-        let count = if matches!(self.scope, Scope::Keyed(_)) { 0 } else { self.pool.limits().len() };
-        self.first..self.first + count
-    }
 }
 
 /// One participant. See the [module](self) for how to drive it.
@@ -627,6 +587,10 @@ impl Node {
         };
         let names = |pool| Pool::limits(pool).iter().map(move |limit| name(pool, limit));
         self.config.pools.iter().flat_map(names).collect()
+    }
+
+    pub(super) fn notice(&mut self, text: String) {
+        self.outputs.push_back(Output::Notice(text));
     }
 
     /// A random number below `bound`.

@@ -29,7 +29,6 @@
 mod answers;
 mod deadlines;
 mod id;
-mod order;
 
 use std::mem;
 
@@ -40,10 +39,10 @@ pub use id::{PermitId, PermitIdError};
 
 use super::id::Incarnation;
 use super::keyed::KeyHash;
+use super::recency::Recency;
 use super::time::Instant;
 use answers::Answers;
 use deadlines::Deadlines;
-use order::Order;
 
 /// How many permits are live at most where the configuration does not say.
 pub const PERMITS_DEFAULT: usize = 262_144;
@@ -178,7 +177,7 @@ pub struct Permits {
     /// By place, of the live: all.
     deadlines: Deadlines,
     /// By place, of the live: those that may end to make room, oldest first.
-    evictable: Order,
+    evictable: Recency,
     answers: Answers,
 }
 
@@ -219,7 +218,7 @@ impl Permits {
             live: Vec::new(),
             vacant: Vec::new(),
             deadlines: Deadlines::default(),
-            evictable: Order::new(),
+            evictable: Recency::new(),
             answers: Answers::new(remembered),
         }
     }

@@ -18,6 +18,10 @@ use crate::protocol::time::Instant;
 const DRIFT_GRAIN: u64 = 16;
 
 impl Node {
+    pub(super) fn is_leaving(&self, node: &NodeId) -> bool {
+        self.leaving.contains(node)
+    }
+
     /// Starts to leave: waiting requests are refused, leases and base share go back, then comes [`Output::Left`].
     pub fn leave(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {

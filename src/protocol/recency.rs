@@ -1,4 +1,4 @@
-//! Which agent has been idle longest: a doubly linked list through the places of a vector.
+//! Who came first, of numbers that can leave from anywhere: a doubly linked list through the places of a vector.
 
 /// Some of the numbers below a bound, in the order in which they came in. Every operation takes O(1).
 #[derive(Clone, Debug)]

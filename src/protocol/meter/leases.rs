@@ -1,0 +1,363 @@
+//! The leases of one limit on one node: share that goes out, comes in, goes back and ends.
+
+use std::collections::BTreeMap;
+
+use super::Meter;
+use crate::protocol::bucket::Level;
+use crate::protocol::id::Replica;
+use crate::protocol::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
+use crate::protocol::limit::Kind;
+use crate::protocol::share::Share;
+use crate::protocol::time::Instant;
+
+/// What must be remembered of leases whose meters are gone, because a message about them may still come.
+///
+/// A lender never uses a sequence again, and a borrower takes up no sequence that is not greater than all that it knew
+/// of the lender when it forgot: a grant that comes late, or once more, finds nobody who believes it, and so does word of
+/// a lease that is over. A lease of another meter that was made before and is heard of only now is not believed either;
+/// it ends by itself, and the next has a greater sequence.
+#[derive(Clone, Debug, Default)]
+pub struct FormerLeases {
+    /// The greatest sequence that was lent under.
+    pub(super) lent: u64,
+    /// The greatest sequence of each lender's life.
+    pub(super) borrowed: BTreeMap<Replica, u64>,
+}
+
+impl FormerLeases {
+    /// A meter is about to be dropped; it is [at rest](Meter::is_at_rest).
+    pub fn remember(&mut self, meter: &Meter) {
+        debug_assert!(meter.is_at_rest(), "BUG! a meter is dropped that has leases");
+        self.lent = self.lent.max(meter.sequence);
+        for (lender, borrowed) in &meter.borrowed {
+            let known = self.borrowed.entry(*lender).or_default();
+            *known = (*known).max(borrowed.sequence());
+        }
+    }
+
+    /// Forgets former lives of a node: it is not listened to in them any more.
+    pub fn forget_former(&mut self, current: Replica) {
+        self.borrowed
+            .retain(|lender, _| lender.node != current.node || lender.incarnation >= current.incarnation);
+    }
+}
+
+impl Meter {
+    /// Base share that is out on loan.
+    pub fn lent(&self) -> Share {
+        self.lent.values().map(Lent::out).sum()
+    }
+
+    /// Share on loan from others.
+    pub fn borrowed(&self) -> Share {
+        self.borrowed.values().map(Borrowed::held).sum()
+    }
+
+    /// Share just lent to a borrower that it has not said it heard of.
+    pub fn unheard_by(&self, borrower: &Replica) -> Share {
+        self.lent.get(borrower).map_or(Share::ZERO, Lent::unheard)
+    }
+
+    /// Whether it runs on its base share and nothing else, owes nothing, and no lease has anything out.
+    pub fn is_at_rest(&self) -> bool {
+        self.held() == self.base
+            && !self.bucket.in_debt()
+            && self.borrowed() == Share::ZERO
+            && self.lent.values().all(|lent| lent.out() == Share::ZERO && lent.overfull() == Level::ZERO)
+    }
+
+    /// Whether share lent now would stay lent for a while: the borrower, whose clock showed `echo.0` when it was last
+    /// heard, which was at `echo.1` here, is known to have lived lately.
+    pub fn would_last(&self, borrower: &Replica, echo: (Instant, Instant), now: Instant) -> bool {
+        let end = match self.lent.get(borrower) {
+            Some(lent) => lent.end_with(echo),
+            None => echo.1 + TTL,
+        };
+        end > now + TTL / 2
+    }
+
+    /// Lends free base share with about `level` (at least what the remaining share cannot hold).
+    ///
+    /// # Panics
+    /// If more is lent than is free.
+    pub fn lend(&mut self, borrower: Replica, share: Share, level: Level, now: Instant) {
+        self.leases_changed = true;
+        assert!(share <= self.free(), "BUG! lent more than is free");
+        self.refill(now);
+        // Where units come back to the share that they were spent from, only unspent share is lent.
+        let level = if self.bucket.counted().is_some() { self.bucket.part_of_level(share) } else { level };
+        let level = self.bucket.shrink(share, level);
+        let over = self.lent.get(&borrower).is_none_or(|lent| lent.is_closed() || lent.is_idle(now));
+        if over {
+            // Later leases have greater sequences even if they are of another meter: see `FormerLeases`.
+            self.sequence = self.sequence.max(now.as_nanos()).saturating_add(1);
+            self.lent.insert(borrower, Lent::new(self.sequence));
+        }
+        let lent = self.lent.get_mut(&borrower).expect("BUG! just inserted");
+        lent.raise(Moved { share, level }, level.saturating_sub(self.bucket.depth_of(share)), now);
+        self.withhold();
+    }
+
+    /// Gives up to `share` of what is borrowed back, with about `level` in all. Tells which lenders have word coming.
+    pub fn give_back(&mut self, share: Share, level: Level, now: Instant) -> Vec<Replica> {
+        self.leases_changed = true;
+        self.refill(now);
+        let (mut share, mut level) = (share.min(self.returnable()), level);
+        let mut told = Vec::new();
+        for (lender, borrowed) in &mut self.borrowed {
+            let part = share.min(borrowed.held());
+            if part == Share::ZERO {
+                continue;
+            }
+            // A lender's bucket has room for no more than the share that comes home can hold.
+            let gone = self.bucket.shrink(part, level.min(self.bucket.depth_of(part)));
+            borrowed.give_back(Moved { share: part, level: gone });
+            share -= part;
+            level = level.saturating_sub(gone);
+            told.push(*lender);
+        }
+        told
+    }
+
+    /// The share that may go back now. What is spent of a calendar's share is spent wherever it is until the period ends;
+    /// a window's or a permit's units come back here.
+    fn returnable(&self) -> Share {
+        if matches!(self.limit.kind, Kind::Calendar(_)) { self.held() } else { self.bucket.movable() }
+    }
+
+    /// Gives one lender all of its share back, even if some of it is spent and comes back to the lender later than it would
+    /// here.
+    pub fn give_back_to(&mut self, lender: &Replica, now: Instant) -> bool {
+        self.leases_changed = true;
+        self.refill(now);
+        let Some(borrowed) = self.borrowed.get_mut(lender).filter(|lease| lease.held() > Share::ZERO) else {
+            return false;
+        };
+        let share = borrowed.held();
+        let level = self.bucket.part_of_level(share);
+        let level = self.bucket.shrink(share, level);
+        borrowed.give_back(Moved { share, level });
+        true
+    }
+
+    /// Hears what `lender` has lent to this node.
+    pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, now: Instant) {
+        self.leases_changed = true;
+        self.refill(now);
+        let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
+        self.bucket.grow(moved.share, moved.level);
+    }
+
+    /// Hears what `borrower` has given back. True if something came home.
+    pub fn hear_return(&mut self, borrower: Replica, word: &Return, now: Instant) -> bool {
+        self.leases_changed = true;
+        self.refill(now);
+        let Some(lent) = self.lent.get_mut(&borrower) else { return false };
+        let moved = lent.hear(word);
+        self.withhold();
+        if moved.share == Share::ZERO && self.bucket.counted().is_some() {
+            // Word of a lease that ended without: these rights were presumed spent and never were.
+            self.bucket.grow(Share::ZERO, moved.level);
+            return moved.level > Level::ZERO;
+        }
+        // Level that comes without the share to hold it was late on its way out: its place was filled meanwhile.
+        self.reshare(moved.level.min(self.bucket.depth_of(moved.share)));
+        moved.share > Share::ZERO
+    }
+
+    /// Ends the leases whose time is over. Gives back the lenders that have word coming, and whether anything changed.
+    pub fn expire(&mut self, now: Instant) -> (Vec<Replica>, bool) {
+        self.leases_changed = true;
+        let mut told = Vec::new();
+        if self.borrowed.values().any(|lease| lease.expired(now).is_some()) {
+            // The share stopped counting at the lease's end; what it would have earned since is not there. The
+            // refill up to the earliest end is exact, the moments between several ends are given away.
+            let end = self.borrowed.values().filter(|lease| lease.expired(now).is_some());
+            let end = end.map(Borrowed::until).min().unwrap_or(now);
+            self.refill(end.min(now));
+        }
+        for (lender, borrowed) in &mut self.borrowed {
+            if let Some(share) = borrowed.expired(now) {
+                let level = self.bucket.part_of_level(share);
+                let level = self.bucket.shrink(share, level);
+                borrowed.give_back(Moved { share, level });
+                told.push(*lender);
+            }
+        }
+        self.refill(now);
+        let home: Share = self.lent.values_mut().filter_map(|lent| lent.expire(now)).sum();
+        self.withhold();
+        self.reshare(Level::ZERO);
+        let offer_is_over = self.offered_until.is_some_and(|end| now >= end);
+        if offer_is_over {
+            self.offered_until = None;
+            // Unless more was refused meanwhile.
+            if self.has(self.refused.0) {
+                (self.refused, self.missed) = ((0, Instant::ZERO), true);
+            }
+        }
+        let changed = !told.is_empty() || home > Share::ZERO || offer_is_over;
+        (told, changed)
+    }
+
+    /// The grant to send to a borrower whose clock showed `echo.0` when it was last heard, which was at `echo.1` here, if
+    /// one is due or `even_if_not`.
+    pub fn grant_for(
+        &mut self,
+        borrower: &Replica,
+        echo: (Instant, Instant),
+        even_if_not: bool,
+        now: Instant,
+    ) -> Option<Grant> {
+        let lent = self.lent.get_mut(borrower)?;
+        let due = lent.is_due(echo.0, now) || (even_if_not && !lent.is_closed());
+        if !due {
+            return None;
+        }
+        self.leases_changed = true;
+        // A borrower that dropped the key hears of no lease of it: such a lease must end.
+        let lasts = !self.is_of_key || lent.is_confirmed();
+        Some(if lasts { lent.send(echo, now) } else { lent.send_again(now) })
+    }
+
+    /// Whether a grant should be sent to this borrower at `now`.
+    pub fn grant_is_due(&self, borrower: &Replica, echo: Instant, now: Instant) -> bool {
+        self.lent.get(borrower).is_some_and(|lent| lent.is_due(echo, now))
+    }
+
+    /// To whom something is lent, or was under a lease that has not ended.
+    pub fn borrowers(&self) -> impl Iterator<Item = &Replica> {
+        self.lent.iter().filter(|(_, lent)| !lent.is_closed()).map(|(borrower, _)| borrower)
+    }
+
+    /// Whether share is out on loan between this node and that one, in either direction.
+    pub fn has_lease_with(&self, replica: &Replica) -> bool {
+        self.lent.get(replica).is_some_and(|lent| lent.out() > Share::ZERO)
+            || self.borrowed.get(replica).is_some_and(|lease| lease.held() > Share::ZERO)
+    }
+
+    /// What to tell a lender, if it ever lent.
+    pub fn word_for(&self, lender: &Replica) -> Option<Return> {
+        self.borrowed.get(lender).map(Borrowed::word)
+    }
+
+    /// The next moment at which [`expire`](Self::expire) has something to do.
+    pub fn next_expiry(&mut self) -> Option<Instant> {
+        if std::mem::take(&mut self.leases_changed) {
+            let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO);
+            let runs = |lease: &&Lent| lease.out() > Share::ZERO || lease.overfull() > Level::ZERO;
+            let lent = self.lent.values().filter(runs).map(Lent::until);
+            let ends = borrowed.map(Borrowed::until).chain(lent);
+            self.next_expiry = ends.chain(self.offered_until).min();
+        }
+        self.next_expiry
+    }
+
+    /// Forgets leases with former lives of `node`, once nothing is out.
+    pub fn forget_former(&mut self, current: Replica) {
+        self.leases_changed = true;
+        let former =
+            |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
+        let runs = |lent: &Lent| lent.out() > Share::ZERO || lent.overfull() > Level::ZERO;
+        self.lent.retain(|replica, lent| !former(replica) || runs(lent));
+        self.borrowed.retain(|replica, lease| !former(replica) || lease.held() > Share::ZERO);
+    }
+
+    fn withhold(&mut self) {
+        let overfull = self.lent.values().fold(0_u128, |sum, lease| sum.saturating_add(lease.overfull().0));
+        self.bucket.withhold(Level(overfull));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{meter, replica};
+    use super::*;
+    use crate::protocol::keyed::Balance;
+    use crate::protocol::limit::Fingerprint;
+    use crate::protocol::share::ONE;
+
+    const ECHO: (Instant, Instant) = (Instant::from_nanos(1), Instant::ZERO);
+
+    #[test]
+    fn a_loan_moves_share_rate_and_level_and_comes_back() {
+        let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
+        let half = ONE.scale(1, 2);
+        lender.lend(replica(2), half, lender.part_of_level(half), Instant::ZERO);
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        assert_eq!((lender.held(), borrower.held()), (half, half));
+        assert!(borrower.has(20) && !borrower.has(21));
+        assert!(lender.has(20) && !lender.has(21));
+
+        borrower.take(15, replica(2), 1);
+        assert_eq!(borrower.give_back(ONE, Level(u128::MAX), Instant::ZERO), [replica(1)]);
+        assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+        assert_eq!((lender.held(), borrower.held()), (ONE, Share::ZERO));
+        assert!(lender.has(25) && !lender.has(26));
+    }
+
+    #[test]
+    fn a_lease_that_ends_without_word_loses_its_level_but_no_share() {
+        let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
+        lender.lend(replica(2), ONE, Level(u128::MAX), Instant::ZERO);
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        let later = Instant::ZERO + Duration::from_secs(3);
+        let (told, _) = borrower.expire(later);
+        assert_eq!((told, borrower.held()), (vec![replica(1)], Share::ZERO));
+        lender.expire(Instant::ZERO + Duration::from_millis(2_002));
+        assert_eq!((lender.held(), lender.bucket().level()), (ONE, Level::ZERO));
+        assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), later));
+    }
+
+    fn of_key(like: &Meter, former: &FormerLeases) -> Meter {
+        let half = ONE.scale(1, 2);
+        Meter::of_key(like.limit.clone(), Fingerprint(1), half, Balance::default(), former, Instant::ZERO)
+    }
+
+    #[test]
+    fn a_grant_of_before_a_key_was_dropped_is_not_taken_up_after() {
+        let (mut lender, part) = (of_key(&meter(ONE), &FormerLeases::default()), ONE.scale(1, 4));
+        let (mut borrower, mut former) = (lender.clone(), FormerLeases::default());
+        lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        let again =
+            lender.grant_for(&replica(2), (Instant::from_nanos(9), Instant::ZERO), true, Instant::ZERO);
+        assert!(!borrower.is_at_rest());
+        borrower.give_back(part, Level::ZERO, Instant::ZERO);
+        assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+
+        former.remember(&borrower);
+        let mut borrower = of_key(&borrower, &former);
+        for late in [Some(grant), again] {
+            borrower.hear_grant(replica(1), &late.unwrap(), Instant::ZERO);
+            assert_eq!((borrower.held(), lender.held()), (ONE.scale(1, 2), ONE.scale(1, 2)));
+        }
+        // The lender drops the key too; what it lends afterwards is believed.
+        let mut former = FormerLeases::default();
+        former.remember(&lender);
+        let mut lender = of_key(&lender, &former);
+        lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
+        assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
+        let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
+        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        assert_eq!((borrower.held(), lender.held()), (ONE.scale(3, 4), ONE.scale(1, 4)));
+    }
+
+    #[test]
+    fn a_lease_of_a_key_ends_if_the_borrower_does_not_hear_of_it() {
+        let mut lender = of_key(&meter(ONE), &FormerLeases::default());
+        lender.lend(replica(2), ONE.scale(1, 4), Level::ZERO, Instant::ZERO);
+        for millis in (0..3_000).step_by(100) {
+            let now = Instant::ZERO + Duration::from_millis(millis);
+            lender.expire(now);
+            lender.grant_for(&replica(2), (now + Duration::from_nanos(1), now), true, now);
+        }
+        assert_eq!(lender.lent(), Share::ZERO);
+        assert!(lender.is_at_rest());
+    }
+}
