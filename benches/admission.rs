@@ -5,6 +5,7 @@
 
 use std::cell::LazyCell;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use aquifer::protocol::agents::{AgentRule, Agents};
@@ -18,6 +19,7 @@ use aquifer::protocol::permit::{PermitId, REMEMBERED};
 use aquifer::protocol::queue::Class;
 use aquifer::protocol::share::ONE;
 use aquifer::protocol::time::Instant;
+use aquifer::wire::signing::Ideal;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// Permits that are out at a time.
@@ -58,6 +60,7 @@ impl Lone {
             forget_after: Duration::from_secs(60),
             weight: 1,
             agents: Agents::new(vec![rule]).expect("the rule is in bounds"),
+            keys: Arc::new(Ideal),
         };
         let now = Instant::ZERO + Duration::from_secs(1);
         let mut lone = Self { node: Node::new(config, Start::Found, [7; 32], now), now };

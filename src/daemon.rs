@@ -33,7 +33,7 @@ use self::clock::Clock;
 use self::config::{Config, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
-use self::identity::{DataDir, Identity, IdentityError, SwarmKey};
+use self::identity::{DataDir, IdentityError, SwarmKey};
 use self::sidecar::Sidecar;
 use self::socket::{Socket, SocketError};
 use self::state::{StateError, StateFile};
@@ -124,7 +124,8 @@ impl Daemon {
         let data = DataDir::open(&config.data_dir)?;
         let state = StateFile::of(data.path());
         let saved = state.load()?;
-        let Identity { id, keypair } = data.identity()?;
+        let identity = data.identity()?;
+        let id = identity.id;
         // Whoever names no peer, and never was a member, founds. But not who lost what it knew of its swarm, or once set
         // out to join one.
         let founds = saved.is_none() && join.is_none() && config.seeds.is_empty();
@@ -138,8 +139,9 @@ impl Daemon {
         if let Some(token) = &join {
             seeds.extend(token.addresses.iter().cloned());
         }
+        let keys = identity.signing(&swarm_key);
         let transport = Transport::start(TransportConfig {
-            keypair,
+            keypair: identity.keypair,
             swarm_key: swarm_key.0,
             listen: config.gossip.clone(),
             seeds,
@@ -155,7 +157,7 @@ impl Daemon {
         let seed = clock::seed().map_err(|error| DaemonError::System("entropy", error.into()))?;
         let timer = Timer::new().map_err(|error| DaemonError::System("a timer", error))?;
         let pools: Vec<PoolConfig> = config.pools.clone();
-        let node = settings::node_config(&config, id, incarnation);
+        let node = settings::node_config(&config, keys, incarnation);
         let start = match saved {
             Some(saved) => Start::Resume(saved),
             None if founds => Start::Found,

@@ -26,6 +26,7 @@ pub mod queue;
 mod recency;
 pub mod record;
 pub mod share;
+pub mod signature;
 pub mod target;
 pub mod time;
 pub mod wall;

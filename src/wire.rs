@@ -3,6 +3,8 @@
 //! An envelope is one version byte and a body in bincode (its standard configuration: varints, little endian). The
 //! format belongs to this module: bincode is no longer developed, and nothing else depends on it.
 
+pub mod signing;
+
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,9 +19,9 @@ pub const MESSAGE_MAX: usize = 64 * 1024;
 pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
-pub const MESSAGE_VERSION: u8 = 3;
+pub const MESSAGE_VERSION: u8 = 4;
 /// The version of saved states that this program reads and writes.
-pub const SAVED_VERSION: u8 = 2;
+pub const SAVED_VERSION: u8 = 3;
 
 /// Bytes that are not what they should be. Nothing was taken from them.
 #[derive(Debug, Error)]
@@ -108,9 +110,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::gossip::Record;
     use crate::protocol::id::{Incarnation, LedgerId, NodeId};
-    use crate::protocol::ledger::Ledger;
     use crate::protocol::message::Digest;
+    use crate::protocol::record::{Key, Value};
+    use crate::protocol::share::ONE;
+    use crate::protocol::signature::Statement;
     use crate::protocol::time::Instant;
 
     fn message() -> Message {
@@ -137,9 +142,19 @@ mod tests {
         assert_eq!(decode_message(&bytes).unwrap(), message());
         let node = NodeId([3; 32]);
         let reached_at = [(node, vec!["/ip4/10.0.0.1/tcp/4160".to_owned()])].into();
+        let (key, value) = (Key::Founded, Value::Share(ONE));
+        let statement = Statement {
+            ledger: LedgerId(node),
+            author: node,
+            incarnation: Incarnation(7),
+            version: 1,
+            key: &key,
+            value: &value,
+        };
+        let record = Record::sign(&statement, &signing::Ideal);
         let saved = Saved {
             id: LedgerId(node),
-            ledger: Ledger::found(node),
+            records: vec![(node, record)],
             reached_at,
             clean: false,
             missing: Vec::new(),
@@ -152,7 +167,7 @@ mod tests {
         let bytes = encode_message(&message()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let author = "03".repeat(32);
-        assert_eq!(hex, format!("030701{author}01fd00000000000100000000fbe80301090500000000"));
+        assert_eq!(hex, format!("040701{author}01fd00000000000100000000fbe80301090500000000"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A request that is admitted at once allocates nothing once the node is warm, nor does settling it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use allocation_counter::measure;
@@ -12,6 +13,7 @@ use aquifer::protocol::node::{
 use aquifer::protocol::permit::REMEMBERED;
 use aquifer::protocol::queue::Class;
 use aquifer::protocol::time::Instant;
+use aquifer::wire::signing::Ideal;
 
 fn rate(unit: &str) -> Limit {
     let rate = Rate::new(1_000_000_000, Duration::from_secs(1), 1_000_000_000).expect("in bounds");
@@ -46,6 +48,7 @@ impl Warm {
             forget_after: Duration::from_secs(60),
             weight: 1,
             agents: Agents::default(),
+            keys: Arc::new(Ideal),
         };
         let now = Instant::ZERO + Duration::from_secs(1);
         let node = Node::new(config, Start::Found, [7; 32], now);

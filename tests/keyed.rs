@@ -2,6 +2,7 @@
 //! is forgotten where it is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer::protocol::agents::Agents;
@@ -15,6 +16,7 @@ use aquifer::protocol::permit::PermitId;
 use aquifer::protocol::queue::{Class, Ticket};
 use aquifer::protocol::time::Instant;
 use aquifer::wire;
+use aquifer::wire::signing::Ideal;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -49,6 +51,7 @@ fn node(place: usize, incarnation: u64, keys_max: usize, start: Start, now: Inst
         forget_after: Duration::from_secs(15),
         weight: 1,
         agents: Agents::default(),
+        keys: Arc::new(Ideal),
     };
     Node::new(config, start, [place as u8; 32], now)
 }
@@ -337,7 +340,8 @@ fn a_key_that_is_not_contended_is_nobodys_business() {
     }
     assert_eq!((world.total("user-7"), world.promoted()), (40, vec![0, 0]));
     let busy = world.messages - begin - idle;
-    assert!(busy <= idle + 1, "{busy} messages while keys are asked for, {idle} while none is");
+    // The windows begin at another place between two greetings, and each node greets the other and is answered.
+    assert!(busy <= idle + 4, "{busy} messages while keys are asked for, {idle} while none is");
     world.check();
 }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer::protocol::agents::Agents;
@@ -16,6 +17,7 @@ use aquifer::protocol::permit::PermitId;
 use aquifer::protocol::queue::{Class, Ticket};
 use aquifer::protocol::time::Instant;
 use aquifer::wire;
+use aquifer::wire::signing::Ideal;
 
 const MS: u64 = 1_000_000;
 const SEC: u64 = 1_000 * MS;
@@ -70,6 +72,7 @@ impl Swarm {
                 forget_after: Duration::from_secs(60),
                 weight: 1,
                 agents: Agents::default(),
+                keys: Arc::new(Ideal),
             };
             let start = if place == 0 { Start::Found } else { Start::Join };
             Node::new(config, start, [place as u8; 32], at(0))
@@ -356,6 +359,7 @@ fn alone(kind: Kind, start: Start, now: Instant, unix: i64) -> Node {
         forget_after: Duration::from_secs(60),
         weight: 1,
         agents: Agents::default(),
+        keys: Arc::new(Ideal),
     };
     let mut node = Node::new(config, start, [7; 32], now);
     node.set_wall(UnixNanos(unix), now);

@@ -305,7 +305,7 @@ impl<'a> World<'a> {
     fn carry_out(&mut self, place: usize, output: Output) -> Result<(), Violation> {
         match output {
             Output::Save(saved) => {
-                let bases: Share = saved.ledger.bases().into_values().sum();
+                let bases: Share = saved.ledger().bases().into_values().sum();
                 Conservation::check_bases(place, bases, self.now)?;
                 let bytes = wire::encode_saved(&saved).map_err(|error| self.malformed(&error))?;
                 self.checks.bounded.saved(bytes.len(), self.now)?;
@@ -362,9 +362,9 @@ impl<'a> World<'a> {
     fn check_counters(&mut self, place: usize, message: &Message) -> Result<(), Violation> {
         let me = self.machines[place].party();
         let own = message.news.iter().flat_map(|news| &news.entries);
-        let own = own.map(|(_, _, value)| (me, message.incarnation, value));
+        let own = own.map(|entry| (me, message.incarnation, &entry.value));
         let others = message.deltas.iter().flat_map(|delta| {
-            delta.entries.iter().map(|(_, _, value)| (party_of(delta.author), delta.incarnation, value))
+            delta.records.iter().map(|record| (party_of(delta.author), record.incarnation, &record.value))
         });
         for (author, life, value) in own.chain(others) {
             let Value::Row(row) = value else { continue };

@@ -3,6 +3,7 @@
 //! A small cluster of cores: every message takes as long as every other, one in ten is lost, and clocks are right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer::protocol::agents::Agents;
@@ -12,6 +13,7 @@ use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::message::Message;
 use aquifer::protocol::node::{Acquired, Input, Node, NodeConfig, Outcome, Output, Policy, Start};
 use aquifer::protocol::time::Instant;
+use aquifer::wire::signing::Ideal;
 
 const NODES: usize = 5;
 const HOP: Duration = Duration::from_millis(20);
@@ -163,6 +165,7 @@ fn node(place: usize, now: Instant) -> Node {
         forget_after: Duration::from_secs(60),
         weight: 1,
         agents: Agents::default(),
+        keys: Arc::new(Ideal),
     };
     let start = if place == 0 { Start::Found } else { Start::Join };
     Node::new(config, start, [place as u8; 32], now)

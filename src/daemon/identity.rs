@@ -11,6 +11,7 @@ use libp2p::identity::{Keypair, ed25519};
 use thiserror::Error;
 
 use crate::protocol::id::{Incarnation, NodeId};
+use crate::wire::signing::{Ed25519, swarm_of};
 
 /// A node's directory, locked: no second daemon can be the same node at the same time.
 #[derive(Debug)]
@@ -27,6 +28,16 @@ pub struct Identity {
     pub id: NodeId,
     /// What it proves that with. Its `Debug` form shows the public half only.
     pub keypair: Keypair,
+}
+
+impl Identity {
+    /// What the node signs with in the swarm with this key, and checks what others signed.
+    pub fn signing(&self, swarm: &SwarmKey) -> Ed25519 {
+        let pair = self.keypair.clone().try_into_ed25519().expect("BUG! an identity is an Ed25519 key");
+        let secret = pair.secret();
+        let secret = secret.as_ref().try_into().expect("BUG! an Ed25519 secret has 32 bytes");
+        Ed25519::new(secret, swarm_of(&swarm.0))
+    }
 }
 
 /// The key that every node of a swarm knows and nobody else.

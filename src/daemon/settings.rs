@@ -1,16 +1,19 @@
 //! What the core is told of the configuration.
 
+use std::sync::Arc;
+
 use super::config::{AgentConfig, Config, PoolConfig};
 use crate::protocol::agents::{AGENTS_MAX, AgentRule, Agents};
 use crate::protocol::breaker::{BreakerConfig, MILLION};
-use crate::protocol::id::{Incarnation, NodeId};
+use crate::protocol::id::Incarnation;
 use crate::protocol::limit::Pool;
 use crate::protocol::node::NodeConfig;
+use crate::wire::signing::Ed25519;
 
 /// A node that runs with this configuration.
-pub fn node_config(config: &Config, id: NodeId, incarnation: Incarnation) -> NodeConfig {
+pub fn node_config(config: &Config, keys: Ed25519, incarnation: Incarnation) -> NodeConfig {
     NodeConfig {
-        id,
+        id: keys.id(),
         incarnation,
         name: config.name.clone(),
         pools: config
@@ -23,6 +26,7 @@ pub fn node_config(config: &Config, id: NodeId, incarnation: Incarnation) -> Nod
         forget_after: config.forget_after,
         weight: 1,
         agents: agents(config),
+        keys: Arc::new(keys),
     }
 }
 

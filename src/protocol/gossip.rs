@@ -1,23 +1,34 @@
 //! Push-pull gossip of pages: digest, delta.
 //!
 //! A page is all that one author says of itself; each of its values carries the version of the page at which it last
-//! changed (van Renesse et al. 2008, "scuttlebutt"). A digest says how far one knows each page; a delta brings
-//! the values of a page that changed since then, oldest first, so that a cut delta is still a prefix.
+//! changed (van Renesse et al. 2008, "scuttlebutt"). The author tells its peers the news of its page over links that
+//! prove who it is. What it has *signed*, everybody passes on: what concerns all at once, rows now and then. A digest says
+//! how far one knows what each author has signed; a delta brings what was signed since then, oldest first, so that a cut
+//! delta is still a prefix. A hash of all records goes with the version, so that whoever passes on everything but one is
+//! found out.
 //!
-//! When an author begins another life, its page begins anew. Of its former lives the rows are kept and gossiped on,
-//! because what a life has admitted counts for ever: the counters are of replicas, not of nodes.
+//! **Nothing is kept on anybody's word but the author's.** A record is taken up if its author is a member and has signed
+//! it, for this ledger, life and place of its page; nobody else's message moves one's own page; older records change
+//! nothing, so that replaying is in vain at any age. Cheap checks come first, and the first wrong signature ends the
+//! message that brought it.
+//!
+//! When an author begins another life, its page begins anew. Of its former lives the signed rows are kept and gossiped
+//! on, because what a life has admitted counts for ever: the counters are of replicas, not of nodes. Records of the ledger
+//! belong to no life: they are kept apart, and outlive restarts of whoever knows them.
 
 mod hashes;
 mod page;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::id::{Incarnation, NodeId};
+use super::id::{Incarnation, LedgerId, NodeId};
 use super::record::{Key, Value};
+use super::signature::{Keys, Statement};
 use super::time::Instant;
 pub use hashes::affinity;
 use hashes::{Hashes, bucket};
-pub use page::{Absorbed, Delta, Page, Summary};
+pub use page::{Absorbed, Change, Delta, Entry, News, Page, Record, Signed, Summary};
 
 /// The most authors that are remembered.
 pub const PAGES_MAX: usize = 1_024;
@@ -27,10 +38,14 @@ pub const BUCKETS: usize = 64;
 const SUMMARIES_MAX: usize = 256;
 /// The most former lives of which the rows are remembered: the latest of all authors.
 pub const FORMER_MAX: usize = 128;
-/// No life at all: the page of what is known of an author's ledger records. Real lives begin with one.
+/// No life at all: what is known of an author's ledger records. Real lives begin with one.
 pub const REMEMBERED: Incarnation = Incarnation(0);
 /// The most values on one page.
 pub const ENTRIES_MAX: usize = 4_096;
+/// The most records of the ledger by one author, …
+pub const AUTHOR_RECORDS_MAX: usize = 1_024;
+/// … and by all: about 4 MiB.
+pub const RECORDS_MAX: usize = 16_384;
 /// The most bytes, by [`Value::weight`], of one's own news in a message, and again of news passed on; the rest goes with
 /// the next. One value more may go over it.
 pub const DELTA_BYTES_MAX: usize = 12 * 1_024;
@@ -45,66 +60,90 @@ const ENTRY_WEIGHT: usize = 48;
 #[derive(Clone, Debug)]
 pub struct Pages {
     me: NodeId,
+    keys: Arc<dyn Keys>,
+    /// What signatures are for; none while there is no ledger, and nothing is signed.
+    ledger: Option<LedgerId>,
     pages: BTreeMap<NodeId, Page>,
     /// Rows of former lives, the latest first to be kept.
-    former: BTreeMap<(Incarnation, NodeId), Page>,
-    /// What is known of the ledger, by who wrote it.
-    remembered: BTreeMap<NodeId, Page>,
+    former: BTreeMap<(Incarnation, NodeId), Signed>,
+    /// The records of the ledger, by who wrote them.
+    remembered: BTreeMap<NodeId, Signed>,
+    records: usize,
+    /// Whose records are passed on, and taken from others.
+    members: BTreeSet<NodeId>,
     hashes: Hashes,
+}
+
+/// What one author has signed in one life, or of the ledger, and how far.
+struct Life<'a> {
+    summary: Summary,
+    signed: &'a Signed,
+    /// Its versions are those of a page: who knows one knows all before it.
+    is_latest: bool,
 }
 
 impl Pages {
     /// Only an empty page of one's own.
-    pub fn new(me: NodeId, incarnation: Incarnation, now: Instant) -> Self {
-        let mut pages = Self {
+    pub fn new(me: NodeId, incarnation: Incarnation, keys: Arc<dyn Keys>, now: Instant) -> Self {
+        Self {
             me,
+            keys,
+            ledger: None,
             pages: BTreeMap::from([(me, Page::new(incarnation, now))]),
             former: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            records: 0,
+            members: BTreeSet::new(),
             hashes: Hashes::new(),
-        };
-        pages.rehash(me);
-        pages
-    }
-
-    /// Must follow every change of an author's pages.
-    fn rehash(&mut self, author: NodeId) {
-        let former = self.former.iter().filter(|((_, node), _)| *node == author).map(|(_, page)| page);
-        let pages = self.pages.get(&author).into_iter().chain(self.remembered.get(&author)).chain(former);
-        self.hashes.set(author, pages.map(|page| (page.incarnation, page.version)));
-    }
-
-    /// Voids everything: there is only an empty page of one's own, whose versions go on.
-    pub fn start_over(&mut self, now: Instant) {
-        let own = &self.pages[&self.me];
-        let (version, fresh) = (own.version, Self::new(self.me, own.incarnation, now));
-        *self = fresh;
-        self.pages.values_mut().for_each(|page| page.version = version);
-        self.rehash(self.me);
-    }
-
-    /// Keeps what is known of the ledger records that `author` wrote, as a page beside its own: it outlives the author's
-    /// lives, and restarts of whoever knows it.
-    pub fn remember(&mut self, author: NodeId, entries: Vec<(Key, Value)>, now: Instant) {
-        let parts = |(_, value): &(Key, Value)| match value {
-            Value::Share(share) => share.0,
-            Value::Gift(gift) => gift.share.0,
-            _ => 0,
-        };
-        // Records only grow, so whoever knows more of them has the greater version.
-        let version = entries.iter().map(parts).fold(entries.len() as u64, u64::saturating_add);
-        if self.remembered.get(&author).is_some_and(|known| known.version >= version) {
-            return;
         }
-        let entries = entries.into_iter().map(|(key, value)| (key, (version, value))).collect();
-        self.remembered.insert(author, Page { version, entries, ..Page::new(REMEMBERED, now) });
-        self.rehash(author);
     }
 
-    fn keep_former(&mut self, author: NodeId, page: Page) {
-        let page = page.into_former();
-        if page.version > 0 && self.keeps_former((page.incarnation, author)) {
-            self.former.insert((page.incarnation, author), page);
+    /// Must follow every change of what an author has signed.
+    fn rehash(&mut self, author: NodeId) {
+        let lives: Vec<Summary> = self.lives_of(author).map(|life| life.summary).collect();
+        let known = |summary: &Summary| (summary.incarnation, summary.version, summary.sum);
+        self.hashes.set(author, lives.iter().map(known));
+    }
+
+    /// Voids everything and belongs to another ledger: there is only one's own page, whose versions go on.
+    pub fn start_over(&mut self, ledger: LedgerId, now: Instant) {
+        let own = &self.pages[&self.me];
+        let (version, incarnation) = (own.version, own.incarnation);
+        *self = Self::new(self.me, incarnation, Arc::clone(&self.keys), now);
+        self.ledger = Some(ledger);
+        self.pages.values_mut().for_each(|page| page.version = version);
+    }
+
+    /// Belongs to this ledger from now on.
+    pub fn set_ledger(&mut self, ledger: LedgerId) {
+        self.ledger = Some(ledger);
+        self.sign();
+    }
+
+    /// Whose records count from now on.
+    pub fn set_members(&mut self, members: impl Iterator<Item = NodeId>) {
+        let members: BTreeSet<NodeId> = members.collect();
+        let changed: Vec<NodeId> = members.symmetric_difference(&self.members).copied().collect();
+        self.members = members;
+        changed.into_iter().for_each(|node| self.rehash(node));
+    }
+
+    /// Forgets what a stranger said of itself.
+    pub fn forget_stranger(&mut self, node: &NodeId) {
+        if !self.members.contains(node) && *node != self.me {
+            self.pages.remove(node);
+        }
+    }
+
+    /// The records of the ledger, by who wrote them.
+    pub fn records(&self) -> impl Iterator<Item = (NodeId, &Record)> {
+        let all = self.remembered.iter().map(|(author, signed)| (*author, signed));
+        all.flat_map(|(author, signed)| signed.records().map(move |record| (author, record)))
+    }
+
+    fn keep_former(&mut self, author: NodeId, life: Incarnation, signed: Signed) {
+        if !signed.is_empty() && self.keeps_former((life, author)) {
+            self.former.insert((life, author), signed);
             if self.former.len() > FORMER_MAX
                 && let Some(((_, forgotten), _)) = self.former.pop_first()
             {
@@ -120,18 +159,30 @@ impl Pages {
         life.0 != REMEMBERED && fits
     }
 
-    fn lives(&self) -> impl Iterator<Item = (NodeId, &Page)> {
-        let latest = self.pages.iter().map(|(author, page)| (*author, page));
-        let former = self.former.iter().map(|((_, author), page)| (*author, page));
-        latest.chain(former).chain(self.remembered.iter().map(|(author, page)| (*author, page)))
+    /// What is passed on: what members have signed.
+    fn lives(&self) -> impl Iterator<Item = Life<'_>> {
+        let latest = self.pages.iter().map(|(author, page)| Life::latest(*author, page));
+        let former = self.former.iter().map(|((life, author), signed)| Life::whole(*author, *life, signed));
+        let remembered =
+            self.remembered.iter().map(|(author, signed)| Life::whole(*author, REMEMBERED, signed));
+        latest.chain(former).chain(remembered).filter(|life| self.passes_on(life))
     }
 
-    fn life(&self, author: NodeId, incarnation: Incarnation) -> Option<&Page> {
-        if incarnation == REMEMBERED {
-            return self.remembered.get(&author);
-        }
-        let latest = self.pages.get(&author).filter(|page| page.incarnation == incarnation);
-        latest.or_else(|| self.former.get(&(incarnation, author)))
+    fn lives_of(&self, author: NodeId) -> impl Iterator<Item = Life<'_>> {
+        let latest = self.pages.get(&author).map(|page| Life::latest(author, page));
+        let remembered = self.remembered.get(&author).map(|signed| Life::whole(author, REMEMBERED, signed));
+        let former = self.former.iter().filter(move |((_, node), _)| *node == author);
+        let former = former.map(move |((life, _), signed)| Life::whole(author, *life, signed));
+        latest.into_iter().chain(remembered).chain(former).filter(|life| self.passes_on(life))
+    }
+
+    fn passes_on(&self, life: &Life) -> bool {
+        !life.signed.is_empty() && self.members.contains(&life.summary.author)
+    }
+
+    fn life(&self, author: NodeId, incarnation: Incarnation) -> Option<Summary> {
+        let mut lives = self.lives_of(author).map(|life| life.summary);
+        lives.find(|summary| summary.incarnation == incarnation)
     }
 
     /// The page of one author.
@@ -151,11 +202,11 @@ impl Pages {
 
     /// The version at which one's own page last changed in anything but rows.
     pub fn own_membership_version(&self) -> u64 {
-        let entries = self.pages[&self.me].entries.iter().filter(|(key, _)| key.is_for_all());
+        let entries = self.pages[&self.me].values.iter().filter(|(key, _)| key.is_for_all());
         entries.map(|(_, (version, _))| *version).max().unwrap_or(0)
     }
 
-    /// Writes a value on one's own page. True if it is another than before.
+    /// Writes a value on one's own page, signed if it is for all. True if it is another than before.
     pub fn publish(&mut self, key: Key, value: Value, now: Instant) -> bool {
         let page = self.pages.get_mut(&self.me).expect("BUG! no own page");
         if page.get(&key) == Some(&value) {
@@ -163,24 +214,47 @@ impl Pages {
         }
         page.version += 1;
         page.news_at = now;
-        page.entries.insert(key, (page.version, value));
-        self.rehash(self.me);
+        page.values.insert(key, (page.version, value));
+        if key.is_for_all() {
+            self.sign();
+        }
         true
     }
 
-    /// How many pages there are, lives and what is remembered counted apart.
+    /// Signs all values of one's own page that have changed. All at once: what is signed is a prefix of the page then, as
+    /// deltas suppose. True if there were any.
+    pub fn sign(&mut self) -> bool {
+        let Some(ledger) = self.ledger else { return false };
+        let page = self.pages.get_mut(&self.me).expect("BUG! no own page");
+        let remembered = self.remembered.entry(self.me).or_default();
+        let mut version = page.version;
+        for (key, (written, value)) in &mut page.values {
+            let signed = if key.is_record() { &mut *remembered } else { &mut page.signed };
+            let known = signed.get(key).filter(|record| record.incarnation == page.incarnation);
+            if known.is_some_and(|record| record.version == *written) {
+                continue;
+            }
+            version += 1;
+            *written = version;
+            let incarnation = page.incarnation;
+            let statement = Statement { ledger, author: self.me, incarnation, version, key, value };
+            self.records += usize::from(key.is_record() && signed.get(key).is_none());
+            signed.keep(Record::sign(&statement, &*self.keys));
+        }
+        let signed = version > page.version;
+        page.version = version;
+        self.rehash(self.me);
+        signed
+    }
+
+    /// How many authors and lives there are to compare.
     pub fn count(&self) -> usize {
         self.pages.len() + self.former.len() + self.remembered.len()
     }
 
-    /// How far every page is known.
+    /// How far everything that is passed on is known.
     pub fn digest(&self) -> Vec<Summary> {
-        let summary = |(author, page): (NodeId, &Page)| Summary {
-            author,
-            incarnation: page.incarnation,
-            version: page.version,
-        };
-        let mut digest: Vec<_> = self.lives().map(summary).collect();
+        let mut digest: Vec<_> = self.lives().map(|life| life.summary).collect();
         digest.sort_by_key(|summary| (summary.author, summary.incarnation));
         digest
     }
@@ -188,8 +262,9 @@ impl Pages {
     /// How far the pages in these buckets are known, as far as they fit a message, and in which buckets those are: from
     /// another one on with every change of one's own page.
     pub fn digest_of(&self, buckets: u64) -> (u64, Vec<Summary>) {
+        let mut digest = self.digest();
         let mut count = [0_usize; BUCKETS];
-        self.lives().for_each(|(author, _)| count[bucket(&author)] += 1);
+        digest.iter().for_each(|summary| count[bucket(&summary.author)] += 1);
         let (mut told, mut room) = (0, SUMMARIES_MAX);
         let first = self.own_version() as usize;
         for place in (0..BUCKETS).map(|place| (first + place) % BUCKETS) {
@@ -198,7 +273,6 @@ impl Pages {
                 room = room.saturating_sub(count[place]);
             }
         }
-        let mut digest = self.digest();
         digest.retain(|summary| told & 1 << bucket(&summary.author) != 0);
         (told, digest)
     }
@@ -222,239 +296,242 @@ impl Pages {
 
     /// What changed on one's own page since `sent`, for a peer that is known to know it up to `confirmed`; none if nothing
     /// did. It begins at what is confirmed where that costs little, so that a lost message leaves no gap.
-    pub fn own_delta(&self, sent: u64, confirmed: u64) -> Option<Delta> {
+    pub fn own_news(&self, sent: u64, confirmed: u64) -> Option<News> {
         let page = &self.pages[&self.me];
         if page.version <= sent {
             return None;
         }
-        let again = page.delta(self.me, confirmed.min(sent), AGAIN_BYTES_MAX);
-        if again.upto == page.version && again.weight() <= AGAIN_BYTES_MAX {
+        let records = self.remembered.get(&self.me);
+        let (again, weight) = page.news(records, confirmed.min(sent), AGAIN_BYTES_MAX);
+        if again.upto == page.version && weight <= AGAIN_BYTES_MAX {
             return Some(again);
         }
-        Some(page.delta(self.me, sent, DELTA_BYTES_MAX))
+        Some(page.news(records, sent, DELTA_BYTES_MAX).0)
     }
 
     /// What a peer with this digest of these buckets lacks, at most about [`DELTA_BYTES_MAX`] of it, and whether the peer
     /// knows something that is lacking here.
     pub fn lacking(&self, buckets: u64, digest: &[Summary]) -> (Vec<Delta>, bool) {
-        let known = |summary: &Summary| ((summary.author, summary.incarnation), summary.version);
+        let known = |summary: &Summary| ((summary.author, summary.incarnation), *summary);
         let theirs: BTreeMap<_, _> = digest.iter().map(known).collect();
         let mut deltas = Vec::new();
         let mut room = DELTA_BYTES_MAX;
-        let mut pages: Vec<_> =
-            self.lives().filter(|(author, _)| buckets & 1 << bucket(author) != 0).collect();
+        let mut lives: Vec<_> =
+            self.lives().filter(|life| buckets & 1 << bucket(&life.summary.author) != 0).collect();
         // From another one on each time: if not all fit, all come in the end.
-        let first = self.own_version() as usize % pages.len().max(1);
-        pages.rotate_left(first);
-        for (author, page) in pages {
-            let since = theirs.get(&(author, page.incarnation)).copied().unwrap_or(0);
-            if page.version > since && room > 0 {
-                // Versions of a former life or of what is remembered are no prefixes: such a page goes as a whole.
-                let is_latest = |latest: &Page| latest.incarnation == page.incarnation;
-                let delta = if page.incarnation == REMEMBERED {
-                    page.sample(author, room, self.own_version())
-                } else if self.pages.get(&author).is_some_and(is_latest) {
-                    page.delta(author, since, room)
-                } else {
-                    page.delta(author, 0, usize::MAX)
-                };
-                room = room.saturating_sub(delta.weight());
-                deltas.push(delta);
-            }
-        }
-        let behind = theirs.iter().any(|(&(author, incarnation), version)| {
-            let is_latest = match self.pages.get(&author) {
-                Some(page) => page.incarnation < incarnation,
-                None => self.pages.len() < PAGES_MAX,
+        let turn = self.own_version();
+        let first = turn as usize % lives.len().max(1);
+        lives.rotate_left(first);
+        for Life { summary, signed, is_latest } in lives {
+            let Summary { author, incarnation, version, sum } = summary;
+            let theirs = theirs.get(&(author, incarnation));
+            let (since, their_sum) = theirs.map_or((0, 0), |theirs| (theirs.version, theirs.sum));
+            let delta = if room == 0 || version < since || (version, sum) == (since, their_sum) {
+                continue;
+            } else if is_latest && version > since {
+                signed.delta(author, since, room)
+            } else {
+                signed.sample(author, room, turn)
             };
-            match self.life(author, incarnation) {
-                Some(page) => *version > page.version,
-                None => *version > 0 && (is_latest || self.keeps_former((incarnation, author))),
-            }
-        });
+            room = room.saturating_sub(delta.weight());
+            deltas.push(delta);
+        }
+        let behind = digest.iter().any(|theirs| self.is_behind(theirs));
         (deltas, behind)
     }
 
-    /// Merges a delta. Nobody else's word moves one's own page, older lives tell only what they admitted, older versions
-    /// change nothing, and pages or values beyond the bounds are left out.
-    pub fn absorb(&mut self, delta: &Delta, now: Instant) -> Absorbed {
-        let absorbed = self.take_up(delta, now);
-        self.rehash(delta.author);
-        absorbed
+    fn is_behind(&self, theirs: &Summary) -> bool {
+        if !self.members.contains(&theirs.author) {
+            return false;
+        }
+        if let Some(ours) = self.life(theirs.author, theirs.incarnation) {
+            let more = theirs.version > ours.version;
+            return more || (theirs.version == ours.version && theirs.sum != ours.sum);
+        }
+        let page = self.pages.get(&theirs.author);
+        theirs.incarnation == REMEMBERED
+            || page.is_none_or(|page| page.incarnation <= theirs.incarnation)
+            || self.keeps_former((theirs.incarnation, theirs.author))
     }
 
-    fn take_up(&mut self, delta: &Delta, now: Instant) -> Absorbed {
+    /// What an author has signed under these names.
+    pub fn signed(&self, author: NodeId, keys: &[Key]) -> Delta {
+        let page = self.pages.get(&author).map(|page| &page.signed);
+        let remembered = self.remembered.get(&author);
+        let record = |key: &Key| if key.is_record() { remembered } else { page }?.get(key).cloned();
+        Delta { author, records: keys.iter().filter_map(record).collect() }
+    }
+
+    /// Merges what an author tells of its own page. Nothing beyond a gap is taken up: what could not be passed on would
+    /// never be known to all.
+    pub fn hear(&mut self, author: NodeId, incarnation: Incarnation, news: &News, now: Instant) -> Absorbed {
         let mut absorbed = Absorbed::default();
-        if delta.incarnation == REMEMBERED {
-            // For the ledger alone, which knows what is news; the author itself knows better.
-            let known = self.remembered.get(&delta.author).map_or(0, |page| page.version);
-            if delta.author != self.me && delta.upto > known {
-                let records = delta.entries.iter().filter(|(key, _, _)| key.is_record());
-                absorbed.changed.extend(records.map(|(key, _, value)| (*key, value.clone())));
-            }
-            return absorbed;
-        }
-        let latest = self.pages.get(&delta.author).map(|page| page.incarnation);
-        let is_former = latest.is_some_and(|latest| delta.incarnation < latest);
-        let life = (delta.incarnation, delta.author);
-        let mut former = self.former.remove(&life).unwrap_or_else(|| Page::new(delta.incarnation, now));
-        let page = if is_former {
-            &mut former
-        } else {
-            if delta.author == self.me || (latest.is_none() && self.pages.len() >= PAGES_MAX) {
-                return absorbed;
-            }
-            if latest != Some(delta.incarnation) {
-                // Another life: what the former life said is void, except what it admitted. Ledger records are kept by
-                // the ledger.
-                if let Some(page) = self.pages.insert(delta.author, Page::new(delta.incarnation, now)) {
-                    self.keep_former(delta.author, page);
-                }
-            }
-            self.pages.get_mut(&delta.author).expect("BUG! just inserted")
-        };
-        if !is_former && delta.since > page.version {
-            // Nothing beyond a gap is taken up: what could not be passed on would never be known to all.
+        let Some(page) = self.page_of(author, incarnation, now) else { return absorbed };
+        if news.since > page.version {
             absorbed.gap = true;
             return absorbed;
         }
-        for (key, version, value) in &delta.entries {
-            if is_former && !matches!(key, Key::Row(_)) {
+        for Entry { key, version, value, signature } in &news.entries {
+            if *version > news.upto {
                 continue;
             }
-            let known = page.entries.get(key).map_or(0, |(version, _)| *version);
-            let fits = known > 0 || page.entries.len() < ENTRIES_MAX;
-            if *version > known && *version <= delta.upto && fits {
-                page.entries.insert(*key, (*version, value.clone()));
-                page.news_at = now;
-                absorbed.changed.push((*key, value.clone()));
+            if let Some(signature) = *signature {
+                let record =
+                    Record { incarnation, version: *version, key: *key, value: value.clone(), signature };
+                self.take_up(author, record, now, &mut absorbed);
+                if absorbed.forged {
+                    return absorbed;
+                }
+            } else if !key.is_record() {
+                let page = self.pages.get_mut(&author).expect("BUG! it was there");
+                let fits = page.values.contains_key(key) || page.values.len() < ENTRIES_MAX;
+                if fits && page.learn(*key, *version, value, now) {
+                    let change = Change { life: incarnation, key: *key, value: value.clone(), signed: false };
+                    absorbed.changed.push(change);
+                }
             }
         }
-        if is_former {
-            self.keep_former(delta.author, former);
-            return absorbed;
-        }
-        page.version = page.version.max(delta.upto);
+        let page = self.pages.get_mut(&author).expect("BUG! it was there");
+        page.version = page.version.max(news.upto);
         absorbed
+    }
+
+    /// Merges the records of the ledger in a delta, if its author is a member.
+    pub fn absorb_ledger(&mut self, delta: &Delta, now: Instant) -> Absorbed {
+        self.absorb(delta, true, now)
+    }
+
+    /// Merges all else in a delta, if its author is a member.
+    pub fn absorb_pages(&mut self, delta: &Delta, now: Instant) -> Absorbed {
+        self.absorb(delta, false, now)
+    }
+
+    fn absorb(&mut self, delta: &Delta, of_ledger: bool, now: Instant) -> Absorbed {
+        let mut absorbed = Absorbed::default();
+        for record in delta.records.iter().filter(|record| record.key.is_record() == of_ledger) {
+            self.take_up(delta.author, record.clone(), now, &mut absorbed);
+            if absorbed.forged {
+                break;
+            }
+        }
+        absorbed
+    }
+
+    /// Takes up one record, if it is news and signed. Values beyond the bounds are left out.
+    fn take_up(&mut self, author: NodeId, record: Record, now: Instant, absorbed: &mut Absorbed) {
+        let Some(ledger) = self.ledger else { return };
+        let own_life = self.pages[&self.me].incarnation;
+        let is_own = author == self.me;
+        if record.incarnation == REMEMBERED || (is_own && record.incarnation == own_life) {
+            return;
+        }
+        let known = self.known(author, &record);
+        if known.is_some_and(|known| *known == record) {
+            return;
+        }
+        let is_fork = known.is_some_and(|known| {
+            (known.incarnation, known.version) == (record.incarnation, record.version)
+                && known.value != record.value
+        });
+        if known.is_some_and(|known| known.rank() >= record.rank()) && !is_fork {
+            return;
+        }
+        if !record.is_signed_by(author, ledger, &*self.keys) {
+            absorbed.forged = true;
+            return;
+        }
+        if is_own && record.incarnation > own_life {
+            absorbed.double = true;
+            return;
+        }
+        if is_fork {
+            let known = known.expect("BUG! it is one of two").clone();
+            absorbed.forks.push((known, record.clone()));
+            if self.known(author, &record).is_some_and(|known| known.rank() >= record.rank()) {
+                return;
+            }
+        }
+        let (life, key, value) = (record.incarnation, record.key, record.value.clone());
+        if self.keep(author, record, now) {
+            absorbed.changed.push(Change { life, key, value, signed: true });
+        }
+        self.rehash(author);
+    }
+
+    /// What is known in the place of a record.
+    fn known(&self, author: NodeId, record: &Record) -> Option<&Record> {
+        if record.key.is_record() {
+            return self.remembered.get(&author)?.get(&record.key);
+        }
+        match self.pages.get(&author) {
+            Some(page) if page.incarnation == record.incarnation => page.signed.get(&record.key),
+            _ => self.former.get(&(record.incarnation, author))?.get(&record.key),
+        }
+    }
+
+    /// Keeps a record that is signed and news. False if there is no room for it.
+    fn keep(&mut self, author: NodeId, record: Record, now: Instant) -> bool {
+        if record.key.is_record() {
+            let signed = self.remembered.entry(author).or_default();
+            let is_new = signed.get(&record.key).is_none();
+            let full = self.records >= RECORDS_MAX || signed.records().count() >= AUTHOR_RECORDS_MAX;
+            if is_new && full && author != self.me {
+                return false;
+            }
+            self.records += usize::from(is_new);
+            signed.keep(record);
+            return true;
+        }
+        let latest = self.pages.get(&author).map(|page| page.incarnation);
+        if author == self.me || latest.is_some_and(|latest| record.incarnation < latest) {
+            let life = (record.incarnation, author);
+            let keeps = matches!(record.key, Key::Row(_)) && self.keeps_former(life);
+            if keeps {
+                let mut signed = self.former.remove(&life).unwrap_or_default();
+                signed.keep(record);
+                self.keep_former(author, life.0, signed);
+            }
+            return keeps;
+        }
+        let Some(page) = self.page_of(author, record.incarnation, now) else { return false };
+        if !page.values.contains_key(&record.key) && page.values.len() >= ENTRIES_MAX {
+            return false;
+        }
+        page.learn(record.key, record.version, &record.value, now);
+        page.signed.keep(record);
+        true
+    }
+
+    /// The page of this life of somebody else, if it is the latest. A new life voids what the former one said, except what
+    /// it admitted.
+    fn page_of(&mut self, author: NodeId, incarnation: Incarnation, now: Instant) -> Option<&mut Page> {
+        let latest = self.pages.get(&author).map(|page| page.incarnation);
+        let is_former = latest.is_some_and(|latest| incarnation < latest);
+        if author == self.me || is_former || (latest.is_none() && self.pages.len() >= PAGES_MAX) {
+            return None;
+        }
+        if latest != Some(incarnation)
+            && let Some(page) = self.pages.insert(author, Page::new(incarnation, now))
+        {
+            self.keep_former(author, page.incarnation, page.signed.into_former());
+            self.rehash(author);
+        }
+        self.pages.get_mut(&author)
+    }
+}
+
+impl<'a> Life<'a> {
+    fn latest(author: NodeId, page: &'a Page) -> Self {
+        let (incarnation, signed) = (page.incarnation, &page.signed);
+        let summary = Summary { author, incarnation, version: signed.version(), sum: signed.sum() };
+        Self { summary, signed, is_latest: true }
+    }
+
+    fn whole(author: NodeId, incarnation: Incarnation, signed: &'a Signed) -> Self {
+        let summary = Summary { author, incarnation, version: signed.total(), sum: signed.sum() };
+        Self { summary, signed, is_latest: false }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::limit::Fingerprint;
-    use super::super::share::Share;
-    use super::*;
-
-    fn node(id: u8) -> NodeId {
-        NodeId([id; 32])
-    }
-
-    fn pages(id: u8) -> Pages {
-        Pages::new(node(id), Incarnation(1), Instant::ZERO)
-    }
-
-    fn write(pages: &mut Pages, key: u64, value: u64) {
-        pages.publish(Key::Row(Fingerprint(key)), Value::Share(Share(value)), Instant::ZERO);
-    }
-
-    #[test]
-    fn push_then_pull_makes_two_nodes_agree() {
-        let (mut one, mut other) = (pages(1), pages(2));
-        write(&mut one, 1, 10);
-        write(&mut other, 1, 20);
-        let (deltas, behind) = one.lacking(u64::MAX, &other.digest());
-        assert!(behind);
-        for delta in &deltas {
-            other.absorb(delta, Instant::ZERO);
-        }
-        let (deltas, behind) = other.lacking(u64::MAX, &one.digest());
-        assert!(!behind);
-        for delta in &deltas {
-            one.absorb(delta, Instant::ZERO);
-        }
-        assert_eq!(one.digest_hash(), other.digest_hash());
-    }
-
-    #[test]
-    fn a_lost_delta_shows_as_a_gap_and_is_repaired() {
-        let (mut one, mut other) = (pages(1), pages(2));
-        write(&mut one, 1, 10);
-        write(&mut one, 2, 20);
-        write(&mut one, 3, 30);
-        let late = one.own_delta(2, 2).unwrap();
-        assert!(other.absorb(&late, Instant::ZERO).gap);
-        let (deltas, _) = one.lacking(u64::MAX, &other.digest());
-        assert_eq!(deltas[0].since, 0);
-        assert!(!other.absorb(&deltas[0], Instant::ZERO).gap);
-        assert_eq!(one.lacking(u64::MAX, &other.digest()).0, []);
-    }
-
-    #[test]
-    fn a_long_page_comes_in_pieces_that_are_prefixes() {
-        let (mut one, mut other) = (pages(1), pages(2));
-        write(&mut other, 1, 1);
-        (0..1_000).for_each(|key| write(&mut one, key, key));
-        let mut pieces = 0;
-        while one.digest_hash() != other.digest_hash() && pieces < 100 {
-            let (deltas, _) = one.lacking(u64::MAX, &other.digest());
-            assert!(deltas.iter().map(|delta| delta.entries.len()).sum::<usize>() < 400);
-            for delta in &deltas {
-                assert!(!other.absorb(delta, Instant::ZERO).gap);
-            }
-            for delta in other.lacking(u64::MAX, &one.digest()).0 {
-                one.absorb(&delta, Instant::ZERO);
-            }
-            pieces += 1;
-        }
-        assert!((3..100).contains(&pieces), "{pieces}");
-    }
-
-    #[test]
-    fn nobody_else_moves_ones_own_page_and_old_lives_are_void() {
-        let (mut one, mut other) = (pages(1), pages(2));
-        write(&mut one, 1, 10);
-        let mut forged = one.own_delta(0, 0).unwrap();
-        forged.entries[0].2 = Value::Share(Share(99));
-        forged.upto = 9;
-        assert_eq!(one.absorb(&forged, Instant::ZERO), Absorbed::default());
-        assert_eq!(one.own_version(), 1);
-
-        other.absorb(&one.own_delta(0, 0).unwrap(), Instant::ZERO);
-        let mut reborn = Pages::new(node(1), Incarnation(2), Instant::ZERO);
-        write(&mut reborn, 2, 1);
-        other.absorb(&reborn.own_delta(0, 0).unwrap(), Instant::ZERO);
-        assert_eq!(other.absorb(&one.own_delta(0, 0).unwrap(), Instant::ZERO), Absorbed::default());
-        assert_eq!(other.get(&node(1)).unwrap().entries().count(), 1);
-    }
-
-    proptest! {
-        #[test]
-        fn a_delta_merge_equals_a_full_merge(
-            writes in proptest::collection::vec((0u64..6, 0u64..100), 1..40), cuts in proptest::collection::vec(0usize..40, 0..6),
-        ) {
-            let (mut author, mut by_delta, mut in_full) = (pages(1), pages(2), pages(2));
-            let mut deltas = Vec::new();
-            for (step, (key, value)) in writes.iter().enumerate() {
-                write(&mut author, *key, *value);
-                if cuts.contains(&step) {
-                    let known = by_delta.get(&node(1)).map_or(0, |page| page.version);
-                    deltas.extend(author.own_delta(known, known));
-                    by_delta.absorb(deltas.last().unwrap(), Instant::ZERO);
-                }
-            }
-            let full = author.own_delta(0, 0).unwrap();
-            in_full.absorb(&full, Instant::ZERO);
-            by_delta.absorb(&full, Instant::ZERO);
-            for delta in deltas.iter().rev() {
-                prop_assert_eq!(in_full.absorb(delta, Instant::ZERO).changed, vec![]);
-            }
-            prop_assert_eq!(by_delta.digest(), in_full.digest());
-            let values = |pages: &Pages| {
-                pages.get(&node(1)).unwrap().entries().map(|(key, value)| (*key, value.clone())).collect::<Vec<_>>()
-            };
-            prop_assert_eq!(values(&by_delta), values(&in_full));
-        }
-    }
-}
+mod tests;

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{Incarnation, NodeId};
+use super::id::{Incarnation, LedgerId, NodeId};
 use super::limit::Fingerprint;
+use super::record::{Key, Value};
 use super::share::{ONE, Share};
 
 /// What a voucher has given to one subject so far.
@@ -47,6 +48,18 @@ impl Ledger {
     /// The ledger of a new swarm: its founder has the whole.
     pub fn found(founder: NodeId) -> Self {
         Self { founded: BTreeMap::from([(founder, ONE)]), ..Self::default() }
+    }
+
+    /// Writes what the author of a record says in the book with this name. True if it is news.
+    pub fn merge(&mut self, id: LedgerId, author: NodeId, key: Key, value: &Value) -> bool {
+        match (key, value) {
+            (Key::Founded, Value::Share(share)) => {
+                id == LedgerId(author) && *share <= ONE && self.merge_founded(author, *share)
+            }
+            (Key::Reclaimed(subject), Value::Share(share)) => self.merge_reclaimed(author, subject, *share),
+            (Key::Given(subject), Value::Gift(gift)) => self.merge_given(author, subject, gift),
+            _ => false,
+        }
     }
 
     /// Merges that `founder` founded with `share`. True if it is news.

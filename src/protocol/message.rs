@@ -3,11 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::calendar::UnixNanos;
-use super::gossip::{Delta, Summary};
+use super::gossip::{Delta, News, Summary};
 use super::id::{Incarnation, LedgerId};
 use super::lease::{Grant, Return};
 use super::limit::Fingerprint;
-use super::record::{Key, Value};
 use super::time::Instant;
 
 /// One message, sent over a link that proves who sent it. It may be lost, doubled, late or out of order.
@@ -39,17 +38,6 @@ pub struct Message {
     pub grants: Vec<(Fingerprint, Grant)>,
     /// Leases that the sender has from the recipient.
     pub returns: Vec<(Fingerprint, Return)>,
-}
-
-/// What changed on the sender's own page: a [`Delta`] whose author and life the message tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct News {
-    /// See [`Delta::since`].
-    pub since: u64,
-    /// See [`Delta::upto`].
-    pub upto: u64,
-    /// See [`Delta::entries`].
-    pub entries: Vec<(Key, u64, Value)>,
 }
 
 /// What the sender last heard of the recipient.

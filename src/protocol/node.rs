@@ -52,7 +52,7 @@ pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::agents::Agents;
 use super::bucket::Level;
-use super::gossip::Pages;
+use super::gossip::{Pages, Record};
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
 use super::lease::SETTLE;
 use super::ledger::Ledger;
@@ -64,6 +64,7 @@ use super::permit::{PERMITS_DEFAULT, Permits};
 use super::queue::Ticket;
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
+use super::signature::Keys;
 use super::time::Instant;
 use super::wall::Wall;
 use gates::Gate;
@@ -130,6 +131,8 @@ pub struct NodeConfig {
     pub weight: u32,
     /// Those who ask, as far as anything is known of them: their rules.
     pub agents: Agents,
+    /// Signs for this node, and checks what others signed.
+    pub keys: Arc<dyn Keys>,
 }
 
 /// Where a node's ledger comes from.
@@ -148,14 +151,25 @@ pub enum Start {
 pub struct Saved {
     /// The ledger it belongs to.
     pub id: LedgerId,
-    /// Everything known of it.
-    pub ledger: Ledger,
+    /// Everything known of it, by author.
+    pub records: Vec<(NodeId, Record)>,
     /// Where its members were reached.
     pub reached_at: BTreeMap<NodeId, Vec<String>>,
     /// No lease of this life is out any more: the next life need not wait for any.
     pub clean: bool,
     /// What may be missing of slow limits.
     pub missing: Vec<Missing>,
+}
+
+impl Saved {
+    /// What the records say. Whoever was handed them has checked their signatures.
+    pub fn ledger(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (author, record) in &self.records {
+            ledger.merge(self.id, *author, record.key, &record.value);
+        }
+        ledger
+    }
 }
 
 /// What happens to a node.
@@ -223,6 +237,12 @@ pub struct Node {
     /// Level of gifts already taken, by voucher and its life, per meter.
     gifts_taken: BTreeMap<Replica, Vec<u128>>,
     pages: Pages,
+    /// When rows are signed next, so that others may pass them on.
+    sign_at: Instant,
+    /// How many messages held forged records.
+    forged: u64,
+    /// Another life of this node runs.
+    doubled: bool,
     peers: Peers,
     /// The latest life of every node that was ever heard first-hand in this life.
     lives: BTreeMap<NodeId, Incarnation>,
@@ -316,7 +336,10 @@ impl Node {
             ledger: Ledger::default(),
             bases: BTreeMap::new(),
             gifts_taken: BTreeMap::new(),
-            pages: Pages::new(config.id, config.incarnation, now),
+            pages: Pages::new(config.id, config.incarnation, Arc::clone(&config.keys), now),
+            forged: 0,
+            doubled: false,
+            sign_at: now,
             peers: Peers::default(),
             lives: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -368,10 +391,10 @@ impl Node {
         match start {
             Start::Join => {}
             Start::Found => {
-                self.ledger_id = Some(LedgerId(self.config.id));
+                self.set_ledger(LedgerId(self.config.id));
                 self.ledger = Ledger::found(self.config.id);
                 self.phase = Phase::Ready;
-                self.publish_ledger(now);
+                self.pages.publish(Key::Founded, Value::Share(ONE), now);
                 self.rebase(now);
                 for meter in &mut self.meters {
                     // Nothing of this ledger was ever spent, so the whole burst is there.
@@ -382,11 +405,10 @@ impl Node {
                 self.save(false);
             }
             Start::Resume(saved) => {
-                self.ledger_id = Some(saved.id);
-                self.ledger = saved.ledger;
+                self.set_ledger(saved.id);
+                self.resume_ledger(saved.records, now);
                 self.reached_at = saved.reached_at;
                 self.former = saved.missing;
-                self.publish_ledger(now);
                 let member = self.ledger.is_member(&self.config.id);
                 self.phase = match (member, saved.clean) {
                     (false, _) => Phase::Joining,
@@ -402,6 +424,11 @@ impl Node {
                 self.save(false);
             }
         }
+    }
+
+    fn set_ledger(&mut self, ledger: LedgerId) {
+        self.ledger_id = Some(ledger);
+        self.pages.set_ledger(ledger);
     }
 
     /// Tells where this node is reached, as multiaddresses; the first eight travel.
@@ -527,7 +554,7 @@ impl Node {
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
         self.bases = self.ledger.bases();
-        self.remember_ledger(now);
+        self.pages.set_members(self.bases.keys().copied());
         let base = self.usable_base();
         for meter in &mut self.meters {
             if meter.base() != base {
@@ -545,15 +572,18 @@ impl Node {
     }
 
     fn usable_base(&self) -> Share {
-        let usable = self.settles_at.is_none() && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
+        let usable = self.settles_at.is_none()
+            && !self.doubled
+            && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
         if usable { self.base() } else { Share::ZERO }
     }
 
     fn save(&mut self, clean: bool) {
         self.save_at = None;
         if let Some(id) = self.ledger_id {
-            let (ledger, reached_at) = (self.ledger.clone(), self.reached_at.clone());
-            let saved = Saved { id, ledger, reached_at, clean, missing: self.missing() };
+            let records = self.pages.records().map(|(author, record)| (author, record.clone())).collect();
+            let reached_at = self.reached_at.clone();
+            let saved = Saved { id, records, reached_at, clean, missing: self.missing() };
             self.outputs.push_back(Output::Save(Box::new(saved)));
         }
     }

@@ -77,6 +77,15 @@ pub enum Value {
 }
 
 impl Value {
+    /// Of a record of the ledger, the parts of base share that it speaks of.
+    pub fn parts(&self) -> u64 {
+        match self {
+            Self::Share(share) => share.0,
+            Self::Gift(gift) => gift.share.0,
+            _ => 0,
+        }
+    }
+
     /// About how many bytes it takes in a message; never too few by more than a half.
     pub fn weight(&self) -> usize {
         match self {

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer::protocol::agents::Agents;
@@ -17,6 +18,7 @@ use aquifer::protocol::queue::Ticket;
 use aquifer::protocol::share::{ONE, Share};
 use aquifer::protocol::time::Instant;
 use aquifer::wire;
+use aquifer::wire::signing::Ideal;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -269,6 +271,7 @@ impl Cluster {
             forget_after: Duration::from_secs(15),
             weight: 1,
             agents: Agents::default(),
+            keys: Arc::new(Ideal),
         };
         let start = match machine.saved.clone() {
             Some(saved) => Start::Resume(saved),

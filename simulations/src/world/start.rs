@@ -1,15 +1,20 @@
 //! Nodes that start: as founders, as joiners, again, or as members of a swarm that exists already.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer::protocol::agents::Agents;
+use aquifer::protocol::gossip::Record;
 use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
-use aquifer::protocol::ledger::{Gift, Ledger};
+use aquifer::protocol::ledger::Gift;
 use aquifer::protocol::limit::{Limit, Pool};
 use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Policy, Saved, Start};
+use aquifer::protocol::record::{Key, Value};
 use aquifer::protocol::share::{ONE, Share};
+use aquifer::protocol::signature::Statement;
 use aquifer::wire;
+use aquifer::wire::signing::Ideal;
 
 use super::agenda::Event;
 use super::machine::{Party, node_id};
@@ -41,12 +46,12 @@ impl World<'_> {
             }
             StartSpec::Formed => {
                 let parties: Vec<Party> = self.machines.iter().map(super::Machine::party).collect();
-                let ledger = formed_ledger(&parties);
+                let id = LedgerId(node_id(parties[0]));
+                let records = formed_ledger(id, &parties);
                 for place in 0..nodes {
                     let reached_at = self.first_addresses(place);
-                    let id = LedgerId(node_id(parties[0]));
                     let saved =
-                        Saved { id, ledger: ledger.clone(), reached_at, clean: true, missing: Vec::new() };
+                        Saved { id, records: records.clone(), reached_at, clean: true, missing: Vec::new() };
                     self.start_as(place, Start::Resume(saved))?;
                 }
                 Ok(())
@@ -88,6 +93,7 @@ impl World<'_> {
             forget_after: FORGET_AFTER,
             weight: self.scenario.weight(place),
             agents: Agents::default(),
+            keys: Arc::new(Ideal),
         };
         // A stream for each life, so that one node's restart changes nothing for the others.
         let seed = Stream::new(self.seed, Purpose::Nodes, (place as u64) << 24 | lives).seed();
@@ -131,19 +137,24 @@ pub(super) fn address(place: usize) -> String {
 }
 
 /// A ledger in which all have equal parts. They vouch in a tree, each for two, so that nobody has many records.
-fn formed_ledger(parties: &[Party]) -> Ledger {
+fn formed_ledger(ledger: LedgerId, parties: &[Party]) -> Vec<(NodeId, Record)> {
     let nodes = parties.len();
     let part = ONE.scale(1, nodes as u64);
     let mut below = vec![1; nodes];
     for place in (1..nodes).rev() {
         below[(place - 1) / 2] += below[place];
     }
-    let mut ledger = Ledger::found(node_id(parties[0]));
-    for place in 1..nodes {
+    let record = |place: usize, version: usize, key: Key, value: Value| {
+        let (author, incarnation, version) = (node_id(parties[place]), Incarnation(1), version as u64);
+        let statement = Statement { ledger, author, incarnation, version, key: &key, value: &value };
+        (author, Record::sign(&statement, &Ideal))
+    };
+    let gift = |place: usize| {
         let gift = Gift { share: Share(part.0 * below[place]), levels: None };
-        ledger.merge_given(node_id(parties[(place - 1) / 2]), node_id(parties[place]), &gift);
-    }
-    ledger
+        record((place - 1) / 2, place, Key::Given(node_id(parties[place])), Value::Gift(gift))
+    };
+    let founded = record(0, nodes, Key::Founded, Value::Share(ONE));
+    std::iter::once(founded).chain((1..nodes).map(gift)).collect()
 }
 
 #[cfg(test)]
@@ -178,7 +189,10 @@ mod tests {
         for nodes in [1, 2, 3, 7, 100] {
             let machines = (0..nodes).map(|place| Machine::new(place, &ClockSpec::default(), 1));
             let parties: Vec<Party> = machines.map(|machine| machine.party()).collect();
-            let bases = formed_ledger(&parties).bases();
+            let id = LedgerId(node_id(parties[0]));
+            let records = formed_ledger(id, &parties);
+            let saved = Saved { id, records, reached_at: BTreeMap::new(), clean: true, missing: Vec::new() };
+            let bases = saved.ledger().bases();
             assert_eq!(bases.len(), nodes);
             assert_eq!(bases.values().copied().sum::<Share>(), ONE);
             let part = ONE.scale(1, nodes as u64);

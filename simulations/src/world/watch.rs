@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aquifer::protocol::gossip::Record;
 use aquifer::protocol::gossip::Summary;
 use aquifer::protocol::id::NodeId;
 use aquifer::protocol::message::Message;
@@ -74,8 +75,10 @@ impl Watch {
         let mut told = Vec::new();
         if !self.news.is_empty() {
             let own = message.news.iter().map(|news| (from, message.incarnation.0, news.upto));
-            let others = message.deltas.iter();
-            let others = others.map(|delta| (party_of(delta.author), delta.incarnation.0, delta.upto));
+            let others = message.deltas.iter().flat_map(|delta| {
+                let record = |record: &Record| (party_of(delta.author), record.incarnation.0, record.version);
+                delta.records.iter().map(record)
+            });
             for (author, life, upto) in own.chain(others) {
                 let author = author.node();
                 let news = self.news.range((author, (life, 0))..=(author, (life, upto)));

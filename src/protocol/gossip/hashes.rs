@@ -19,9 +19,11 @@ impl Hashes {
         Self { of_author: BTreeMap::new(), of_bucket: [0; BUCKETS] }
     }
 
-    /// Of an author these lives are known, each up to a version.
-    pub(super) fn set(&mut self, author: NodeId, lives: impl Iterator<Item = (Incarnation, u64)>) {
-        let of_life = |(life, version): (Incarnation, u64)| mix(mix(mix_author(&author) ^ life.0) ^ version);
+    /// Of an author these lives are known, each up to a version, with this hash of what is known of it.
+    pub(super) fn set(&mut self, author: NodeId, lives: impl Iterator<Item = (Incarnation, u64, u32)>) {
+        let of_life = |(life, version, sum): (Incarnation, u64, u32)| {
+            mix(mix(mix(mix_author(&author) ^ life.0) ^ version) ^ u64::from(sum))
+        };
         let hash = lives.map(of_life).fold(0, u64::wrapping_add);
         let known = self.of_author.insert(author, hash).unwrap_or(0);
         let bucket = &mut self.of_bucket[bucket(&author)];
@@ -76,7 +78,7 @@ mod tests {
     fn known(lives: &[(u8, u64, u64)]) -> Hashes {
         let mut hashes = Hashes::new();
         for (id, life, version) in lives {
-            hashes.set(node(*id), [(Incarnation(*life), *version)].into_iter());
+            hashes.set(node(*id), [(Incarnation(*life), *version, 5)].into_iter());
         }
         hashes
     }

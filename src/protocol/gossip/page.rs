@@ -4,67 +4,162 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DELTA_BYTES_MAX, ENTRY_WEIGHT};
-use crate::protocol::id::{Incarnation, NodeId};
+use super::ENTRY_WEIGHT;
+use crate::protocol::id::{Incarnation, LedgerId, NodeId};
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::record::{Key, Row, Value};
+use crate::protocol::signature::{Keys, Signature, Statement};
 use crate::protocol::time::Instant;
 
-/// How far one knows a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Whose page.
-    pub author: NodeId,
-    /// Of which life.
-    pub incarnation: Incarnation,
-    /// Up to which version.
+/// A value as its author passes it on itself, over a link that proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which value.
+    pub key: Key,
+    /// The version of the page at which it last changed, or was signed.
     pub version: u64,
+    /// The value.
+    pub value: Value,
+    /// For those who pass it on; only now and then where values change all the time.
+    pub signature: Option<Signature>,
 }
 
-/// What changed on one page.
+/// What changed on its author's page, from the author itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delta {
-    /// Whose page.
-    pub author: NodeId,
-    /// Of which life.
-    pub incarnation: Incarnation,
-    /// The delta holds every value that changed after this version …
+pub struct News {
+    /// The news holds every value that changed after this version …
     pub since: u64,
     /// … up to this one.
     pub upto: u64,
-    /// The values, each with its version, in ascending order.
-    pub entries: Vec<(Key, u64, Value)>,
+    /// The values, in ascending order of their versions.
+    pub entries: Vec<Entry>,
+}
+
+/// A value that its author signed, as anybody passes it on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The author's life that wrote it.
+    pub incarnation: Incarnation,
+    /// The version of its page then.
+    pub version: u64,
+    /// Which value.
+    pub key: Key,
+    /// The value.
+    pub value: Value,
+    /// The author's, of all this.
+    pub signature: Signature,
+}
+
+impl Record {
+    /// What the statement says, signed.
+    pub fn sign(statement: &Statement, keys: &dyn Keys) -> Self {
+        Self {
+            incarnation: statement.incarnation,
+            version: statement.version,
+            key: *statement.key,
+            value: statement.value.clone(),
+            signature: keys.sign(statement),
+        }
+    }
+
+    /// Whether `author` has signed it as part of this ledger.
+    pub fn is_signed_by(&self, author: NodeId, ledger: LedgerId, keys: &dyn Keys) -> bool {
+        let Self { incarnation, version, .. } = *self;
+        let statement =
+            Statement { ledger, author, incarnation, version, key: &self.key, value: &self.value };
+        keys.verify(&statement, &self.signature)
+    }
+
+    /// Orders what an author wrote under one name: the greatest counts. Records of the ledger only grow, so the one with the
+    /// most parts, and of two with the same the later one. Of two that were written at once, which no honest author does,
+    /// all nodes choose alike.
+    pub(super) fn rank(&self) -> (u64, Incarnation, u64, Signature) {
+        let parts = if self.key.is_record() { self.value.parts() } else { 0 };
+        (parts, self.incarnation, self.version, self.signature)
+    }
+
+    /// A number that is greater for each later record of this name by an honest author.
+    fn grown(&self) -> u64 {
+        if self.key.is_record() { self.value.parts().wrapping_add(1) } else { self.version }
+    }
+
+    fn weight(&self) -> usize {
+        // Life and signature beside what every entry has.
+        ENTRY_WEIGHT + 72 + self.value.weight()
+    }
+}
+
+/// What one author has signed, passed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// Who wrote it all.
+    pub author: NodeId,
+    /// The records, each for itself.
+    pub records: Vec<Record>,
 }
 
 impl Delta {
     /// About how many bytes it takes in a message.
     pub fn weight(&self) -> usize {
-        let weight = |(_, _, value): &(Key, u64, Value)| ENTRY_WEIGHT + value.weight();
-        ENTRY_WEIGHT + self.entries.iter().map(weight).sum::<usize>()
+        ENTRY_WEIGHT + self.records.iter().map(Record::weight).sum::<usize>()
     }
 }
 
-/// What a delta did.
+/// How far one knows what an author has signed in one life, or of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Whose.
+    pub author: NodeId,
+    /// Of which life.
+    pub incarnation: Incarnation,
+    /// Up to which version.
+    pub version: u64,
+    /// A hash of all of it: who passes on everything but one value is found out.
+    pub sum: u32,
+}
+
+/// What was taken up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absorbed {
-    /// The values that are news.
-    pub changed: Vec<(Key, Value)>,
-    /// Something before the delta is missing: ask for it with a digest.
+    /// What is news.
+    pub changed: Vec<Change>,
+    /// Something before the news is missing: ask for it with a digest.
     pub gap: bool,
+    /// A signature is wrong: whoever sent this sends forged records. The rest was not looked at.
+    pub forged: bool,
+    /// Two different records that the author signed for one place of its page.
+    pub forks: Vec<(Record, Record)>,
+    /// Another life of this node is there, later than its own: somebody runs with a copy of its key.
+    pub double: bool,
+}
+
+/// A value that is news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The author's life that wrote it.
+    pub life: Incarnation,
+    /// Which value.
+    pub key: Key,
+    /// The value.
+    pub value: Value,
+    /// The author has signed it: everybody will know it.
+    pub signed: bool,
 }
 
 /// All that one author said of itself, as far as heard.
 #[derive(Clone, Debug)]
 pub struct Page {
     pub(super) incarnation: Incarnation,
+    /// Up to which version it was heard from the author itself.
     pub(super) version: u64,
-    pub(super) entries: BTreeMap<Key, (u64, Value)>,
+    pub(super) values: BTreeMap<Key, (u64, Value)>,
+    pub(super) signed: Signed,
     pub(super) news_at: Instant,
 }
 
 impl Page {
     pub(super) fn new(incarnation: Incarnation, now: Instant) -> Self {
-        Self { incarnation, version: 0, entries: BTreeMap::new(), news_at: now }
+        Self { incarnation, version: 0, values: BTreeMap::new(), signed: Signed::default(), news_at: now }
     }
 
     /// The author's life that wrote it.
@@ -77,27 +172,27 @@ impl Page {
         self.news_at
     }
 
-    /// The version up to which the page is known without a gap.
+    /// The version up to which it was heard from the author itself, without a gap.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// The version at which a value last changed; zero if it is not there.
-    pub fn version_of(&self, key: &Key) -> u64 {
-        self.entries.get(key).map_or(0, |(version, _)| *version)
+    /// The latest version that its author has signed, as far as heard.
+    pub fn signed_version(&self) -> u64 {
+        self.signed.version
     }
 
     /// One value.
     pub fn get(&self, key: &Key) -> Option<&Value> {
-        self.entries.get(key).map(|(_, value)| value)
+        self.values.get(key).map(|(_, value)| value)
     }
 
     /// The row of the limit with this identity, be it one of a key or not, and the version at which it last changed.
     pub fn row(&self, fingerprint: Fingerprint) -> Option<(&Row, u64)> {
-        if let Some((version, Value::Row(row))) = self.entries.get(&Key::Row(fingerprint)) {
+        if let Some((version, Value::Row(row))) = self.values.get(&Key::Row(fingerprint)) {
             return Some((row, *version));
         }
-        let mut of_keys = self.entries.range(Key::KeyRow(0)..=Key::KeyRow(u16::MAX));
+        let mut of_keys = self.values.range(Key::KeyRow(0)..=Key::KeyRow(u16::MAX));
         of_keys.find_map(|(_, (version, value))| match value {
             Value::KeyRow(Some(row)) if row.fingerprint == fingerprint => Some((&row.row, *version)),
             _ => None,
@@ -106,54 +201,129 @@ impl Page {
 
     /// All values.
     pub fn entries(&self) -> impl Iterator<Item = (&Key, &Value)> {
-        self.entries.iter().map(|(key, (_, value))| (key, value))
+        self.values.iter().map(|(key, (_, value))| (key, value))
     }
 
-    /// All of it, as a delta that leaves no gap wherever it comes.
-    pub fn whole(&self, author: NodeId) -> Delta {
-        self.delta(author, 0, DELTA_BYTES_MAX)
-    }
-
-    /// What outlives its author's life. Nobody can repair a gap in it any more, so its version is no longer "all up to
-    /// here" but the sum of what is there: more for whoever knows more.
-    pub(super) fn into_former(mut self) -> Self {
-        self.entries.retain(|key, _| matches!(key, Key::Row(_)));
-        self.version = self.entries.values().map(|(version, _)| *version).fold(0, u64::saturating_add);
-        self
-    }
-
-    /// All values, or if they do not fit about `room` bytes as many as do, from another place on with every `turn`.
-    pub(super) fn sample(&self, author: NodeId, room: usize, turn: u64) -> Delta {
-        let mut delta = self.delta(author, 0, usize::MAX);
-        let mut weight = 0;
-        delta.entries.rotate_left(turn as usize % self.entries.len().max(1));
-        delta.entries.retain(|(_, _, value)| {
-            let before = weight;
-            weight += ENTRY_WEIGHT + value.weight();
-            before == 0 || weight <= room
-        });
-        delta
+    /// Takes up a value if it is newer than the one that is known. True if it was.
+    pub(super) fn learn(&mut self, key: Key, version: u64, value: &Value, now: Instant) -> bool {
+        let known = self.values.get(&key).map_or(0, |(version, _)| *version);
+        if version <= known {
+            return false;
+        }
+        let news = self.get(&key) != Some(value);
+        self.values.insert(key, (version, value.clone()));
+        if news {
+            self.news_at = now;
+        }
+        news
     }
 
     /// What changed after `since`, cut to about `room` bytes but to no less than one value.
-    pub(super) fn delta(&self, author: NodeId, since: u64, room: usize) -> Delta {
-        let mut entries: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, (version, _))| *version > since)
-            .map(|(key, (version, value))| (*key, *version, value.clone()))
-            .collect();
-        entries.sort_by_key(|(_, version, _)| *version);
-        let mut weight = 0;
-        let fits = |(_, _, value): &(Key, u64, Value)| {
-            let before = weight;
-            weight += ENTRY_WEIGHT + value.weight();
-            before == 0 || weight <= room
-        };
-        let count = entries.iter().map(fits).take_while(|fits| *fits).count();
-        let cut = entries.len() > count;
-        entries.truncate(count);
-        let upto = if cut { entries.last().map_or(since, |(_, version, _)| *version) } else { self.version };
-        Delta { author, incarnation: self.incarnation, since, upto, entries }
+    /// Signatures of ledger records are among `records`. With it, about how many bytes that is.
+    pub(super) fn news(&self, records: Option<&Signed>, since: u64, room: usize) -> (News, usize) {
+        let mut changed: Vec<_> = self.values.iter().filter(|(_, (version, _))| *version > since).collect();
+        changed.sort_by_key(|(_, (version, _))| *version);
+        let mut weight = ENTRY_WEIGHT;
+        let mut entries: Vec<Entry> = Vec::new();
+        for (key, (version, value)) in &changed {
+            let signed = if key.is_record() { records } else { Some(&self.signed) };
+            let signature = signed.and_then(|signed| signed.at(key, *version, self.incarnation));
+            weight += ENTRY_WEIGHT + value.weight() + signature.map_or(0, |_| 64);
+            if weight > room && !entries.is_empty() {
+                break;
+            }
+            entries.push(Entry { key: **key, version: *version, value: value.clone(), signature });
+        }
+        let cut = entries.len() < changed.len();
+        let upto = if cut { entries.last().map_or(since, |entry| entry.version) } else { self.version };
+        (News { since, upto, entries }, weight)
     }
+}
+
+/// What one author has signed, the latest of each value.
+#[derive(Clone, Debug, Default)]
+pub struct Signed {
+    records: BTreeMap<Key, Record>,
+    version: u64,
+    total: u64,
+    sum: u32,
+}
+
+impl Signed {
+    /// The greatest version among the records of a life, …
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// … or what grows with every record, where nobody can repair a gap in them any more.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn sum(&self) -> u32 {
+        self.sum
+    }
+
+    /// All of it.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// What is known under this name.
+    pub(super) fn get(&self, key: &Key) -> Option<&Record> {
+        self.records.get(key)
+    }
+
+    /// The signature of a value, if it was signed at this version of this life.
+    fn at(&self, key: &Key, version: u64, life: Incarnation) -> Option<Signature> {
+        let signed = |record: &&Record| (record.version, record.incarnation) == (version, life);
+        self.get(key).filter(signed).map(|record| record.signature)
+    }
+
+    /// Keeps a record in place of what was known under its name.
+    pub(super) fn keep(&mut self, record: Record) {
+        let (sum, grown) = (record.signature.short(), record.grown());
+        self.version = self.version.max(record.version);
+        let known = self.records.insert(record.key, record);
+        let (known_sum, known_grown) = known.map_or((0, 0), |known| (known.signature.short(), known.grown()));
+        self.sum = self.sum.wrapping_add(sum).wrapping_sub(known_sum);
+        self.total = self.total.wrapping_add(grown).wrapping_sub(known_grown);
+    }
+
+    /// What outlives its author's life: what it had admitted.
+    pub(super) fn into_former(self) -> Self {
+        let mut former = Self::default();
+        let rows = self.records.into_values().filter(|record| matches!(record.key, Key::Row(_)));
+        rows.for_each(|record| former.keep(record));
+        former
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// What was signed after `since`, oldest first, cut to about `room` bytes but to no less than one record.
+    pub(super) fn delta(&self, author: NodeId, since: u64, room: usize) -> Delta {
+        let mut records: Vec<&Record> =
+            self.records.values().filter(|record| record.version > since).collect();
+        records.sort_by_key(|record| record.version);
+        Delta { author, records: fitting(&records, room) }
+    }
+
+    /// All records, or if they do not fit about `room` bytes as many as do, from another place on with every `turn`.
+    pub(super) fn sample(&self, author: NodeId, room: usize, turn: u64) -> Delta {
+        let mut records: Vec<&Record> = self.records.values().collect();
+        records.rotate_left(turn as usize % self.records.len().max(1));
+        Delta { author, records: fitting(&records, room) }
+    }
+}
+
+fn fitting(records: &[&Record], room: usize) -> Vec<Record> {
+    let mut weight = 0;
+    let fits = |record: &&&Record| {
+        let before = weight;
+        weight += record.weight();
+        before == 0 || weight <= room
+    };
+    records.iter().take_while(fits).map(|record| (*record).clone()).collect()
 }

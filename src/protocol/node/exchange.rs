@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::peers::Peer;
 use super::{BUSY_SILENCE, FEW_LINKS, IDLE_SILENCE, Node, Output, Phase, ROUND, SILENCE_MAX};
-use crate::protocol::gossip::{Delta, Page};
+use crate::protocol::gossip::{Absorbed, Change, Delta, Page};
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lease::TTL;
-use crate::protocol::message::{Digest, Echo, Message, News};
+use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::pause::PauseMark;
 use crate::protocol::record::{Key, Profile, Value};
 use crate::protocol::time::{Instant, nanos};
@@ -26,6 +26,22 @@ const FULL_DIGEST_MAX: usize = 32;
 
 /// The most nodes that are heard first-hand in one life; further ones are not listened to.
 const LIVES_MAX: usize = 4_096;
+
+/// A message holds a record that its author has not signed.
+struct Forged;
+
+/// What the news of one message mean for the node as a whole.
+#[derive(Default)]
+struct Learned {
+    /// Something before it is missing.
+    gap: bool,
+    /// The ledger changed.
+    of_ledger: bool,
+    /// It is for everybody, …
+    of_members: bool,
+    /// … and the sender's own.
+    first_hand: bool,
+}
 
 impl Node {
     /// Peers with a live link that have said something, each in its present life.
@@ -61,6 +77,9 @@ impl Node {
         // Only of members, so that strangers cannot fill it.
         if self.bases.contains_key(&peer) {
             self.down_at.insert(peer, now);
+        } else {
+            self.pages.forget_stranger(&peer);
+            self.lives.remove(&peer);
         }
         self.forget_neighbours();
         self.stale = true;
@@ -130,12 +149,10 @@ impl Node {
         if !same_ledger {
             return;
         }
-        if let Some(news) = &message.news {
-            let News { since, upto, entries } = news.clone();
-            let delta = Delta { author: from, incarnation: message.incarnation, since, upto, entries };
-            self.merge(&[delta], from, now);
+        if self.merge(replica, message, now).is_err() {
+            self.refuse(from);
+            return;
         }
-        self.merge(&message.deltas, from, now);
         let lacks = self.knows(&replica) < message.version;
         if let Some(peer) = self.peers.get_mut(&from).filter(|_| lacks) {
             // So that it tells again what was lost.
@@ -147,6 +164,33 @@ impl Node {
         self.answer_digest(from, &message.digest, now);
         if message.join {
             self.vouch_on_request(replica, now);
+        }
+    }
+
+    /// Nothing of a forged message is acted upon any more, and the link that brought it is closed: honest nodes check what
+    /// they pass on.
+    fn refuse(&mut self, from: NodeId) {
+        self.forged += 1;
+        self.notice(format!(
+            "{} sent a record that its author has not signed: closed the link",
+            from.short()
+        ));
+        if let Some(peer) = self.peers.get_mut(&from).filter(|peer| !peer.closed) {
+            peer.closed = true;
+            self.outputs.push_back(Output::Close(from));
+        }
+    }
+
+    /// A later life of this node is there: somebody started a copy of its directory. The later one wins, as after a
+    /// restart; this one keeps away from what both would spend.
+    fn meet_double(&mut self) {
+        if !self.doubled {
+            self.doubled = true;
+            self.stale = true;
+            self.notice(
+                "another node runs with this node's key: this one uses no base share any more; stop one"
+                    .to_owned(),
+            );
         }
     }
 
@@ -179,39 +223,85 @@ impl Node {
         self.meters.iter().position(|meter| meter.fingerprint == fingerprint)
     }
 
-    fn merge(&mut self, deltas: &[Delta], from: NodeId, now: Instant) {
-        let mut ledger_changed = false;
-        let mut membership = false;
-        let mut gap = false;
-        for delta in deltas {
-            let absorbed = self.pages.absorb(delta, now);
-            gap |= absorbed.gap;
-            let replica = Replica { node: delta.author, incarnation: delta.incarnation };
-            let mut of_member = false;
-            for (key, value) in absorbed.changed {
-                of_member |= key.is_for_all();
-                ledger_changed |= self.learn(replica, key, &value, now);
-            }
-            if of_member {
-                self.pass_on(delta.author, from, now);
-            }
-            membership |= of_member;
+    /// Takes up what a message tells of pages, the sender's own and others'.
+    fn merge(&mut self, from: Replica, message: &Message, now: Instant) -> Result<(), Forged> {
+        let mut learned = Learned::default();
+        if let Some(news) = &message.news {
+            let absorbed = self.pages.hear(from.node, from.incarnation, news, now);
+            let for_all = self.learn_all(from.node, absorbed, &mut learned, now)?;
+            learned.first_hand = !for_all.is_empty();
+            self.pass_on(from.node, &for_all, from.node, now);
         }
-        if gap {
-            self.send_digest(from, now);
+        // Whoever is a member by one of these records may have written another of them.
+        let mut left: Vec<&Delta> = message.deltas.iter().collect();
+        loop {
+            let before = left.len();
+            let (known, unknown) = left.into_iter().partition(|delta| self.is_member(&delta.author));
+            left = unknown;
+            let known: Vec<&Delta> = known;
+            for delta in &known {
+                let absorbed = self.pages.absorb_ledger(delta, now);
+                let for_all = self.learn_all(delta.author, absorbed, &mut learned, now)?;
+                self.pass_on(delta.author, &for_all, from.node, now);
+            }
+            if left.len() == before {
+                break;
+            }
         }
-        if ledger_changed {
+        if std::mem::take(&mut learned.of_ledger) {
             self.ledger_changed(now);
         }
-        if membership {
-            self.compare_with_others(from);
-            if deltas.iter().any(|delta| delta.author == from)
-                && let Some(peer) = self.peers.get_mut(&from)
-            {
-                // Confirms it, so that it need not be told again.
-                peer.beat = true;
+        for delta in &message.deltas {
+            if !self.is_member(&delta.author) {
+                continue;
             }
+            let absorbed = self.pages.absorb_pages(delta, now);
+            let for_all = self.learn_all(delta.author, absorbed, &mut learned, now)?;
+            self.pass_on(delta.author, &for_all, from.node, now);
         }
+        if learned.gap {
+            self.send_digest(from.node, now);
+        }
+        if learned.of_members {
+            self.compare_with_others(from.node);
+        }
+        if learned.first_hand
+            && let Some(peer) = self.peers.get_mut(&from.node)
+        {
+            // Confirms it, so that it need not be told again.
+            peer.beat = true;
+        }
+        Ok(())
+    }
+
+    /// Whether its records count: it is a member, or the swarm is its.
+    fn is_member(&self, node: &NodeId) -> bool {
+        self.bases.contains_key(node)
+            || self.ledger.is_member(node)
+            || self.ledger_id.is_some_and(|ledger| ledger.0 == *node)
+    }
+
+    /// Acts on what was taken up. Gives the names of what is for all.
+    fn learn_all(
+        &mut self,
+        author: NodeId,
+        absorbed: Absorbed,
+        learned: &mut Learned,
+        now: Instant,
+    ) -> Result<Vec<Key>, Forged> {
+        learned.gap |= absorbed.gap;
+        let mut for_all = Vec::new();
+        for change in &absorbed.changed {
+            if change.key.is_for_all() {
+                for_all.push(change.key);
+            }
+            learned.of_ledger |= self.learn(author, change, now);
+        }
+        learned.of_members |= !for_all.is_empty();
+        if absorbed.double {
+            self.meet_double();
+        }
+        if absorbed.forged { Err(Forged) } else { Ok(for_all) }
     }
 
     /// Who is a member and where it is reached should be known to everybody soon, not only at the next heartbeat:
@@ -231,8 +321,9 @@ impl Node {
     }
 
     /// Acts on one news. True if the ledger changed.
-    fn learn(&mut self, author: Replica, key: Key, value: &Value, now: Instant) -> bool {
-        match (key, value) {
+    fn learn(&mut self, author: NodeId, change: &Change, now: Instant) -> bool {
+        let author = Replica { node: author, incarnation: change.life };
+        match (change.key, &change.value) {
             (Key::Profile, Value::Profile(profile)) => {
                 if profile.leaving {
                     self.leaving.insert(author.node);
@@ -246,7 +337,10 @@ impl Node {
             }
             (Key::Row(fingerprint), Value::Row(row)) => {
                 if let Some(place) = self.place_of(fingerprint) {
-                    self.meters[place].used.merge(author, row.used);
+                    // What not everybody will hear of, should the author die now, does not count: all count the same.
+                    if change.signed {
+                        self.meters[place].used.merge(author, row.used);
+                    }
                     self.learn_row(place, author, row);
                 }
                 false
@@ -256,7 +350,7 @@ impl Node {
                 false
             }
             (Key::Breaker(pool), Value::Breaker(..)) => {
-                self.learn_breaker(author, pool, value, now);
+                self.learn_breaker(author, pool, &change.value, now);
                 false
             }
             (Key::Unreported(limit), Value::Unreported(estimate)) => {
@@ -267,20 +361,16 @@ impl Node {
                 self.learn_key_row(author, row.as_ref(), now);
                 false
             }
-            (Key::Founded, Value::Share(share)) => self.ledger.merge_founded(author.node, *share),
-            (Key::Reclaimed(subject), Value::Share(share)) => {
-                self.ledger.merge_reclaimed(author.node, subject, *share)
-            }
-            (Key::Given(subject), Value::Gift(gift)) => {
-                let news = self.ledger.merge_given(author.node, subject, gift);
-                if news && subject == self.config.id {
+            (Key::Given(subject), Value::Gift(gift)) if subject == self.config.id => {
+                let news = self.merge_record(author.node, change.key, &change.value);
+                if news {
                     // A member from here on: the level that came with the gift needs a share to be held by.
                     self.become_member();
                     self.receive_gift(author.node, gift, now);
                 }
                 news
             }
-            _ => false,
+            _ => self.merge_record(author.node, change.key, &change.value),
         }
     }
 
@@ -452,12 +542,11 @@ impl Node {
                 }
             }
         }
-        let mut deltas = std::mem::take(&mut peer.deltas);
-        deltas.retain(|delta| (delta.author, delta.incarnation) != (self.config.id, self.config.incarnation));
+        let deltas = std::mem::take(&mut peer.deltas);
         let mut news = None;
-        if let Some(own) = self.pages.own_delta(peer.sent, peer.confirmed) {
+        if let Some(own) = self.pages.own_news(peer.sent, peer.confirmed) {
             peer.sent = own.upto;
-            news = Some(News { since: own.since, upto: own.upto, entries: own.entries });
+            news = Some(own);
         }
         peer.news_by = (peer.sent < self.pages.own_version()).then_some(now);
         let has_calendar = self.period_ends < Instant::from_nanos(u64::MAX);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::sharing::SLOW_ROUND;
 use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
-use crate::protocol::gossip::{PAGES_MAX, Page};
+use crate::protocol::gossip::{Delta, PAGES_MAX, Page, Record};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
 use crate::protocol::ledger::{Gift, GiftLevels, Ledger};
 use crate::protocol::lending::{Position, plan};
@@ -95,7 +95,7 @@ impl Node {
         let me = self.replica;
         self.meters.iter_mut().for_each(|meter| meter.forget_everything(me, now));
         self.all_keys().for_each(|keys| keys.start_over(now));
-        self.pages.start_over(now);
+        self.pages.start_over(ledger, now);
         self.leaving.clear();
         self.forget_neighbours();
         self.peers.iter_mut().for_each(|(_, peer)| peer.start_over());
@@ -166,8 +166,8 @@ impl Node {
         let levels = Some(GiftLevels { from: lives.0, to: lives.1, atoms });
         let gift = Gift { share: known.share + share, levels };
         self.ledger.merge_given(self.config.id, subject.node, &gift);
-        self.save(false);
         self.pages.publish(Key::Given(subject.node), Value::Gift(gift), now);
+        self.save(false);
         self.peers_should_hear(now);
         self.rebase(now);
     }
@@ -287,8 +287,8 @@ impl Node {
             }
             let total = self.ledger.reclaimed(&self.config.id, &lost) + base;
             self.ledger.merge_reclaimed(self.config.id, lost, total);
-            self.save(false);
             self.pages.publish(Key::Reclaimed(lost), Value::Share(total), now);
+            self.save(false);
             self.peers_should_hear(now);
             self.rebase(now);
             self.notice(format!(
@@ -299,26 +299,18 @@ impl Node {
         }
     }
 
-    /// Puts everything that this node wrote in the ledger on its page, once more after a restart.
-    pub(super) fn publish_ledger(&mut self, now: Instant) {
-        for (key, value) in self.records_of(&self.config.id) {
-            self.pages.publish(key, value, now);
+    /// Takes up again what the former life knew of the ledger.
+    pub(super) fn resume_ledger(&mut self, records: Vec<(NodeId, Record)>, now: Instant) {
+        for (author, record) in records {
+            let delta = Delta { author, records: vec![record] };
+            for change in self.pages.absorb_ledger(&delta, now).changed {
+                self.merge_record(author, change.key, &change.value);
+            }
         }
     }
 
-    /// Has what is known of the ledger gossiped on, whoever wrote it and whether or not they are there.
-    pub(super) fn remember_ledger(&mut self, now: Instant) {
-        for writer in self.ledger.writers() {
-            // Gifts with their levels: a share that came without its level would earn what the level brings later.
-            self.pages.remember(writer, self.records_of(&writer), now);
-        }
-    }
-
-    fn records_of(&self, writer: &NodeId) -> Vec<(Key, Value)> {
-        let founded = self.ledger.founded(writer).map(|share| (Key::Founded, Value::Share(share)));
-        let (given, reclaimed) = self.ledger.written_by(*writer);
-        let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
-        let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
-        founded.into_iter().chain(given).chain(reclaimed).collect()
+    /// Writes what an author says in the ledger. True if it is news.
+    pub(super) fn merge_record(&mut self, author: NodeId, key: Key, value: &Value) -> bool {
+        self.ledger_id.is_some_and(|id| self.ledger.merge(id, author, key, value))
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{Node, Output};
 use crate::protocol::gossip::{DELTA_BYTES_MAX, Delta, Page, affinity};
 use crate::protocol::id::NodeId;
-use crate::protocol::record::Row;
+use crate::protocol::record::{Key, Row};
 use crate::protocol::share::Share;
 use crate::protocol::target::{Claim, targets};
 use crate::protocol::time::Instant;
@@ -65,9 +65,11 @@ impl Node {
         }
     }
 
-    /// Passes news about a member on to a few neighbours, where not everybody hears it from the member itself: its whole
-    /// page, which leaves no gap wherever it comes.
-    pub(super) fn pass_on(&mut self, author: NodeId, from: NodeId, now: Instant) {
+    /// Passes on what a member has signed for all to a few neighbours, where not everybody hears it from the member itself.
+    pub(super) fn pass_on(&mut self, author: NodeId, keys: &[Key], from: NodeId, now: Instant) {
+        if keys.is_empty() {
+            return;
+        }
         if now.since(self.passed_on.0) >= PASSED_ON_EVERY {
             self.passed_on = (now, 0);
         }
@@ -75,7 +77,7 @@ impl Node {
             return;
         }
         self.passed_on.1 += 1;
-        let Some(delta) = self.pages.get(&author).map(|page| page.whole(author)) else { return };
+        let delta = self.pages.signed(author, keys);
         let links = self.peers.len();
         let first = self.random(links as u64) as usize;
         let stride = (links / PASSED_ON_TO).max(1);

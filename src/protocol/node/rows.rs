@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FEW_LINKS, Node};
+use super::{BUSY_SILENCE, FEW_LINKS, Node};
 use crate::protocol::agents::WEIGHT_DEFAULT;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::GRAIN;
@@ -21,6 +21,11 @@ const REFRESH_MIN: Duration = Duration::from_millis(500);
 const REFRESH_IN_NEED: Duration = Duration::from_secs(1);
 /// News that does not concern a peer may wait this long for each link.
 const LAZY_PER_LINK: Duration = Duration::from_millis(10);
+
+/// How often rows are signed, …
+const SIGN_EVERY: Duration = Duration::from_secs(2);
+/// … at most, for each link.
+const SIGN_PER_LINK: Duration = Duration::from_millis(100);
 
 /// The greatest weight of a node's claims of one class, in thousandths: 16 times its own, of up to 64 agents of weight 1.
 pub(super) const WEIGHT_MAX: u32 = 16 * 64 * 1_000;
@@ -165,6 +170,15 @@ impl Node {
             let row = self.row(place, now);
             let (key, value) = self.as_entry(place, row);
             self.pages.publish(key, value, now);
+        }
+    }
+
+    /// Signs now and then what changes all the time, for those who hear of it through others: the rarer the more there
+    /// are, as each of them hears of all.
+    pub(super) fn sign_rows(&mut self, now: Instant) {
+        if (now >= self.sign_at || !self.busy) && self.pages.sign() {
+            self.sign_at = now + SIGN_EVERY.max(SIGN_PER_LINK * self.peers.len() as u32);
+            self.peers_should_hear(now + BUSY_SILENCE);
         }
     }
 

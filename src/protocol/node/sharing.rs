@@ -254,6 +254,7 @@ impl Node {
             self.reserve_less();
             self.look_after_keys(now);
             self.publish_profile(now);
+            self.sign_rows(now);
         }
         if slow || self.stale || self.peers.len() <= FEW_LINKS {
             self.stale = false;

@@ -2,7 +2,8 @@
 //! [`provider`](crate::protocol::provider).
 
 use super::{Node, Scope};
-use crate::protocol::id::Replica;
+use crate::protocol::gossip::Page;
+use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::limit::{Fingerprint, Kind};
 use crate::protocol::provider::{Estimate, Observation, Quota, Unreported, reserved};
 use crate::protocol::record::{Key, Value};
@@ -36,6 +37,7 @@ impl Node {
             swarm_remaining = swarm_remaining.saturating_add(row.level);
             in_flight = in_flight.saturating_add(row.open);
         }
+        let used = self.used_by_all(place);
         let meter = &mut self.meters[place];
         let quota = match &meter.limit.kind {
             Kind::Rate(rate) => Quota::Rate(*rate),
@@ -47,7 +49,7 @@ impl Node {
         let seen = Observation {
             remaining,
             limit: said_limit,
-            used: meter.used_units(),
+            used,
             swarm_remaining: swarm_remaining.min(meter.limit.kind.capacity()),
             in_flight,
         };
@@ -69,12 +71,23 @@ impl Node {
         }
     }
 
+    /// Units that all nodes have used, by the latest that is known: with what they said themselves and have not signed yet.
+    fn used_by_all(&self, place: usize) -> u64 {
+        let meter = &self.meters[place];
+        let unsigned = |(node, page): (&NodeId, &Page)| {
+            let (row, _) = page.row(meter.fingerprint).filter(|_| *node != self.config.id)?;
+            let replica = Replica { node: *node, incarnation: page.incarnation() };
+            Some(row.used.saturating_sub(meter.used.of(&replica)))
+        };
+        self.pages.iter().filter_map(unsigned).fold(meter.used_units(), u64::saturating_add)
+    }
+
     /// Once a second: what is known of foreign use is published, and what all agree on is kept out of the shares.
     pub(super) fn settle_unreported(&mut self, now: Instant) {
         let me = self.config.id;
         for place in 0..self.configured_meters() {
+            let used = self.used_by_all(place);
             let meter = &mut self.meters[place];
-            let used = meter.used_units();
             if let Some(unreported) = &mut meter.unreported {
                 unreported.settle(used, now);
                 if let Some(estimate) = unreported.estimate(now) {

@@ -235,9 +235,9 @@ impl Node {
         self.pages.digest()
     }
 
-    /// Which life of a node is known here, and up to which version its page is.
+    /// Which life of a node is known here, and up to which version its page is, be it from itself or through others.
     pub fn page_version(&self, node: &NodeId) -> Option<(Incarnation, u64)> {
-        self.pages.get(node).map(|page| (page.incarnation(), page.version()))
+        self.pages.get(node).map(|page| (page.incarnation(), page.version().max(page.signed_version())))
     }
 
     /// Units of the limit at this place that were admitted here in this life.
