@@ -28,6 +28,7 @@ use super::signature::{Keys, Statement};
 use super::time::Instant;
 pub use hashes::affinity;
 use hashes::{Hashes, bucket};
+use page::Held;
 pub use page::{Absorbed, Change, Delta, Entry, News, Page, Record, Signed, Summary};
 
 /// The most authors that are remembered.
@@ -203,7 +204,7 @@ impl Pages {
     /// The version at which one's own page last changed in anything but rows.
     pub fn own_membership_version(&self) -> u64 {
         let entries = self.pages[&self.me].values.iter().filter(|(key, _)| key.is_for_all());
-        entries.map(|(_, (version, _))| *version).max().unwrap_or(0)
+        entries.map(|(_, held)| held.version).max().unwrap_or(0)
     }
 
     /// Writes a value on one's own page, signed if it is for all. True if it is another than before.
@@ -214,7 +215,7 @@ impl Pages {
         }
         page.version += 1;
         page.news_at = now;
-        page.values.insert(key, (page.version, value));
+        page.values.insert(key, Held { version: page.version, changed: page.version, value });
         if key.is_for_all() {
             self.sign();
         }
@@ -228,7 +229,7 @@ impl Pages {
         let page = self.pages.get_mut(&self.me).expect("BUG! no own page");
         let remembered = self.remembered.entry(self.me).or_default();
         let mut version = page.version;
-        for (key, (written, value)) in &mut page.values {
+        for (key, Held { version: written, value, .. }) in &mut page.values {
             let signed = if key.is_record() { &mut *remembered } else { &mut page.signed };
             let known = signed.get(key).filter(|record| record.incarnation == page.incarnation);
             if known.is_some_and(|record| record.version == *written) {
@@ -386,8 +387,13 @@ impl Pages {
                 let page = self.pages.get_mut(&author).expect("BUG! it was there");
                 let fits = page.values.contains_key(key) || page.values.len() < ENTRIES_MAX;
                 if fits && page.learn(*key, *version, value, now) {
-                    let change = Change { life: incarnation, key: *key, value: value.clone(), signed: false };
-                    absorbed.changed.push(change);
+                    absorbed.changed.push(Change {
+                        life: incarnation,
+                        key: *key,
+                        value: value.clone(),
+                        signed: false,
+                        latest: true,
+                    });
                 }
             }
         }
@@ -452,8 +458,13 @@ impl Pages {
             }
         }
         let (life, key, value) = (record.incarnation, record.key, record.value.clone());
+        let told = self
+            .pages
+            .get(&author)
+            .map(|page| (page.incarnation, page.values.get(&key).map_or(0, |held| held.version)));
+        let latest = key.is_record() || told.is_none_or(|told| (life, record.version) >= told);
         if self.keep(author, record, now) {
-            absorbed.changed.push(Change { life, key, value, signed: true });
+            absorbed.changed.push(Change { life, key, value, signed: true, latest });
         }
         self.rehash(author);
     }

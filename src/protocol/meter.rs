@@ -3,17 +3,19 @@
 //!
 //! Invariant, after every method: the bucket runs on `base − lent + borrowed`.
 
+mod credit;
 mod leases;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use credit::Credit;
 pub use leases::FormerLeases;
 
 use super::bucket::{Bounds, Bucket, Level};
 use super::counter::GCounter;
 use super::demand::{Demand, WINDOW};
-use super::id::Replica;
+use super::id::{NodeId, Replica};
 use super::keyed::Balance;
 use super::lease::{Borrowed, Lent};
 use super::limit::{Fingerprint, Kind, Limit};
@@ -84,6 +86,8 @@ pub struct Meter {
     base: Share,
     lent: BTreeMap<Replica, Lent>,
     borrowed: BTreeMap<Replica, Borrowed>,
+    /// What each lender can still bring.
+    credits: BTreeMap<NodeId, Credit>,
     sequence: u64,
     /// Peers may drop it at any time.
     is_of_key: bool,
@@ -120,6 +124,7 @@ impl Meter {
             base: Share::ZERO,
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
+            credits: BTreeMap::new(),
             sequence: 0,
             is_of_key: false,
             next_expiry: None,
@@ -144,6 +149,7 @@ impl Meter {
             is_of_key: true,
             sequence: former.lent,
             borrowed: borrowed.collect(),
+            credits: BTreeMap::new(),
             ..Self::new(limit, "", now)
         };
         meter.set_base(base, balance.level(), now);
@@ -342,6 +348,13 @@ impl Meter {
         self.refill(now);
         self.base = base;
         self.reshare(level);
+    }
+
+    /// What of the `level` that a gift brings is believed of its giver, who had this base share with it.
+    pub fn believe(&mut self, giver: NodeId, base: Share, level: Level, now: Instant) -> Level {
+        let kind = &self.limit.kind;
+        let credit = self.credits.entry(giver).or_insert_with(|| Credit::new(&self.bucket, base, now));
+        credit.take(level, &self.bucket, kind, base, now)
     }
 
     /// Gives part of the base share away for good, with its part of the level, which is returned.

@@ -144,6 +144,18 @@ pub struct Change {
     pub value: Value,
     /// The author has signed it: everybody will know it.
     pub signed: bool,
+    /// It is the latest that is known, not one that the author itself has told to be over.
+    pub latest: bool,
+}
+
+/// One value on a page.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    /// The version of the page at which it last changed or was signed, …
+    pub(super) version: u64,
+    /// … and at which it changed.
+    pub(super) changed: u64,
+    pub(super) value: Value,
 }
 
 /// All that one author said of itself, as far as heard.
@@ -152,7 +164,7 @@ pub struct Page {
     pub(super) incarnation: Incarnation,
     /// Up to which version it was heard from the author itself.
     pub(super) version: u64,
-    pub(super) values: BTreeMap<Key, (u64, Value)>,
+    pub(super) values: BTreeMap<Key, Held>,
     pub(super) signed: Signed,
     pub(super) news_at: Instant,
 }
@@ -184,48 +196,49 @@ impl Page {
 
     /// One value.
     pub fn get(&self, key: &Key) -> Option<&Value> {
-        self.values.get(key).map(|(_, value)| value)
+        self.values.get(key).map(|held| &held.value)
     }
 
     /// The row of the limit with this identity, be it one of a key or not, and the version at which it last changed.
     pub fn row(&self, fingerprint: Fingerprint) -> Option<(&Row, u64)> {
-        if let Some((version, Value::Row(row))) = self.values.get(&Key::Row(fingerprint)) {
-            return Some((row, *version));
+        if let Some(Held { changed, value: Value::Row(row), .. }) = self.values.get(&Key::Row(fingerprint)) {
+            return Some((row, *changed));
         }
         let mut of_keys = self.values.range(Key::KeyRow(0)..=Key::KeyRow(u16::MAX));
-        of_keys.find_map(|(_, (version, value))| match value {
-            Value::KeyRow(Some(row)) if row.fingerprint == fingerprint => Some((&row.row, *version)),
+        of_keys.find_map(|(_, held)| match &held.value {
+            Value::KeyRow(Some(row)) if row.fingerprint == fingerprint => Some((&row.row, held.changed)),
             _ => None,
         })
     }
 
     /// All values.
     pub fn entries(&self) -> impl Iterator<Item = (&Key, &Value)> {
-        self.values.iter().map(|(key, (_, value))| (key, value))
+        self.values.iter().map(|(key, held)| (key, &held.value))
     }
 
     /// Takes up a value if it is newer than the one that is known. True if it was.
     pub(super) fn learn(&mut self, key: Key, version: u64, value: &Value, now: Instant) -> bool {
-        let known = self.values.get(&key).map_or(0, |(version, _)| *version);
-        if version <= known {
+        let known = self.values.get(&key);
+        if known.is_some_and(|known| version <= known.version) {
             return false;
         }
-        let news = self.get(&key) != Some(value);
-        self.values.insert(key, (version, value.clone()));
-        if news {
+        let same = known.filter(|known| known.value == *value).map(|known| known.changed);
+        let held = Held { version, changed: same.unwrap_or(version), value: value.clone() };
+        self.values.insert(key, held);
+        if same.is_none() {
             self.news_at = now;
         }
-        news
+        same.is_none()
     }
 
     /// What changed after `since`, cut to about `room` bytes but to no less than one value.
     /// Signatures of ledger records are among `records`. With it, about how many bytes that is.
     pub(super) fn news(&self, records: Option<&Signed>, since: u64, room: usize) -> (News, usize) {
-        let mut changed: Vec<_> = self.values.iter().filter(|(_, (version, _))| *version > since).collect();
-        changed.sort_by_key(|(_, (version, _))| *version);
+        let mut changed: Vec<_> = self.values.iter().filter(|(_, held)| held.version > since).collect();
+        changed.sort_by_key(|(_, held)| held.version);
         let mut weight = ENTRY_WEIGHT;
         let mut entries: Vec<Entry> = Vec::new();
-        for (key, (version, value)) in &changed {
+        for (key, Held { version, value, .. }) in &changed {
             let signed = if key.is_record() { records } else { Some(&self.signed) };
             let signature = signed.and_then(|signed| signed.at(key, *version, self.incarnation));
             weight += ENTRY_WEIGHT + value.weight() + signature.map_or(0, |_| 64);

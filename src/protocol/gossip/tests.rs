@@ -91,6 +91,22 @@ fn what_is_not_signed_is_believed_of_its_author_alone_and_not_passed_on() {
 }
 
 #[test]
+fn a_signed_row_that_comes_late_does_not_take_the_place_of_what_its_author_told_since() {
+    let (mut one, mut other, mut third) = (pages(1), pages(2), pages(3));
+    write(&mut one, 1, 10);
+    one.sign();
+    pull(&mut third, &one);
+    write(&mut one, 1, 30);
+    let mut told = one.clone();
+    told.pages.get_mut(&node(1)).unwrap().signed = Signed::default();
+    hear(&mut other, &told);
+    let (deltas, _) = third.lacking(u64::MAX, &other.digest());
+    let changed = absorb(&mut other, &deltas[0]).changed;
+    assert!(changed.iter().all(|change| change.signed && !change.latest) && changed.len() == 1);
+    assert_eq!(used(&other, 1, 1), Some(30));
+}
+
+#[test]
 fn a_record_of_the_ledger_counts_signed_or_not_at_all() {
     let (mut one, mut other) = (pages(1), pages(2));
     give(&mut one, 2, 5);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Meter;
 use crate::protocol::bucket::Level;
-use crate::protocol::id::Replica;
+use crate::protocol::id::{Incarnation, Replica};
 use crate::protocol::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use crate::protocol::limit::Kind;
 use crate::protocol::share::Share;
@@ -112,6 +112,9 @@ impl Meter {
             // A lender's bucket has room for no more than the share that comes home can hold.
             let gone = self.bucket.shrink(part, level.min(self.bucket.depth_of(part)));
             borrowed.give_back(Moved { share: part, level: gone });
+            if let Some(credit) = self.credits.get_mut(&lender.node) {
+                credit.give(gone);
+            }
             share -= part;
             level = level.saturating_sub(gone);
             told.push(*lender);
@@ -137,15 +140,32 @@ impl Meter {
         let level = self.bucket.part_of_level(share);
         let level = self.bucket.shrink(share, level);
         borrowed.give_back(Moved { share, level });
+        if let Some(credit) = self.credits.get_mut(&lender.node) {
+            credit.give(level);
+        }
         true
     }
 
-    /// Hears what `lender` has lent to this node.
-    pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, now: Instant) {
+    /// Hears what `lender` has lent to this node, and gives back at once what it cannot have: share beyond its base share,
+    /// which is `base` by what is known here, and level beyond what a share of `worth` could have earned.
+    pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, base: Share, worth: Share, now: Instant) {
         self.leases_changed = true;
         self.refill(now);
         let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
-        self.bucket.grow(moved.share, moved.level);
+        let level = self.believe(lender.node, worth, moved.level, now);
+        let lives = Replica { incarnation: Incarnation(0), ..lender }..=Replica {
+            incarnation: Incarnation(u64::MAX),
+            ..lender
+        };
+        let held: Share = self.borrowed.range(lives).map(|(_, borrowed)| borrowed.held()).sum();
+        let beyond = Moved {
+            share: held.saturating_sub(base).min(moved.share),
+            level: moved.level.saturating_sub(level),
+        };
+        if beyond != Moved::default() {
+            self.borrowed.entry(lender).or_default().give_back(beyond);
+        }
+        self.bucket.grow(moved.share - beyond.share, level);
     }
 
     /// Hears what `borrower` has given back. True if something came home.
@@ -181,6 +201,9 @@ impl Meter {
                 let level = self.bucket.part_of_level(share);
                 let level = self.bucket.shrink(share, level);
                 borrowed.give_back(Moved { share, level });
+                if let Some(credit) = self.credits.get_mut(&lender.node) {
+                    credit.give(level);
+                }
                 told.push(*lender);
             }
         }
@@ -287,7 +310,7 @@ mod tests {
         let half = ONE.scale(1, 2);
         lender.lend(replica(2), half, lender.part_of_level(half), Instant::ZERO);
         let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
-        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        borrower.hear_grant(replica(1), &grant, ONE, ONE, Instant::ZERO);
         assert_eq!((lender.held(), borrower.held()), (half, half));
         assert!(borrower.has(20) && !borrower.has(21));
         assert!(lender.has(20) && !lender.has(21));
@@ -304,7 +327,7 @@ mod tests {
         let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
         lender.lend(replica(2), ONE, Level(u128::MAX), Instant::ZERO);
         let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
-        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        borrower.hear_grant(replica(1), &grant, ONE, ONE, Instant::ZERO);
         let later = Instant::ZERO + Duration::from_secs(3);
         let (told, _) = borrower.expire(later);
         assert_eq!((told, borrower.held()), (vec![replica(1)], Share::ZERO));
@@ -324,7 +347,7 @@ mod tests {
         let (mut borrower, mut former) = (lender.clone(), FormerLeases::default());
         lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
         let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
-        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        borrower.hear_grant(replica(1), &grant, ONE, ONE, Instant::ZERO);
         let again =
             lender.grant_for(&replica(2), (Instant::from_nanos(9), Instant::ZERO), true, Instant::ZERO);
         assert!(!borrower.is_at_rest());
@@ -334,7 +357,7 @@ mod tests {
         former.remember(&borrower);
         let mut borrower = of_key(&borrower, &former);
         for late in [Some(grant), again] {
-            borrower.hear_grant(replica(1), &late.unwrap(), Instant::ZERO);
+            borrower.hear_grant(replica(1), &late.unwrap(), ONE, ONE, Instant::ZERO);
             assert_eq!((borrower.held(), lender.held()), (ONE.scale(1, 2), ONE.scale(1, 2)));
         }
         // The lender drops the key too; what it lends afterwards is believed.
@@ -344,7 +367,7 @@ mod tests {
         lender.lend(replica(2), part, Level::ZERO, Instant::ZERO);
         assert!(!lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
         let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
-        borrower.hear_grant(replica(1), &grant, Instant::ZERO);
+        borrower.hear_grant(replica(1), &grant, ONE, ONE, Instant::ZERO);
         assert_eq!((borrower.held(), lender.held()), (ONE.scale(3, 4), ONE.scale(1, 4)));
     }
 

@@ -10,6 +10,7 @@ use crate::protocol::lease::TTL;
 use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::pause::PauseMark;
 use crate::protocol::record::{Key, Profile, Value};
+use crate::protocol::share::ONE;
 use crate::protocol::time::{Instant, nanos};
 
 /// Full digests are sent to one peer at most this often.
@@ -200,9 +201,10 @@ impl Node {
                 self.stale |= self.meters[place].hear_return(from, word, now);
             }
         }
+        let base = self.bases.get(&from.node).copied().unwrap_or_default();
         for (fingerprint, grant) in &message.grants {
             if let Some(place) = self.place_of(*fingerprint) {
-                self.meters[place].hear_grant(from, grant, now);
+                self.meters[place].hear_grant(from, grant, base, ONE, now);
                 self.stale = true;
                 self.publish_loan(place, now);
                 if let Some(peer) = self.peers.get_mut(&from.node) {
@@ -323,6 +325,15 @@ impl Node {
     /// Acts on one news. True if the ledger changed.
     fn learn(&mut self, author: NodeId, change: &Change, now: Instant) -> bool {
         let author = Replica { node: author, incarnation: change.life };
+        // What not everybody will hear of, should the author die now, does not count: all count the same.
+        if let (Key::Row(limit), Value::Row(row), true) = (change.key, &change.value, change.signed)
+            && let Some(place) = self.place_of(limit)
+        {
+            self.meters[place].used.merge(author, row.used);
+        }
+        if !change.latest {
+            return false;
+        }
         match (change.key, &change.value) {
             (Key::Profile, Value::Profile(profile)) => {
                 if profile.leaving {
@@ -337,10 +348,6 @@ impl Node {
             }
             (Key::Row(fingerprint), Value::Row(row)) => {
                 if let Some(place) = self.place_of(fingerprint) {
-                    // What not everybody will hear of, should the author die now, does not count: all count the same.
-                    if change.signed {
-                        self.meters[place].used.merge(author, row.used);
-                    }
                     self.learn_row(place, author, row);
                 }
                 false

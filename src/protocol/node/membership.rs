@@ -185,7 +185,7 @@ impl Node {
             let atoms =
                 levels.atoms.iter().find(|(limit, _)| *limit == meter.fingerprint).map(|(_, atoms)| *atoms);
             if let Some(atoms) = atoms {
-                let level = Level(atoms.wrapping_sub(*taken));
+                let level = meter.believe(voucher.node, ONE, Level(atoms.wrapping_sub(*taken)), now);
                 *taken = atoms;
                 meter.set_base(meter.base(), level, now);
             }
