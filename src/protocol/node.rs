@@ -66,6 +66,7 @@ use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::time::Instant;
 use super::wall::Wall;
+use admission::Request;
 use gates::Gate;
 use peers::Peers;
 use pools::{PoolState, Scope};
@@ -247,6 +248,8 @@ pub struct Node {
     /// When the first calendar period ends.
     period_ends: Instant,
     agents: Agents,
+    /// The last request, whose lists the next uses again.
+    spare: Request,
     waiters: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(Instant, Ticket)>,
     tickets: u64,
@@ -339,6 +342,7 @@ impl Node {
             wall: None,
             period_ends: Instant::from_nanos(u64::MAX),
             agents: config.agents.clone(),
+            spare: Request::default(),
             waiters: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             tickets: 0,
