@@ -22,9 +22,10 @@
 //!
 //! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, each in an array of its own whose places
 //! are used again at once or in turn: the slots, which are used again only after long, are small. Everything takes
-//! constant time but deadlines that do not come in order, which take O(log n). A live permit takes 243 bytes with its part of the heap
-//! and the lists (measured at [`PERMITS_DEFAULT`] of them), a remembered answer no more. Nothing is allocated once these
-//! have grown to what is needed, except for permits of more than [`INLINE`] limits.
+//! constant time but deadlines that do not come in order, which take O(log n). A live permit takes 250 bytes with its
+//! deadline and its part of the lists (measured at [`PERMITS_DEFAULT`] of them, three in seven out of order), a remembered
+//! answer no more. Nothing is allocated once these have grown to what is needed, except for permits of more than
+//! [`INLINE`] limits.
 
 mod answers;
 mod deadlines;
