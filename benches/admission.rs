@@ -4,6 +4,7 @@
 //! node is in the state that it has after hours: as many answers remembered as ever are.
 
 use std::cell::LazyCell;
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
@@ -24,6 +25,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 /// Permits that are out at a time.
 const OUT: usize = 256;
+/// Says nothing of any limit.
+const AS_RESERVED: Cost = Cost { units: BTreeMap::new(), limits: BTreeMap::new() };
 /// From one request to the next.
 const PAUSE: Duration = Duration::from_micros(1);
 
@@ -36,7 +39,8 @@ struct Lone {
 /// Who asks for what.
 #[derive(Clone, Copy)]
 struct Call<'a> {
-    cost: &'a Cost,
+    /// Of each limit of the pool.
+    units: &'a [u64],
     agents: &'a [(&'a str, Class)],
 }
 
@@ -66,7 +70,7 @@ impl Lone {
         let mut lone = Self { node: Node::new(config, Start::Found, [7; 32], now), now };
         for number in 0..2 * REMEMBERED {
             let permit = lone.ask(call, number);
-            lone.node.commit(permit, call.cost, lone.now).expect("it is out");
+            lone.node.commit(permit, &AS_RESERVED, lone.now).expect("it is out");
         }
         lone
     }
@@ -75,7 +79,7 @@ impl Lone {
     fn ask(&mut self, call: Call<'_>, number: usize) -> PermitId {
         self.now = self.now + PAUSE;
         let (agent, class) = call.agents[number % call.agents.len()];
-        let items = &[Item { pool: 0, cost: call.cost, key: None }];
+        let items = &[Item { pool: 0, units: call.units, key: None }];
         let ask = Ask { items, agent, class, wait: Duration::ZERO, ttl: PERMIT_TTL };
         match self.node.ask(black_box(&ask), self.now) {
             Acquired::Now(Outcome::Admitted { permit, .. }) => permit,
@@ -99,7 +103,7 @@ impl Lone {
             total += begin.elapsed();
             left -= out.len();
             for permit in out.drain(..) {
-                self.node.commit(permit, call.cost, self.now).expect("it is out");
+                self.node.commit(permit, &AS_RESERVED, self.now).expect("it is out");
             }
             self.turn();
         }
@@ -125,6 +129,11 @@ fn four() -> Vec<Limit> {
     vec![requests(), tokens("input_tokens"), tokens("output_tokens"), slots]
 }
 
+/// A request.
+const ONE_LIMIT: [u64; 1] = [1];
+/// What [`tokens`] are of the pool of [`four`].
+const FOUR_LIMITS: [u64; 4] = [1, 1_200, 800, 1];
+
 fn tokens() -> Cost {
     let mut cost = Cost::requests(1);
     cost.units.insert("input_tokens".to_owned(), 1_200);
@@ -133,16 +142,14 @@ fn tokens() -> Cost {
 }
 
 fn ask(criterion: &mut Criterion) {
-    let one = Cost::requests(1);
-    let tokens = tokens();
     let nobody = [("", Class::Normal)];
     let three =
         [("researcher-1", Class::Normal), ("researcher-2", Class::Low), ("assistant", Class::Critical)];
     let cases = [
-        ("one limit", vec![requests()], Call { cost: &one, agents: &nobody }),
-        ("a pool of four", four(), Call { cost: &tokens, agents: &nobody }),
-        ("one limit, three agents and classes", vec![requests()], Call { cost: &one, agents: &three }),
-        ("a pool of four, three agents and classes", four(), Call { cost: &tokens, agents: &three }),
+        ("one limit", vec![requests()], Call { units: &ONE_LIMIT, agents: &nobody }),
+        ("a pool of four", four(), Call { units: &FOUR_LIMITS, agents: &nobody }),
+        ("one limit, three agents and classes", vec![requests()], Call { units: &ONE_LIMIT, agents: &three }),
+        ("a pool of four, three agents and classes", four(), Call { units: &FOUR_LIMITS, agents: &three }),
     ];
     let mut group = criterion.benchmark_group("ask");
     for (name, limits, call) in cases {
@@ -158,10 +165,13 @@ fn settle(criterion: &mut Criterion) {
     less.units.insert("output_tokens".to_owned(), 300);
     let nobody = [("", Class::Normal)];
     let mut group = criterion.benchmark_group("ask and commit");
-    for (name, limits, asked, used) in
-        [("one limit", vec![requests()], &one, &one), ("a pool of four, a refund", four(), &tokens, &less)]
-    {
-        let call = Call { cost: asked, agents: &nobody };
+    let cases: [(_, _, &[u64], _); 3] = [
+        ("one limit", vec![requests()], &ONE_LIMIT, &one),
+        ("a pool of four", four(), &FOUR_LIMITS, &tokens),
+        ("a pool of four, a refund", four(), &FOUR_LIMITS, &less),
+    ];
+    for (name, limits, units, used) in cases {
+        let call = Call { units, agents: &nobody };
         let mut state = LazyCell::new(|| {
             let mut lone = Lone::new(limits, call);
             let out: Vec<PermitId> = (0..OUT).map(|number| lone.ask(call, number)).collect();
@@ -194,7 +204,7 @@ impl Crowd {
         [("researcher-1", Class::Normal), ("researcher-2", Class::Low), ("assistant", Class::Critical)];
 
     fn new(cost: &Cost) -> Self {
-        let call = Call { cost, agents: &Self::CALLERS };
+        let call = Call { units: &ONE_LIMIT, agents: &Self::CALLERS };
         let lone = Lone::new(vec![rate("rps", "requests", 10_000, 200_000)], call);
         let mut crowd = Self { lone, number: 0, waiting: 0 };
         while crowd.waiting < 10_000 {
@@ -206,7 +216,7 @@ impl Crowd {
     fn come(&mut self, cost: &Cost) {
         self.number += 1;
         let (agent, class) = Self::CALLERS[self.number % Self::CALLERS.len()];
-        let items = &[Item { pool: 0, cost, key: None }];
+        let items = &[Item { pool: 0, units: &ONE_LIMIT, key: None }];
         let ask = Ask { items, agent, class, wait: Duration::from_secs(60), ttl: PERMIT_TTL };
         match self.lone.node.ask(&ask, self.lone.now) {
             Acquired::Waiting(_) => self.waiting += 1,

@@ -65,7 +65,8 @@ impl Warm {
         for number in 0..times {
             self.now = self.now + Duration::from_micros(100);
             let (agent, class) = callers[number % callers.len()];
-            let items = &[Item { pool: 0, cost: &self.asked, key: None }];
+            let units = self.node.pool_at(0).units(&self.asked);
+            let items = &[Item { pool: 0, units: &units, key: None }];
             let ask = Ask { items, agent, class, wait: Duration::ZERO, ttl: PERMIT_TTL };
             let Acquired::Now(Outcome::Admitted { permit, .. }) = self.node.ask(&ask, self.now) else {
                 panic!("not admitted")

@@ -63,8 +63,7 @@ fn cost(requests: u64, tokens: u64) -> Cost {
 }
 
 fn ask(node: &mut Node, key: &str, units: [u64; 2], wait: Duration, now: Instant) -> Acquired {
-    let cost = cost(units[0], units[1]);
-    let items = &[Item { pool: KEYED, cost: &cost, key: Some(key) }];
+    let items = &[Item { pool: KEYED, units: &units, key: Some(key) }];
     node.ask(&Ask { items, agent: "", class: Class::Normal, wait, ttl: PERMIT_TTL }, now)
 }
 
@@ -481,9 +480,10 @@ fn several_pools_and_keys_are_taken_all_or_none() {
     let mut node = alone(10);
     let now = Instant::ZERO;
     let (one, most) = (cost(1, 0), cost(20, 0));
-    let item = |pool, cost, key| Item { pool, cost, key };
-    let both = |node: &mut Node, cost| {
-        let items = &[item(KEYED, cost, Some("a")), item(KEYED, cost, Some("b")), item(0, cost, None)];
+    let both = |node: &mut Node, cost: &Cost| {
+        let units = [KEYED, 0].map(|pool| node.pool_at(pool).units(cost));
+        let item = |pool, key| Item { pool, units: &units[usize::from(pool == 0)], key };
+        let items = &[item(KEYED, Some("a")), item(KEYED, Some("b")), item(0, None)];
         let ask = Ask { items, agent: "", class: Class::Normal, wait: Duration::ZERO, ttl: PERMIT_TTL };
         node.ask(&ask, now)
     };

@@ -160,8 +160,8 @@ impl Swarm {
     }
 
     fn ask(&mut self, node: usize, units: u64, class: Class, wait: Duration) {
-        let cost = Cost::requests(units);
-        let items = &[Item { pool: 0, cost: &cost, key: None }];
+        let units = self.nodes[node].pool_at(0).units(&Cost::requests(units));
+        let items = &[Item { pool: 0, units: &units, key: None }];
         let ask = Ask { items, agent: "", class, wait, ttl: Duration::from_secs(30) };
         match self.nodes[node].ask(&ask, at(self.now)) {
             Acquired::Now(outcome) => self.note(node, class, outcome),

@@ -24,13 +24,14 @@ fn issue(permits: &mut Permits, number: u64, limits: usize) -> PermitId {
         since: at(number),
         expires: at(number + 50 + number % 7),
     };
-    permits.issue(permit, number.is_multiple_of(5)).expect("some can make room").id
+    permits.issue(permit.borrowed(), number.is_multiple_of(5)).expect("some can make room").id
 }
 
 fn settle(permits: &mut Permits, id: PermitId, now: Instant) -> bool {
     let Settled::Now(permit) = permits.settle(id, How::Committed, now) else { return false };
     let refund = |taken: &Taken| Correction::Refund { meter: taken.meter, units: taken.units / 2 };
-    permits.remember(id, Settlement { keyed: None, corrections: permit.taken.iter().map(refund).collect() });
+    let corrections = permit.taken.iter().map(refund).collect();
+    permits.remember(id, &Settlement { keyed: None, corrections });
     true
 }
 

@@ -21,7 +21,7 @@ mod glob;
 mod usage;
 
 /// An agent, as long as it is known. The index of a forgotten agent is given to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentIndex(pub u32);
 
 /// Those that came when all of [`AGENTS_MAX`] agents were held. No rule is about them.
@@ -300,7 +300,10 @@ impl Agent {
 }
 
 fn cut(name: &str) -> &str {
-    let end = (0..=name.len().min(NAME_MAX)).rev().find(|end| name.is_char_boundary(*end));
+    if name.len() <= NAME_MAX {
+        return name;
+    }
+    let end = (0..=NAME_MAX).rev().find(|end| name.is_char_boundary(*end));
     &name[..end.unwrap_or(0)]
 }
 

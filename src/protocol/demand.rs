@@ -12,6 +12,8 @@ use super::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Demand {
     slots: [u64; SLOTS],
+    /// Units of all slots.
+    sum: u64,
     slot: u64,
     largest: u64,
     last: Instant,
@@ -35,7 +37,7 @@ const CEASED_MIN: Duration = Duration::from_millis(20);
 impl Demand {
     /// Nothing was asked for yet.
     pub fn new() -> Self {
-        Self { slots: [0; SLOTS], slot: 0, largest: 0, last: Instant::ZERO, mean: 0 }
+        Self { slots: [0; SLOTS], sum: 0, slot: 0, largest: 0, last: Instant::ZERO, mean: 0 }
     }
 
     /// Counts an arrival of `units`, admitted or not.
@@ -43,6 +45,7 @@ impl Demand {
         self.advance(now);
         let place = (self.slot % SLOTS as u64) as usize;
         self.slots[place] = self.slots[place].saturating_add(units);
+        self.sum = self.sum.saturating_add(units);
         self.largest = self.largest.max(units);
         self.last = self.last.max(now);
         self.anchor();
@@ -52,12 +55,12 @@ impl Demand {
     /// much (to ask for too little costs more than to ask for too much): with requests that know nothing of one another,
     /// the variance of their sum is at most the sum times the largest.
     fn anchor(&mut self) {
-        let (sum, mean) = (u128::from(self.sum()), u128::from(self.mean / 256));
+        let (sum, mean) = (u128::from(self.sum), u128::from(self.mean / 256));
         let difference = sum.abs_diff(mean);
         let variance = sum.max(mean) * u128::from(self.largest);
         let chance = if sum > mean { variance } else { variance.saturating_mul(4) };
         if difference > 0 && difference * difference >= chance {
-            self.mean = self.sum().saturating_mul(256);
+            self.mean = self.sum.saturating_mul(256);
         }
     }
 
@@ -66,25 +69,20 @@ impl Demand {
     /// frees its share long before the window is empty.
     pub fn recent(&mut self, now: Instant) -> u64 {
         self.advance(now);
-        if now > self.last + self.patience(self.sum()) { 0 } else { self.mean.div_ceil(256) }
+        if now > self.last + self.patience(self.sum) { 0 } else { self.mean.div_ceil(256) }
     }
 
     /// Units that arrived in the last [`WINDOW`], chance and all; none if arrivals have ceased.
     pub fn latest(&mut self, now: Instant) -> u64 {
         self.advance(now);
-        let sum = self.sum();
-        if now > self.last + self.patience(sum) { 0 } else { sum }
+        if now > self.last + self.patience(self.sum) { 0 } else { self.sum }
     }
 
     /// When arrivals will have ceased if none comes any more; none if they have at `now`.
     pub fn ceases_at(&mut self, now: Instant) -> Option<Instant> {
         self.advance(now);
-        let at = self.last + self.patience(self.sum());
+        let at = self.last + self.patience(self.sum);
         (self.largest > 0 && at >= now).then_some(at + Duration::from_nanos(1))
-    }
-
-    fn sum(&self) -> u64 {
-        self.slots.iter().fold(0_u64, |sum, units| sum.saturating_add(*units))
     }
 
     /// How long after the last arrival more are expected.
@@ -112,7 +110,8 @@ impl Demand {
         }
         self.slot = self.slot.max(slot);
         if passed > 0 {
-            if self.slots.iter().all(|units| *units == 0) {
+            self.sum = self.slots.iter().fold(0_u64, |sum, units| sum.saturating_add(*units));
+            if self.sum == 0 {
                 self.largest = 0;
             }
             self.anchor();

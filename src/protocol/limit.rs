@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::breaker::BreakerConfig;
@@ -348,6 +349,11 @@ impl Pool {
         &self.limits
     }
 
+    /// What a call of this cost takes of each limit, in their order.
+    pub fn units(&self, cost: &Cost) -> Units {
+        self.limits.iter().map(|limit| cost.of(limit)).collect()
+    }
+
     /// The numbers of its limits, if all are rates.
     pub fn rates(&self) -> Option<Vec<Rate>> {
         let rate = |limit: &Limit| match limit.kind {
@@ -361,6 +367,9 @@ impl Pool {
 fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
+
+/// Units of each limit of a pool, in their order. Names are looked up once, where a request comes in.
+pub type Units = SmallVec<[u64; LIMITS_MAX]>;
 
 /// What a call takes: units by unit name (`requests`, `tokens`) and, where a limit is named itself, by limit.
 #[derive(Clone, Debug, PartialEq, Eq)]

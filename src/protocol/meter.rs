@@ -91,6 +91,7 @@ pub struct Meter {
     sequence: u64,
     /// Peers may drop it at any time.
     is_of_key: bool,
+    is_slow: bool,
     /// When the next lease ends, unless a lease changed since that was looked up.
     next_expiry: Option<Instant>,
     leases_changed: bool,
@@ -127,6 +128,7 @@ impl Meter {
             credits: BTreeMap::new(),
             sequence: 0,
             is_of_key: false,
+            is_slow: is_slow(&limit.kind),
             next_expiry: None,
             leases_changed: false,
             limit,
@@ -191,12 +193,7 @@ impl Meter {
 
     /// Whether it takes so long to have back what was spent that it should outlive a restart.
     pub fn is_slow(&self) -> bool {
-        match &self.limit.kind {
-            Kind::Rate(rate) => rate.burst() as f64 / rate.per_second() >= SLOW.as_secs_f64(),
-            Kind::Calendar(calendar) => calendar.every().nominal() >= SLOW,
-            // What is spent of these counts from the restart on as long as it could.
-            Kind::Window(_) | Kind::Concurrency(_) => false,
-        }
+        self.is_slow
     }
 
     /// Atoms of the base share's rights that are spent or lent.
@@ -427,6 +424,15 @@ impl Meter {
             // Base share was reclaimed by others while it was lent: what comes home is theirs.
             self.bucket.shrink(held - wanted, Level::ZERO);
         }
+    }
+}
+
+fn is_slow(kind: &Kind) -> bool {
+    match kind {
+        Kind::Rate(rate) => rate.burst() as f64 / rate.per_second() >= SLOW.as_secs_f64(),
+        Kind::Calendar(calendar) => calendar.every().nominal() >= SLOW,
+        // What is spent of these counts from the restart on as long as it could.
+        Kind::Window(_) | Kind::Concurrency(_) => false,
     }
 }
 

@@ -67,6 +67,7 @@ use super::share::{ONE, Share};
 use super::signature::Keys;
 use super::time::Instant;
 use super::wall::Wall;
+use admission::Request;
 use gates::Gate;
 use peers::Peers;
 use pools::{PoolState, Scope};
@@ -267,6 +268,8 @@ pub struct Node {
     /// When the first calendar period ends.
     period_ends: Instant,
     agents: Agents,
+    /// The last request, whose lists the next uses again.
+    spare: Request,
     waiters: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(Instant, Ticket)>,
     tickets: u64,
@@ -362,6 +365,7 @@ impl Node {
             wall: None,
             period_ends: Instant::from_nanos(u64::MAX),
             agents: config.agents.clone(),
+            spare: Request::default(),
             waiters: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             tickets: 0,

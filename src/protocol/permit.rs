@@ -22,9 +22,10 @@
 //!
 //! At most `max` permits are live and at most [`REMEMBERED`] answers are kept, each in an array of its own whose places
 //! are used again at once or in turn: the slots, which are used again only after long, are small. Everything takes
-//! constant time but the heap of deadlines, which takes O(log n). A live permit takes 243 bytes with its part of the heap
-//! and the lists (measured at [`PERMITS_DEFAULT`] of them), a remembered answer no more. Nothing is allocated once these
-//! have grown to what is needed, except for permits of more than [`INLINE`] limits.
+//! constant time but deadlines that do not come in order, which take O(log n). A live permit takes 250 bytes with its
+//! deadline and its part of the lists (measured at [`PERMITS_DEFAULT`] of them, three in seven out of order), a remembered
+//! answer no more. Nothing is allocated once these have grown to what is needed, except for permits of more than
+//! [`INLINE`] limits.
 
 mod answers;
 mod deadlines;
@@ -54,8 +55,10 @@ pub const REMEMBERED: usize = 65_536;
 pub const INLINE: usize = 8;
 
 /// What an admitted call has reserved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Permit {
+///
+/// Its list is its own, or where it is issued the caller's: so it is written down in its place at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit<L = SmallVec<[Taken; INLINE]>> {
     /// The place of the pool that admitted it.
     pub pool: u32,
     /// The key, if the pool is keyed and the call passed no other. `taken` then holds the places of limits in the pool
@@ -64,11 +67,35 @@ pub struct Permit {
     /// Whose call it is: the place of the agent in the node's table.
     pub agent: u32,
     /// What it took of which limits.
-    pub taken: SmallVec<[Taken; INLINE]>,
+    pub taken: L,
     /// When it was admitted.
     pub since: Instant,
     /// When its time is over: at this moment it has ended, whether it was settled or not.
     pub expires: Instant,
+}
+
+impl Permit {
+    /// The same, with a list that is borrowed.
+    pub fn borrowed(&self) -> Permit<&[Taken]> {
+        let Self { pool, key, agent, ref taken, since, expires } = *self;
+        Permit { pool, key, agent, taken, since, expires }
+    }
+}
+
+impl Permit<&[Taken]> {
+    /// Writes it over another.
+    fn write_to(self, other: &mut Permit) {
+        let Self { pool, key, agent, taken, since, expires } = self;
+        other.taken.clear();
+        other.taken.extend_from_slice(taken);
+        (other.pool, other.key, other.agent, other.since, other.expires) = (pool, key, agent, since, expires);
+    }
+
+    /// The same, with a list of its own.
+    pub fn owned(self) -> Permit {
+        let Self { pool, key, agent, taken, since, expires } = self;
+        Permit { pool, key, agent, taken: taken.into(), since, expires }
+    }
 }
 
 /// What was reserved of one limit.
@@ -217,7 +244,7 @@ impl Permits {
             free: Vec::new(),
             live: Vec::new(),
             vacant: Vec::new(),
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines::new(),
             evictable: Recency::new(),
             answers: Answers::new(remembered),
         }
@@ -244,7 +271,7 @@ impl Permits {
     ///
     /// # Errors
     /// [`Full`] where all that are live hold a slot.
-    pub fn issue(&mut self, permit: Permit, keep: bool) -> Result<Issued, Full> {
+    pub fn issue(&mut self, permit: Permit<&[Taken]>, keep: bool) -> Result<Issued, Full> {
         let evicted = if self.len() < self.max {
             None
         } else {
@@ -255,16 +282,16 @@ impl Permits {
             self.slots.push(Slot { generation: 0, state: State::Free });
             self.slots.len() as u32 - 1
         });
-        let expires = permit.expires;
-        let live = Live { slot, permit };
         let place = if let Some(place) = self.vacant.pop() {
-            self.live[place as usize] = live;
+            let live = &mut self.live[place as usize];
+            live.slot = slot;
+            permit.write_to(&mut live.permit);
             place
         } else {
-            self.live.push(live);
+            self.live.push(Live { slot, permit: permit.owned() });
             self.live.len() as u32 - 1
         };
-        self.deadlines.insert(place, expires);
+        self.deadlines.insert(place, permit.expires);
         if !keep {
             self.evictable.push(place);
         }
@@ -299,9 +326,9 @@ impl Permits {
 
     /// Says what came of settling a permit, for whoever settles it again. Until then, nothing did. Without effect on a
     /// permit that is live or forgotten.
-    pub fn remember(&mut self, id: PermitId, settlement: Settlement) {
+    pub fn remember(&mut self, id: PermitId, settlement: &Settlement) {
         if let Some(State::Settled(place)) = self.slot(id).map(|slot| slot.state) {
-            self.answers.get_mut(place).settlement = settlement;
+            self.answers.get_mut(place).settlement.clone_from(settlement);
         }
     }
 

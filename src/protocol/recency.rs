@@ -3,9 +3,10 @@
 /// Some of the numbers below a bound, in the order in which they came in. Every operation takes O(1).
 #[derive(Clone, Debug)]
 pub(super) struct Recency {
-    /// Neighbours of each number in the ring; its own for those that are not in. The first place is the
-    /// ring's anchor, number n has place n + 1.
+    /// Neighbours of each number in the ring; its own for those that are not in.
     links: Vec<Link>,
+    /// Where the ring begins and ends. Beside the others, so that numbers below a power of two fill theirs.
+    anchor: Link,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -14,36 +15,47 @@ struct Link {
     after: u32,
 }
 
-const ANCHOR: u32 = 0;
+const ANCHOR: u32 = u32::MAX;
 
 impl Recency {
     pub fn new() -> Self {
-        Self { links: vec![Link { before: ANCHOR, after: ANCHOR }] }
+        Self { links: Vec::new(), anchor: Link { before: ANCHOR, after: ANCHOR } }
     }
 
     /// Puts a number at the end, wherever it was.
     pub fn push(&mut self, number: u32) {
         self.remove(number);
-        let (place, last) = (number + 1, self.links[ANCHOR as usize].before);
-        self.links[place as usize] = Link { before: last, after: ANCHOR };
-        self.links[last as usize].after = place;
-        self.links[ANCHOR as usize].before = place;
+        let last = self.anchor.before;
+        self.links[number as usize] = Link { before: last, after: ANCHOR };
+        self.link(last).after = number;
+        self.anchor.before = number;
     }
 
     /// Takes a number out, if it is in.
     pub fn remove(&mut self, number: u32) {
-        let place = number + 1;
         let known = self.links.len() as u32;
-        self.links.extend((known..=place).map(|place| Link { before: place, after: place }));
-        let Link { before, after } = self.links[place as usize];
-        self.links[before as usize].after = after;
-        self.links[after as usize].before = before;
-        self.links[place as usize] = Link { before: place, after: place };
+        if known <= number {
+            self.links.extend((known..=number).map(|number| Link { before: number, after: number }));
+            return;
+        }
+        let Link { before, after } = self.links[number as usize];
+        self.link(before).after = after;
+        self.link(after).before = before;
+        self.links[number as usize] = Link { before: number, after: number };
+    }
+
+    /// The number that came in last.
+    pub fn last(&self) -> Option<u32> {
+        Some(self.anchor.before).filter(|last| *last != ANCHOR)
     }
 
     /// The number that has been in longest.
     pub fn first(&self) -> Option<u32> {
-        self.links[ANCHOR as usize].after.checked_sub(1)
+        Some(self.anchor.after).filter(|first| *first != ANCHOR)
+    }
+
+    fn link(&mut self, number: u32) -> &mut Link {
+        if number == ANCHOR { &mut self.anchor } else { &mut self.links[number as usize] }
     }
 }
 
@@ -69,7 +81,7 @@ mod tests {
                 } else {
                     recency.remove(number);
                 }
-                prop_assert_eq!(recency.first(), model.front().copied());
+                prop_assert_eq!((recency.first(), recency.last()), (model.front().copied(), model.back().copied()));
             }
         }
     }

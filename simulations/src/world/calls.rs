@@ -26,7 +26,8 @@ impl World<'_> {
         let Some(node) = &mut machine.node else { return Ok(()) };
         self.trace.fold(&[self.now, place as u64, arrival.units]);
         let wait = Duration::from_nanos(arrival.wait);
-        let items = &[Item { pool: 0, cost: &Cost::requests(arrival.units), key: None }];
+        let units = node.pool_at(0).units(&Cost::requests(arrival.units));
+        let items = &[Item { pool: 0, units: &units, key: None }];
         let ask = Ask { items, agent: "", class: arrival.class, wait, ttl: PERMIT_TTL };
         match node.ask(&ask, local) {
             Acquired::Now(outcome) => self.answered(place, number, self.now, outcome)?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Bound, Engine};
-use crate::protocol::limit::Cost;
+use crate::protocol::limit::{Cost, Units};
 use crate::protocol::node::{Acquired, Ask, Item, Node, Outcome};
 use crate::protocol::queue::{Class, Ticket};
 use crate::protocol::time::Instant;
@@ -40,8 +40,8 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn item(&self) -> Item<'_> {
-        Item { pool: self.pool, cost: &self.cost, key: self.key.as_deref() }
+    fn item<'a>(&'a self, units: &'a Units) -> Item<'a> {
+        Item { pool: self.pool, units, key: self.key.as_deref() }
     }
 }
 
@@ -76,8 +76,15 @@ impl Engine {
         if let Some(pool) = self.shared.node.borrow().own_limits(&agent) {
             choices.iter_mut().for_each(|items| items.push(own(pool, items, &agent)));
         }
-        let lists: Vec<Vec<Item<'_>>> =
-            choices.iter().map(|items| items.iter().map(Wanted::item).collect()).collect();
+        let units: Vec<Vec<Units>> = {
+            let node = self.shared.node.borrow();
+            let units = |item: &Wanted| node.pool_at(item.pool).units(&item.cost);
+            choices.iter().map(|items| items.iter().map(units).collect()).collect()
+        };
+        let lists = choices.iter().zip(&units);
+        let lists: Vec<Vec<Item<'_>>> = lists
+            .map(|(items, units)| items.iter().zip(units).map(|(item, units)| item.item(units)).collect())
+            .collect();
         let ask = |place: usize| Ask { items: &lists[place], agent: &agent, class, wait, ttl };
         let (choice, acquired) = {
             let mut node = self.shared.node.borrow_mut();

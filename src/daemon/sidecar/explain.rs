@@ -7,7 +7,6 @@ use super::listings::{breaker, by_class, guarantee, limit_status, paused};
 use crate::daemon::api::{API_VERSION, ByClass, Explanation, LimitStatus};
 use crate::daemon::config::show_duration;
 use crate::daemon::engine::Engine;
-use crate::protocol::limit::Cost;
 use crate::protocol::node::{Ask, Item, PERMIT_TTL, Phase, PoolView};
 use crate::protocol::queue::Class;
 use crate::protocol::time::Instant;
@@ -15,9 +14,8 @@ use crate::protocol::time::Instant;
 /// Answer to `GET /v1/explain/{pool}`.
 pub fn explain(engine: &Engine, pool: usize) -> Explanation {
     let (view, node, opens, now) = engine.look(|node, now| {
-        let limits = node.pool_at(pool).limits().iter().map(|limit| (limit.name.clone(), 1)).collect();
-        let cost = Cost { units: [].into(), limits };
-        let items = &[Item { pool, cost: &cost, key: None }];
+        let units = vec![1; node.pool_at(pool).limits().len()];
+        let items = &[Item { pool, units: &units, key: None }];
         let ask =
             Ask { items, agent: "", class: Class::default(), wait: Duration::from_secs(1), ttl: PERMIT_TTL };
         (node.pool_view(pool, now), node.view(now), node.estimate_for(&ask, now), now)

@@ -1,15 +1,14 @@
 //! Asking and being answered at once. What waits is in [`waiting`](super::waiting), what comes after in
 //! [`settling`](super::settling).
 
+use std::mem;
 use std::time::Duration;
-
-use smallvec::SmallVec;
 
 use super::gates::Passage;
 use super::{Node, Phase};
 use crate::protocol::agents::AgentIndex;
 use crate::protocol::limit::{Cost, Kind};
-use crate::protocol::permit::{INLINE, Permit, PermitId, Taken};
+use crate::protocol::permit::{Permit, PermitId, Taken};
 use crate::protocol::queue::{Class, Ticket};
 use crate::protocol::time::Instant;
 
@@ -33,8 +32,8 @@ pub struct Ask<'a> {
 pub struct Item<'a> {
     /// The place of the pool.
     pub pool: usize,
-    /// Units of its limits.
-    pub cost: &'a Cost,
+    /// Units of each of its limits, in their order.
+    pub units: &'a [u64],
     /// Whose limits, if the pool is keyed; nobody's in particular are those of the empty key. Else without meaning.
     pub key: Option<&'a str>,
 }
@@ -109,12 +108,12 @@ pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const REFUSED_COUNTS: Duration = Duration::from_millis(250);
 
 /// A request as the node sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Request {
     /// Units by meter; zero only of limits that are in debt.
     pub needs: Needs,
     /// The pools that it passes; at least one.
-    pub pools: SmallVec<[u32; 2]>,
+    pub pools: Vec<u32>,
     pub agent: AgentIndex,
     pub class: Class,
     /// How long the whole of the limit that needs longest takes to earn it, in nanoseconds; slow limits count only where
@@ -124,7 +123,7 @@ pub(super) struct Request {
 }
 
 /// Units by meter.
-pub(super) type Needs = SmallVec<[Taken; INLINE]>;
+pub(super) type Needs = Vec<Taken>;
 
 impl Node {
     /// The place of the pool with this name.
@@ -137,46 +136,46 @@ impl Node {
     /// # Panics
     /// If there is no such pool.
     pub fn acquire(&mut self, pool: usize, cost: &Cost, wait: Duration, now: Instant) -> Acquired {
-        let items = &[Item { pool, cost, key: None }];
+        let units = &self.pools[pool].pool.units(cost);
+        let items = &[Item { pool, units, key: None }];
         self.ask(&Ask { items, agent: "", class: Class::Normal, wait, ttl: PERMIT_TTL }, now)
     }
 
     /// Asks for what a call takes, waiting as long as it would: all of it is taken, or nothing.
     ///
     /// # Panics
-    /// If there is no such pool, or no item.
+    /// If there is no such pool, no item, or an item has not as many units as its pool has limits.
     pub fn ask(&mut self, ask: &Ask<'_>, now: Instant) -> Acquired {
         self.expire(now);
         if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
             return refuse(Reason::Leaving, None, Some(Duration::from_secs(1)));
         }
-        if let Some(limit) = self.too_large_for_key(ask) {
-            return refuse(Reason::Never, Some(limit), None);
-        }
-        if let [item] = ask.items
-            && let Some(key) = self.key_of(item)
-            // Behind a gate that is shut a key waits as all others do.
-            && !self.is_held_back(item.pool, now)
-            && let Some(answer) = self.ask_key(ask, item, key, now)
-        {
+        if let Some(answer) = self.ask_keyed(ask, now) {
             return answer;
         }
         let Some(request) = self.request(ask, now) else {
             return refuse(Reason::TooManyKeys, None, Some(Duration::from_secs(1)));
         };
-        if let Some(place) = self.too_large(&request) {
+        let answer = self.ask_for(&request, ask, now);
+        self.spare = request;
+        answer
+    }
+
+    /// Asks for what has been put into the node's terms.
+    fn ask_for(&mut self, request: &Request, ask: &Ask<'_>, now: Instant) -> Acquired {
+        if let Some(place) = self.too_large(request) {
             return refuse(Reason::Never, Some(self.limit_of(place)), None);
         }
-        let held_back = match self.passage(ask, &request, now) {
+        let held_back = match self.passage(ask, request, now) {
             Passage::Free => false,
             Passage::Wait => true,
             Passage::Refused(answer) => return answer,
         };
-        self.arrive(&request, now);
+        self.arrive(request, now);
         if !self.busy {
             self.wake(now);
         }
-        if !held_back && self.has_room_now(&request, now) {
+        if !held_back && self.has_room_now(request, now) {
             for pool in &request.pools {
                 let weight = self.agents.weight(request.agent);
                 let queue = &mut self.pools[*pool as usize].queue;
@@ -192,7 +191,7 @@ impl Node {
     }
 
     /// There is no room at once: refuses, or has it wait.
-    fn answer_later(&mut self, ask: &Ask<'_>, request: Request, now: Instant) -> Acquired {
+    fn answer_later(&mut self, ask: &Ask<'_>, request: &Request, now: Instant) -> Acquired {
         let first = request.pools[0] as usize;
         let lacking = self.lacking(&request.needs);
         let blocker = lacking.or_else(|| self.blocker(first)).map(|place| self.limit_of(place));
@@ -209,60 +208,61 @@ impl Node {
                     self.stale = true;
                 }
             }
-            let after = self.retry_after(&request, now);
+            let after = self.retry_after(request, now);
             refuse(Reason::Limit, blocker, Some(after))
         } else if request.pools.iter().any(is_full) || !self.permits.has_room() {
-            let after = self.retry_after(&request, now);
+            let after = self.retry_after(request, now);
             refuse(Reason::QueueFull, blocker, Some(after))
-        } else if now + ask.wait < self.earliest(&request, now) {
-            let after = self.retry_after(&request, now);
+        } else if now + ask.wait < self.earliest(request, now) {
+            let after = self.retry_after(request, now);
             refuse(Reason::Deadline, blocker, Some(after))
         } else {
-            Acquired::Waiting(self.enqueue(request, now + ask.wait.min(WAIT_MAX), now))
+            Acquired::Waiting(self.enqueue(request.clone(), now + ask.wait.min(WAIT_MAX), now))
         }
     }
 
     /// What is asked for, in the node's terms. None if it takes of a key that cannot be promoted.
     pub(super) fn request(&mut self, ask: &Ask<'_>, now: Instant) -> Option<Request> {
-        let mut request = Request {
-            needs: Needs::new(),
-            pools: SmallVec::new(),
-            agent: self.agents.intern(ask.agent),
-            class: ask.class,
-            cost: 1,
-            ttl: ask.ttl,
-        };
+        let Request { mut needs, mut pools, .. } = mem::take(&mut self.spare);
+        needs.clear();
+        pools.clear();
+        let agent = self.agents.intern(ask.agent);
+        let mut request = Request { needs, pools, agent, class: ask.class, cost: 1, ttl: ask.ttl };
         let mut slow_cost = 1;
+        assert!(!ask.items.is_empty(), "BUG! a request for nothing");
         for item in ask.items {
             let place = match self.key_of(item) {
                 Some(key) => self.promote(item.pool, key, now)?,
                 None => item.pool,
             };
-            let state = &self.pools[place];
-            let pool = place as u32;
-            if !request.pools.contains(&pool) {
-                request.pools.push(pool);
+            let meters = self.pools[place].meters();
+            assert_eq!(meters.len(), item.units.len(), "BUG! not as many units as limits");
+            let is_new = !request.pools.contains(&(place as u32));
+            if is_new {
+                request.pools.push(place as u32);
             }
-            for (place, limit) in state.pool.limits().iter().enumerate() {
-                let (meter, units) = ((state.first + place) as u32, item.cost.of(limit));
+            for (place, (meter, units)) in
+                (meters.start as u32..).zip(self.meters[meters].iter().zip(item.units))
+            {
+                let units = *units;
                 // A call that costs nothing of a limit pays for the debt of those before it all the same.
-                if units == 0 && !self.meters[meter as usize].bucket().in_debt() {
+                if units == 0 && !meter.bucket().in_debt() {
                     continue;
                 }
-                if let Kind::Concurrency(limit) = &limit.kind {
+                if let Kind::Concurrency(limit) = &meter.limit.kind {
                     request.ttl = request.ttl.min(limit.ttl());
                 }
-                let nanos = (units as f64 * self.meters[meter as usize].unit_nanos) as u64;
-                let cost =
-                    if self.meters[meter as usize].is_slow() { &mut slow_cost } else { &mut request.cost };
+                let nanos = (units as f64 * meter.unit_nanos) as u64;
+                let cost = if meter.is_slow() { &mut slow_cost } else { &mut request.cost };
                 *cost = nanos.max(*cost);
-                match request.needs.iter_mut().find(|need| need.meter == meter) {
+                let known =
+                    if is_new { None } else { request.needs.iter_mut().find(|need| need.meter == place) };
+                match known {
                     Some(need) => need.units = need.units.saturating_add(units),
-                    None => request.needs.push(Taken { meter, units }),
+                    None => request.needs.push(Taken { meter: place, units }),
                 }
             }
         }
-        assert!(!request.pools.is_empty(), "BUG! a request for nothing");
         // By a day's budget every call would take hours: it says nothing of who is served how much right now.
         if request.cost == 1 {
             request.cost = slow_cost;
@@ -300,7 +300,7 @@ impl Node {
     }
 
     /// Takes what is there for the request, and names it.
-    pub(super) fn admit(&mut self, request: Request, waited: Duration, now: Instant) -> Outcome {
+    pub(super) fn admit(&mut self, request: &Request, waited: Duration, now: Instant) -> Outcome {
         let mut slots = false;
         for need in &request.needs {
             let meter = &mut self.meters[need.meter as usize];
@@ -317,18 +317,19 @@ impl Node {
             pool: request.pools[0],
             key: None,
             agent: request.agent.0,
-            taken: request.needs,
+            taken: &request.needs[..],
             since: now,
             expires: now + request.ttl,
         };
-        let permit = if request.pools.len() == 1 { self.of_key(permit) } else { permit };
-        Outcome::Admitted { waited, permit: self.issue(permit, slots), ttl: request.ttl }
+        let of_key = if request.pools.len() == 1 { self.of_key(&permit) } else { None };
+        let permit = self.issue(of_key.as_ref().map_or(permit, Permit::borrowed), slots);
+        Outcome::Admitted { waited, permit, ttl: request.ttl }
     }
 
     /// Puts a permit out, which there is room for; `slots` tells whether it holds one of a concurrency limit.
-    pub(super) fn issue(&mut self, permit: Permit, slots: bool) -> PermitId {
+    pub(super) fn issue(&mut self, permit: Permit<&[Taken]>, slots: bool) -> PermitId {
         self.agents.hold(AgentIndex(permit.agent));
-        self.count_permit(&permit, 1);
+        self.count_permit(permit, 1);
         let issued = self.permits.issue(permit, slots).expect("BUG! admitted without room for a permit");
         if let Some((_, evicted)) = issued.evicted {
             self.permit_ended(&evicted);
@@ -339,7 +340,7 @@ impl Node {
     }
 
     /// The first limit that lacks what is needed of it.
-    pub(super) fn lacking(&self, needs: &Needs) -> Option<usize> {
+    pub(super) fn lacking(&self, needs: &[Taken]) -> Option<usize> {
         let mut lacking = needs.iter().filter(|need| !self.meters[need.meter as usize].has(need.units));
         lacking.next().map(|need| need.meter as usize)
     }

@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
-use super::admission::{Acquired, Ask, Item, Outcome, Reason, refuse};
+use super::admission::{Acquired, Ask, Item, Needs, Outcome, Reason, refuse};
 use super::{Node, Scope};
 use crate::protocol::keyed::{KeyHash, Keys, Taken as KeyTaken};
-use crate::protocol::limit::{LIMITS_MAX, Limit};
+use crate::protocol::limit::{Limit, Units};
 use crate::protocol::permit::{Correction, Permit, Settlement, Taken};
 use crate::protocol::time::Instant;
 
@@ -16,9 +14,6 @@ use crate::protocol::time::Instant;
 const CROWDED_RETRY: Duration = Duration::from_secs(1);
 /// So many keys are looked at every second or so to forget them, whether or not anybody asks.
 const SWEEP_STEPS: usize = 1_000;
-
-/// Units by the place of the limit in its pool.
-type Units = SmallVec<[u64; LIMITS_MAX]>;
 
 impl Node {
     /// How many keys of the pool are written down here, and how many are contended; none if it is not keyed.
@@ -37,26 +32,32 @@ impl Node {
             .then(|| KeyHash::of(state.pool.name(), item.key.unwrap_or_default()))
     }
 
+    /// Answers a call of keyed pools as far as that needs no meters. None if it takes of no key, or has to go the way of all
+    /// others.
+    pub(super) fn ask_keyed(&mut self, ask: &Ask<'_>, now: Instant) -> Option<Acquired> {
+        if let Some(limit) = self.too_large_for_key(ask) {
+            return Some(refuse(Reason::Never, Some(limit), None));
+        }
+        let [item] = ask.items else { return None };
+        let key = self.key_of(item)?;
+        // Behind a gate that is shut a key waits as all others do.
+        if self.is_held_back(item.pool, now) { None } else { self.ask_key(ask, item, key, now) }
+    }
+
     /// The first item that takes more of a key than its limit can ever hold, by the places of its pool and limit: to be
     /// known before a key is promoted for it.
     pub(super) fn too_large_for_key(&self, ask: &Ask<'_>) -> Option<(usize, usize)> {
         ask.items.iter().filter(|item| matches!(self.pools[item.pool].scope, Scope::Keyed(_))).find_map(
             |item| {
-                let limits = self.pools[item.pool].pool.limits();
-                let limit = limits.iter().position(|limit| item.cost.of(limit) > limit.kind.capacity())?;
+                let limits = self.pools[item.pool].pool.limits().iter().zip(item.units);
+                let limit = limits.into_iter().position(|(limit, units)| *units > limit.kind.capacity())?;
                 Some((item.pool, limit))
             },
         )
     }
 
     /// Answers a call that takes of one key and nothing else. None if the key is promoted, or was now.
-    pub(super) fn ask_key(
-        &mut self,
-        ask: &Ask<'_>,
-        item: &Item<'_>,
-        key: KeyHash,
-        now: Instant,
-    ) -> Option<Acquired> {
+    fn ask_key(&mut self, ask: &Ask<'_>, item: &Item<'_>, key: KeyHash, now: Instant) -> Option<Acquired> {
         let state = &mut self.pools[item.pool];
         let Scope::Keyed(keys) = &mut state.scope else { return None };
         if keys.is_promoted(key) {
@@ -65,9 +66,8 @@ impl Node {
         if !self.permits.has_room() {
             return Some(refuse(Reason::QueueFull, None, Some(CROWDED_RETRY)));
         }
-        let units: Units = state.pool.limits().iter().map(|limit| item.cost.of(limit)).collect();
-        let (limit, ready_at) = match keys.acquire(key, &units, now) {
-            KeyTaken::Admitted => return Some(self.admit_key(ask, item.pool, key, &units, now)),
+        let (limit, ready_at) = match keys.acquire(key, item.units, now) {
+            KeyTaken::Admitted => return Some(self.admit_key(ask, item, key, now)),
             KeyTaken::Full => return Some(refuse(Reason::TooManyKeys, None, Some(CROWDED_RETRY))),
             KeyTaken::Promoted => return None,
             KeyTaken::Lacking { limit, ready_at } => (limit, ready_at),
@@ -80,14 +80,8 @@ impl Node {
         Some(refuse(reason, Some((item.pool, limit)), Some(self.spread(after))))
     }
 
-    fn admit_key(
-        &mut self,
-        ask: &Ask<'_>,
-        pool: usize,
-        key: KeyHash,
-        units: &Units,
-        now: Instant,
-    ) -> Acquired {
+    fn admit_key(&mut self, ask: &Ask<'_>, item: &Item<'_>, key: KeyHash, now: Instant) -> Acquired {
+        let Item { pool, units, .. } = *item;
         let agent = self.agents.intern(ask.agent);
         let mut cost = 1;
         for (limit, units) in self.pools[pool].pool.limits().iter().zip(units) {
@@ -95,11 +89,12 @@ impl Node {
         }
         self.agents.admitted(agent, pool, cost, now);
         let taken = (0..).zip(units).filter(|(_, units)| **units > 0);
+        let taken: Needs = taken.map(|(meter, units)| Taken { meter, units: *units }).collect();
         let permit = Permit {
             pool: pool as u32,
             key: Some(key),
             agent: agent.0,
-            taken: taken.map(|(meter, units)| Taken { meter, units: *units }).collect(),
+            taken: &taken[..],
             since: now,
             expires: now + ask.ttl,
         };

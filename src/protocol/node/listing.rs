@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Node;
-use super::admission::Ask;
+use super::admission::{Ask, Request};
 use crate::protocol::agents::TopAgent;
 use crate::protocol::limit::Limit;
 use crate::protocol::permit::PermitId;
@@ -95,7 +95,13 @@ impl Node {
     pub fn estimate_for(&mut self, ask: &Ask<'_>, now: Instant) -> Option<Duration> {
         self.expire(now);
         let request = self.request(ask, now)?;
-        if self.too_large(&request).is_some() {
+        let estimate = self.estimate_of(&request, now);
+        self.spare = request;
+        estimate
+    }
+
+    fn estimate_of(&mut self, request: &Request, now: Instant) -> Option<Duration> {
+        if self.too_large(request).is_some() {
             return None;
         }
         for need in &request.needs {
@@ -105,7 +111,7 @@ impl Node {
         for pool in &request.pools {
             longest = longest.max(self.held_for(*pool as usize, now)?);
         }
-        let at_once = self.has_room_now(&request, now);
-        Some(if at_once { longest } else { longest.max(self.estimate(&request, now)) })
+        let at_once = self.has_room_now(request, now);
+        Some(if at_once { longest } else { longest.max(self.estimate(request, now)) })
     }
 }

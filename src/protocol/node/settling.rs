@@ -1,11 +1,9 @@
 //! Permits: what was really used, said after the call; and those of which nothing is said.
 
-use std::ops::Range;
-
 use super::{FEW_LINKS, Node, Phase, Scope};
 use crate::protocol::agents::AgentIndex;
 use crate::protocol::limit::{Cost, Kind, Limit};
-use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement};
+use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement, Taken};
 use crate::protocol::time::Instant;
 
 use smallvec::SmallVec;
@@ -89,7 +87,7 @@ impl Node {
             None => self.settle_limits(&permit, used, now),
         };
         self.permit_ended(&permit);
-        self.permits.remember(id, settlement.clone());
+        self.permits.remember(id, &settlement);
         if settlement.corrections.is_empty() && !self.stale {
             // All was used as reserved: nothing came back, and nobody has to know.
             return Ok(Settling { how, repeated: false, settlement });
@@ -111,47 +109,45 @@ impl Node {
         now: Instant,
     ) -> Settlement {
         let mut settlement = Settlement::default();
-        for place in self.limits_of(permit).into_iter().flatten() {
-            let reserved = permit.taken.iter().find(|taken| taken.meter as usize == place);
-            let reserved = reserved.map_or(0, |taken| taken.units);
-            let meter = &mut self.meters[place];
-            if matches!(meter.limit.kind, Kind::Concurrency(_)) {
-                continue;
-            }
-            meter.refill(now);
-            let used = used(&meter.limit, reserved);
-            if used < reserved {
-                meter.refund(reserved - used, permit.since);
-                settlement
-                    .corrections
-                    .push(Correction::Refund { meter: place as u32, units: reserved - used });
-            } else if used > reserved {
-                meter.take(used - reserved, self.replica, self.config.weight);
-                settlement.corrections.push(Correction::Debt { meter: place as u32, units: used - reserved });
+        for pool in self.pools_of(permit.borrowed()) {
+            let meters = self.pools[pool].meters();
+            for (place, meter) in (meters.start as u32..).zip(&mut self.meters[meters]) {
+                if matches!(meter.limit.kind, Kind::Concurrency(_)) {
+                    continue;
+                }
+                let reserved = permit.taken.iter().find(|taken| taken.meter == place);
+                let reserved = reserved.map_or(0, |taken| taken.units);
+                let used = used(&meter.limit, reserved);
+                if used == reserved {
+                    continue;
+                }
+                meter.refill(now);
+                settlement.corrections.push(if used < reserved {
+                    meter.refund(reserved - used, permit.since);
+                    Correction::Refund { meter: place, units: reserved - used }
+                } else {
+                    meter.take(used - reserved, self.replica, self.config.weight);
+                    Correction::Debt { meter: place, units: used - reserved }
+                });
             }
         }
         settlement
     }
 
-    /// The limits of all pools that the permit passed.
-    fn limits_of(&self, permit: &Permit) -> SmallVec<[Range<usize>; 4]> {
-        self.pools_of(permit).into_iter().map(|pool| self.pools[pool].meters()).collect()
-    }
-
     /// The pools that the permit passed, as far as it tells.
-    fn pools_of(&self, permit: &Permit) -> SmallVec<[usize; 4]> {
-        let taken = permit.taken.iter().map(|taken| self.pool_of(taken.meter as usize).0);
+    fn pools_of(&self, permit: Permit<&[Taken]>) -> SmallVec<[usize; 4]> {
         let mut pools = SmallVec::<[usize; 4]>::new();
-        for pool in taken.chain([permit.pool as usize]) {
-            if !pools.contains(&pool) {
-                pools.push(pool);
+        pools.push(permit.pool as usize);
+        for place in permit.taken.iter().map(|taken| taken.meter as usize) {
+            if !pools.iter().any(|pool| self.pools[*pool].meters().contains(&place)) {
+                pools.push(self.pool_of(place).0);
             }
         }
         pools
     }
 
     /// Counts a permit that names meters of promoted keys: these stay as long as it is out.
-    pub(super) fn count_permit(&mut self, permit: &Permit, by: isize) {
+    pub(super) fn count_permit(&mut self, permit: Permit<&[Taken]>, by: isize) {
         if permit.key.is_some() || self.pools.len() == self.config.pools.len() {
             return;
         }
@@ -163,15 +159,20 @@ impl Node {
         }
     }
 
-    /// The permit of one pool, as that of its key if it is one of a promoted key.
-    pub(super) fn of_key(&self, mut permit: Permit) -> Permit {
+    /// The permit of one pool as that of its key, if it is one of a promoted key.
+    pub(super) fn of_key(&self, permit: &Permit<&[Taken]>) -> Option<Permit> {
         let state = &self.pools[permit.pool as usize];
-        if let Scope::Key(promoted) = &state.scope {
-            permit.pool = promoted.template as u32;
-            permit.key = Some(promoted.key);
-            permit.taken.iter_mut().for_each(|taken| taken.meter -= state.first as u32);
-        }
-        permit
+        let Scope::Key(promoted) = &state.scope else { return None };
+        let first = state.first as u32;
+        let taken = permit.taken.iter().map(|taken| Taken { meter: taken.meter - first, ..*taken }).collect();
+        Some(Permit {
+            pool: promoted.template as u32,
+            key: Some(promoted.key),
+            agent: permit.agent,
+            taken,
+            since: permit.since,
+            expires: permit.expires,
+        })
     }
 
     /// Ends the permits whose time is over.
@@ -187,7 +188,7 @@ impl Node {
         if permit.key.is_some() {
             return;
         }
-        self.count_permit(permit, -1);
+        self.count_permit(permit.borrowed(), -1);
         let mut slots = false;
         for taken in &permit.taken {
             let meter = &mut self.meters[taken.meter as usize];

@@ -143,7 +143,7 @@ impl Node {
             let waiter = self.dequeue(ticket, true).expect("BUG! the head is not in the queue");
             let waited = now.since(waiter.since);
             elsewhere |= waiter.request.pools.len() > 1;
-            let outcome = self.admit(waiter.request, waited, now);
+            let outcome = self.admit(&waiter.request, waited, now);
             self.outputs.push_back(Output::Answer(ticket, outcome));
             served = true;
         }

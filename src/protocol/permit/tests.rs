@@ -23,14 +23,14 @@ fn refund(units: u64) -> Settlement {
 #[test]
 fn a_repetition_gets_the_first_answer_whatever_it_asks() {
     let mut permits = Permits::new(LIFE, 10);
-    let id = permits.issue(permit(5, 9), false).unwrap().id;
+    let id = permits.issue(permit(5, 9).borrowed(), false).unwrap().id;
     assert_eq!(permits.get(id), Some(&permit(5, 9)));
-    permits.remember(id, refund(1));
+    permits.remember(id, &refund(1));
     assert_eq!(permits.settle(id, How::Committed, at(1)), Settled::Now(permit(5, 9)));
     let nothing = Settled::Already { how: How::Committed, settlement: Settlement::default() };
     let before = permits.settle(id, How::Committed, at(1));
     assert_eq!(before, nothing, "what is said of a live permit is not kept");
-    permits.remember(id, refund(2));
+    permits.remember(id, &refund(2));
     let answer = Settled::Already { how: How::Committed, settlement: refund(2) };
     assert_eq!(permits.settle(id, How::Released, at(99)), answer);
     assert_eq!(permits.expire(at(99)), None);
@@ -40,7 +40,7 @@ fn a_repetition_gets_the_first_answer_whatever_it_asks() {
 #[test]
 fn a_commit_after_its_time_is_late_even_if_nobody_looked_at_the_clock() {
     let mut permits = Permits::new(LIFE, 10);
-    let id = permits.issue(permit(5, 9), true).unwrap().id;
+    let id = permits.issue(permit(5, 9).borrowed(), true).unwrap().id;
     assert_eq!(permits.settle(id, How::Committed, at(9)), Settled::Late(permit(5, 9)));
     let answer = Settled::Already { how: How::Expired, settlement: Settlement::default() };
     assert_eq!(permits.settle(id, How::Committed, at(9)), answer);
@@ -51,8 +51,8 @@ fn ids_of_other_lives_settle_nothing() {
     let mut former = Permits::new(Incarnation(6), 10);
     let mut permits = Permits::new(LIFE, 10);
     let mut later = Permits::new(Incarnation(8), 10);
-    let [before, id, after] =
-        [&mut former, &mut permits, &mut later].map(|permits| permits.issue(permit(5, 9), false).unwrap().id);
+    let [before, id, after] = [&mut former, &mut permits, &mut later]
+        .map(|permits| permits.issue(permit(5, 9).borrowed(), false).unwrap().id);
     assert_eq!(permits.settle(before, How::Released, at(1)), Settled::Former);
     assert_eq!(permits.settle(after, How::Released, at(1)), Settled::Unknown);
     assert_eq!(permits.settle(PermitId { slot: 1, ..id }, How::Released, at(1)), Settled::Unknown);
@@ -63,15 +63,15 @@ fn ids_of_other_lives_settle_nothing() {
 #[test]
 fn at_the_bound_the_oldest_that_holds_no_slot_makes_room() {
     let mut permits = Permits::new(LIFE, 2);
-    let holds = permits.issue(permit(1, 9), true).unwrap().id;
-    let oldest = permits.issue(permit(2, 9), false).unwrap().id;
+    let holds = permits.issue(permit(1, 9).borrowed(), true).unwrap().id;
+    let oldest = permits.issue(permit(2, 9).borrowed(), false).unwrap().id;
     assert!(permits.has_room());
-    let evicted = permits.issue(permit(3, 9), true).unwrap().evicted;
+    let evicted = permits.issue(permit(3, 9).borrowed(), true).unwrap().evicted;
     assert_eq!(evicted, Some((oldest, permit(2, 9))));
     assert!(!permits.has_room());
-    assert_eq!(permits.issue(permit(4, 9), true), Err(Full { max: 2 }));
+    assert_eq!(permits.issue(permit(4, 9).borrowed(), true), Err(Full { max: 2 }));
     assert_eq!(permits.settle(holds, How::Closed, at(1)), Settled::Now(permit(1, 9)));
-    assert_eq!(permits.issue(permit(4, 9), true).unwrap().evicted, None);
+    assert_eq!(permits.issue(permit(4, 9).borrowed(), true).unwrap().evicted, None);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn uses_of_a_slot_are_told_apart() {
     let mut permits = Permits::remembering(LIFE, 1, 1);
     let mut ids = Vec::new();
     for round in 0..10 {
-        let id = permits.issue(permit(round, 9), false).unwrap().id;
+        let id = permits.issue(permit(round, 9).borrowed(), false).unwrap().id;
         assert_eq!(permits.settle(id, How::Released, at(1)), Settled::Now(permit(round, 9)));
         assert!(!ids.contains(&id));
         ids.push(id);
@@ -163,7 +163,7 @@ proptest! {
                     let oldest = model.live.iter().find(|(.., keep)| !keep).map(|(id, ..)| *id);
                     let is_full = model.live.len() == max;
                     prop_assert_eq!(permits.has_room(), !is_full || oldest.is_some());
-                    let issued = permits.issue(permit.clone(), keep);
+                    let issued = permits.issue(permit.borrowed(), keep);
                     if is_full && oldest.is_none() {
                         prop_assert_eq!(issued, Err(Full { max }));
                         continue;
@@ -180,7 +180,7 @@ proptest! {
                     let settled = permits.settle(id, how, now);
                     prop_assert_eq!(&settled, &model.settle(id, how, now, remembered));
                     if let Settled::Now(_) = settled {
-                        permits.remember(id, refund(number));
+                        permits.remember(id, &refund(number));
                         model.ended.last_mut().unwrap().2 = refund(number);
                     }
                 }
