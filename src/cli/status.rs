@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::output::{Column, Style, Table, json, millis, percent, plain, print, print_on};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{ByClass, PoolStatus, Status};
+use crate::daemon::api::{ByClass, CallersStatus, PoolStatus, Status, UserStatus};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -59,6 +59,7 @@ fn page(status: &Status, style: Style) -> String {
     lines.push(format!("{} {policy}: {detail}{worst}", style.bold("guarantee")));
     let (peers, members, share) = (status.peers_connected, status.members, percent(node.base_share));
     lines.push(format!("{} {peers} connected; {members} members; base share {share}", style.bold("peers")));
+    lines.push(format!("{} {}", style.bold("callers"), callers(&status.callers)));
     let addresses = node.addresses.iter();
     lines.extend(addresses.map(|address| format!("{} {}", style.bold("address"), plain(address))));
     if !status.pools.is_empty() {
@@ -69,6 +70,25 @@ fn page(status: &Status, style: Style) -> String {
     let warnings = status.warnings.iter();
     lines.extend(warnings.map(|warning| format!("{} {}", style.yellow("warning"), plain(warning))));
     lines.join("\n") + "\n"
+}
+
+/// Who is connected, by user where there are several, and what was refused to whom.
+fn callers(callers: &CallersStatus) -> String {
+    let user = |user: &UserStatus| {
+        let waiting = if user.waiting > 0 { format!(", {} waiting", user.waiting) } else { String::new() };
+        format!("user {} has {}{waiting}", user.uid, user.connections)
+    };
+    let users = callers.users.iter().filter(|_| callers.users.len() > 1).map(user);
+    let counts = [
+        (callers.turned_away, "turned away"),
+        (callers.not_queued, "not queued"),
+        (callers.denied, "denied"),
+        (callers.timed_out, "too slow"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts = counts.map(|(count, what)| format!("{count} {what}"));
+    let head = format!("{} of {} connected", callers.connections, callers.max_connections);
+    [head].into_iter().chain(users).chain(counts).collect::<Vec<_>>().join("; ")
 }
 
 /// Who waits for a pool, by class.

@@ -49,6 +49,13 @@ fn every_key_is_read() {
         policy = "strict"
         forget_after = "90s"
         discover = "none"
+        [access]
+        group = 100
+        operators = ["root", 1000]
+        operator_groups = [2_000_000]
+        observe = "operators"
+        max_connections_per_user = 40
+        max_waiting_per_user = 5
         [[pool]]
         name = "anthropic/sonnet"
         rpm = 50
