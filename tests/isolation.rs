@@ -206,7 +206,7 @@ fn one_user_leaves_connections_and_places_for_others() {
     let node = shared(&dir, "max_connections_per_user = 12\nmax_waiting_per_user = 5");
     let (greedy, other) = ((ALICE, AGENTS), (BOB, AGENTS));
     assert!(node.acquire(r#"{"pool":"dry"}"#).acquired().allowed);
-    let ask = post("/v1/acquire", r#"{"pool":"dry","wait_ms":600000}"#);
+    let ask = post("/v1/acquire", r#"{"pool":"dry","wait_ms":86400000}"#);
     let wait = |user, count: usize| -> Vec<Http> {
         let before = node.waiting();
         let waiter = |_| {
@@ -264,7 +264,7 @@ fn quotas_hold_for_the_owner_too() {
     let dir = tempfile::tempdir().unwrap();
     let config = format!("[access]\nmax_connections_per_user = 4\nmax_waiting_per_user = 2\n{POOLS}");
     let node = Setup::new(dir.path(), "n", &[]).config(&config).start();
-    let ask = post("/v1/acquire", r#"{"pool":"dry","wait_ms":600000}"#);
+    let ask = post("/v1/acquire", r#"{"pool":"dry","wait_ms":86400000}"#);
     assert!(node.acquire(r#"{"pool":"dry"}"#).acquired().allowed);
     wait_until("those of the start are gone", || callers(&node).connections == 1);
     // An operator has sixteen more, so that a crowd of its own processes cannot keep it from looking.
@@ -369,7 +369,7 @@ fn callers_that_stall_are_cut_off_and_cost_little() {
     let seen = callers(&node);
     // Half a body is answered; the others are just closed: three times ten, five that trickle, twelve that never read.
     assert_eq!((seen.timed_out, seen.turned_away, seen.denied), (47, 0, 0), "{seen:?}");
-    wait_until("their files are closed", || files(&node) == files_before);
+    wait_until("their files are closed", || files(&node) <= files_before);
     // At most 64 KiB for each, and what the rest of the program needs meanwhile.
     let grown = memory(&node) - memory_before;
     assert!(grown <= 64 * 67 + 4_096, "{grown} KiB");
@@ -445,7 +445,7 @@ fn what_is_no_request_closes_its_connection_alone() {
     }
     assert_eq!(steady.get("/livez").status, 200);
     drop(steady);
-    wait_until("their files are closed", || files(&node) == before);
+    wait_until("their files are closed", || files(&node) <= before);
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn a_storm_of_short_connections_leaves_nothing_behind() {
                     match kind {
                         0 => {}
                         1 => http.send("GET /li"),
-                        2 => http.send(post("/v1/acquire", r#"{"pool":"dry","wait_ms":600000}"#)),
+                        2 => http.send(post("/v1/acquire", r#"{"pool":"dry","wait_ms":86400000}"#)),
                         _ => assert_eq!(http.get("/livez").status, 200),
                     }
                 }
@@ -476,7 +476,7 @@ fn a_storm_of_short_connections_leaves_nothing_behind() {
     });
     drop(steady);
     wait_until("nobody waits", || node.waiting() == 0);
-    wait_until("their files are closed", || files(&node) == before);
+    wait_until("their files are closed", || files(&node) <= before);
     assert_eq!(callers(&node).turned_away, 0);
 }
 

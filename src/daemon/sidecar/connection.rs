@@ -1,7 +1,6 @@
 //! From a process that connects to requests with a name: who it is, whether it may stay, and for how long.
 
 use std::convert::Infallible;
-use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -96,14 +95,12 @@ impl Sidecar {
         // Answers are flushed one by one: with `pipeline_flush` they pile up without a bound for a caller that asks on and
         // on, and never reads.
         let serving = http1::Builder::new().max_buf_size(BUFFER_MAX).serve_connection(stream, service);
-        if let Err(error) = serving.await {
-            let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
-            if cause.is_some_and(|cause: &std::io::Error| cause.kind() == ErrorKind::TimedOut) {
-                self.inner.users.count_timed_out();
-                tracing::debug!("a connection of user {} was closed: its caller was too slow", peer.uid);
-            } else {
-                tracing::debug!("a connection of user {} ended: {error}", peer.uid);
-            }
+        let ended = serving.await;
+        if conversation.timed_out() {
+            self.inner.users.count_timed_out();
+            tracing::debug!("a connection of user {} was closed: its caller was too slow", peer.uid);
+        } else if let Err(error) = ended {
+            tracing::debug!("a connection of user {} ended: {error}", peer.uid);
         }
     }
 }

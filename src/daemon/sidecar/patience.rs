@@ -38,6 +38,7 @@ pub struct Conversation {
     /// Since when an answer cannot be written.
     stalled: Cell<Option<Instant>>,
     written: Notify,
+    timed_out: Cell<bool>,
     binding: Binding,
 }
 
@@ -57,7 +58,19 @@ impl Conversation {
     /// It begins now; the permits of `binding` keep it alive.
     pub fn new(binding: Binding) -> Self {
         let stage = Cell::new(Stage::Silent(Instant::now()));
-        Self { stage, answering: Cell::new(0), stalled: Cell::new(None), written: Notify::new(), binding }
+        Self {
+            stage,
+            answering: Cell::new(0),
+            stalled: Cell::new(None),
+            written: Notify::new(),
+            timed_out: Cell::new(false),
+            binding,
+        }
+    }
+
+    /// Whether it ended because patience did.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out.get()
     }
 
     /// A request has come and is answered until the value is dropped; not before the answers before it could be written,
@@ -136,6 +149,7 @@ impl Patient {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             if deadline <= Instant::now() {
+                self.conversation.timed_out.set(true);
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
             self.timer.as_mut().reset(deadline);
