@@ -66,6 +66,7 @@ fn page(status: &Status, style: Style) -> String {
         lines.push(format!("\n{}", pools(&status.pools).show(style).trim_end()));
         lines.extend(status.pools.iter().filter_map(|pool| waiting(pool, style)));
         lines.extend(status.pools.iter().filter_map(|pool| agents(pool, style)));
+        lines.extend(status.pools.iter().filter_map(|pool| unreported(pool, style)));
     }
     let warnings = status.warnings.iter();
     lines.extend(warnings.map(|warning| format!("{} {}", style.yellow("warning"), plain(warning))));
@@ -108,6 +109,20 @@ fn agents(pool: &PoolStatus, style: Style) -> Option<String> {
         named.map(|top| format!("{} {}", plain(&top.agent), percent(top.share))).collect();
     let line = || format!("{} of {}: {}", style.bold("agents"), plain(&pool.name), named.join(", "));
     (!named.is_empty()).then(line)
+}
+
+/// What of a pool's limits is used by somebody who does not report it.
+fn unreported(pool: &PoolStatus, style: Style) -> Option<String> {
+    let limits = pool.limits.iter().filter(|limit| limit.unreported_share > 0.0);
+    let limits: Vec<String> = limits
+        .map(|limit| format!("{} {}", percent(limit.unreported_share), plain(&limit.now.name)))
+        .collect();
+    let head = style.bold("unreported");
+    let line = || {
+        let (pool, limits) = (plain(&pool.name), limits.join(", "));
+        format!("{head} use of {pool}, by the provider's count: {limits}; kept out of all shares")
+    };
+    (!limits.is_empty()).then(line)
 }
 
 fn pools(pools: &[PoolStatus]) -> Table {
