@@ -62,7 +62,7 @@ fn swarm(dir: &TempDir, pool: &str) -> [Daemon; 3] {
 }
 
 /// An honest caller asks for a permit, makes the call, and says how it ended and what the provider says is left. A call that
-/// was refused used nothing.
+/// was refused used nothing, and its caller stays away for a moment.
 fn honest_call(node: &Daemon, provider: &Provider) {
     let mut http = node.http();
     let answer = http.post("/v1/acquire", r#"{"pool":"api","wait_ms":1000}"#).acquired();
@@ -77,6 +77,9 @@ fn honest_call(node: &Daemon, provider: &Provider) {
         rate.amount()
     );
     assert_eq!(http.post("/v1/observe", &said).status, 204);
+    if !passed {
+        thread::sleep(Duration::from_millis(300));
+    }
 }
 
 fn limit(node: &Daemon) -> LimitStatus {
@@ -138,11 +141,12 @@ fn run(
     })
 }
 
-/// Units per second that all nodes admit while they are asked for more, of which nothing is given back.
+/// Units per second that all nodes admit while they are asked for more, of which nothing is given back; from when what
+/// they had in store is spent.
 fn admitted_per_second(nodes: &[Daemon]) -> f64 {
-    let from = monotonic();
+    let from = monotonic() + 3_000_000_000;
     let load = Load::start(nodes.iter().map(Daemon::socket).collect(), "api", 8, |_, _| true);
-    thread::sleep(Duration::from_secs(6));
+    thread::sleep(Duration::from_secs(9));
     load.finish();
     let mut all: Vec<_> = nodes.iter().flat_map(Daemon::admissions).collect();
     all.retain(|one| one.limit == LIMIT && one.nanos >= from);
@@ -157,8 +161,8 @@ fn a_silent_spender_is_seen_shown_and_made_room_for() {
     let rate = Rate::new(20, Duration::from_secs(1), 100).unwrap();
     let nodes = swarm(&dir, "api:calls=20/1s,burst=100");
     let provider = Provider::new(rate);
-    // The nodes would take all of the 20 a second, and the spender as many.
-    let pace = (Duration::from_millis(10), Some(Duration::from_millis(50)));
+    // The nodes would take all of the 20 a second, and the spender twice as many.
+    let pace = (Duration::from_millis(10), Some(Duration::from_millis(25)));
     run(&nodes, &provider, pace, |believed| believed.iter().all(|share| *share > 0.15));
     let least = believed(&nodes).into_iter().fold(1.0, f64::min);
     wait_until("as much is held by nobody", || held(&nodes) <= 1.0 - 0.9 * least);
