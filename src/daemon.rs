@@ -323,8 +323,8 @@ fn quotas(config: &Config, connections: usize) -> Quotas {
     let shared = config.access.group.is_some();
     let most = if shared { (connections / 4).max(1) } else { connections };
     let waiting = |pool: &PoolConfig| {
-        let queue = pool.pool.max_queue;
-        config.access.max_waiting_per_user.unwrap_or(if shared { queue.div_ceil(2) } else { queue })
+        let most = if shared { pool.pool.max_queue.div_ceil(2) } else { usize::MAX };
+        config.access.max_waiting_per_user.unwrap_or(most)
     };
     Quotas {
         connections,

@@ -131,11 +131,11 @@ impl Users {
         let extra = if self.access.is_operator(peer) { OPERATORS_EXTRA } else { 0 };
         let mut here = self.here.borrow_mut();
         let user = here.entry(peer.uid).or_default();
-        let crowd = if user.connections >= self.quotas.user_connections.saturating_add(extra) {
-            Some(Crowd::User(user.connections))
+        let (of_user, all) = (user.connections, self.connections());
+        let crowd = if all >= self.quotas.connections + extra {
+            Some(Crowd::All(all))
         } else {
-            let all = self.connections();
-            (all >= self.quotas.connections + extra).then_some(Crowd::All(all))
+            (of_user >= self.quotas.user_connections.saturating_add(extra)).then_some(Crowd::User(of_user))
         };
         let place = |held| Place { users: self.clone(), uid: peer.uid, held };
         let Some(crowd) = crowd else {
