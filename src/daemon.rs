@@ -3,6 +3,7 @@
 //! Everything runs in one thread. [`run`] starts at the top of this file and reads downwards; a request takes the path
 //! of [`sidecar`], a message from a peer that of `Daemon::serve`.
 
+pub mod access;
 pub mod admission_log;
 pub mod api;
 pub mod clock;
@@ -23,18 +24,19 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, LocalSet};
 
+use self::access::Access;
 use self::admission_log::AdmissionLog;
 use self::clock::Clock;
 use self::config::{Config, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
 use self::identity::{DataDir, IdentityError, SwarmKey};
-use self::sidecar::Sidecar;
+use self::sidecar::{Quotas, Sidecar};
 use self::socket::{Socket, SocketError};
 use self::state::{StateError, StateFile};
 use self::timer::Timer;
@@ -133,7 +135,8 @@ impl Daemon {
             return Err(state.missing().into());
         }
         let swarm_key = swarm_key(&config, &data, join.as_ref(), founds)?;
-        let socket = Socket::bind(&config.socket)?;
+        let socket = Socket::bind(&config.socket, config.access.group)?;
+        socket.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let log = AdmissionLog::from_environment().map_err(|error| DaemonError::Log { error })?;
         let mut seeds = config.seeds.clone();
         if let Some(token) = &join {
@@ -165,8 +168,10 @@ impl Daemon {
         };
         greet(&config, id, &start);
         let engine = Engine::new(Node::new(node, start, seed, now), state, log, clock, timer);
-        let facts = Facts::new(&config.name, Replica { node: id, incarnation }, swarm_key, now);
-        let sidecar = Sidecar::new(engine.clone(), pools, facts.clone(), callers_max);
+        let replica = Replica { node: id, incarnation };
+        let facts = Facts::new(&config.name, replica, swarm_key, now, socket.warnings());
+        let (access, quotas) = (access(&config), quotas(&config, callers_max));
+        let sidecar = Sidecar::new(engine.clone(), pools, facts.clone(), access, quotas);
         let accepting = sidecar.clone();
         let callers = AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }));
         let mut daemon = Self { engine, transport, sidecar, facts, _callers: callers, stop, _data: data };
@@ -303,6 +308,30 @@ impl Daemon {
         };
         let _ = writeln!(out, "join     {join}");
         true
+    }
+}
+
+fn access(config: &Config) -> Access {
+    Access {
+        owner: geteuid().as_raw(),
+        operators: config.access.operators.clone(),
+        operator_groups: config.access.operator_groups.clone(),
+        observe_needs_operator: config.access.observe_needs_operator,
+    }
+}
+
+/// Where only the owner and root can connect, one user may have everything unless the configuration says otherwise.
+fn quotas(config: &Config, connections: usize) -> Quotas {
+    let shared = config.access.group.is_some();
+    let most = if shared { (connections / 4).max(1) } else { connections };
+    let waiting = |pool: &PoolConfig| {
+        let most = if shared { pool.pool.max_queue.div_ceil(2) } else { usize::MAX };
+        config.access.max_waiting_per_user.unwrap_or(most)
+    };
+    Quotas {
+        connections,
+        user_connections: config.access.max_connections_per_user.unwrap_or(most),
+        user_waiting: config.pools.iter().map(waiting).collect(),
     }
 }
 

@@ -114,6 +114,9 @@ pub fn refused(answer: &AcquireAnswer) -> String {
             format!("{limit} had no room within the wait of {}", millis(answer.waited_ms))
         }
         Some(Reason::QueueFull) => "as many requests wait for the pool as may".to_owned(),
+        Some(Reason::UserQueueFull) => {
+            "as many requests of this user wait for the pool as one user may have".to_owned()
+        }
         Some(Reason::Paused) => "the pool is paused".to_owned(),
         Some(Reason::Breaker) => "calls to the pool failed lately, so none are made for a while".to_owned(),
         Some(Reason::TooManyKeys) => "as many keys are in use as may be".to_owned(),

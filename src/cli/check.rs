@@ -1,11 +1,12 @@
 //! `aquifer check`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::exit::{BAD_CONFIG, fail};
 use super::output::{plain, print};
-use crate::daemon::config::{AgentConfig, Config, Overrides, PoolConfig, show_duration};
+use crate::daemon::config::{AccessConfig, AgentConfig, Config, Overrides, PoolConfig, show_duration};
 use crate::protocol::limit::{Kind, Limit};
 
 #[derive(Debug, clap::Args)]
@@ -26,11 +27,32 @@ fn listing(args: &Args, config: &Config) -> String {
     let s = if count == 1 { "" } else { "s" };
     let head = format!("{}: ok, {count} pool{s}\n", args.file.display());
     let sections = config.pools.iter().map(pool).chain(config.agents.iter().map(agent));
+    let sections = access(&config.access).into_iter().chain(sections);
     let lines = sections.flat_map(|(head, body)| {
         let body = body.into_iter().map(|line| format!("    {}\n", plain(&line)));
         [format!("  {}\n", plain(&head))].into_iter().chain(body).collect::<Vec<_>>()
     });
     [head].into_iter().chain(lines).collect()
+}
+
+/// Which users may do what, by number as it was looked up; nothing if only the owner and root may anything.
+fn access(config: &AccessConfig) -> Option<(String, Vec<String>)> {
+    if *config == AccessConfig::default() {
+        return None;
+    }
+    let numbers = |ids: &BTreeSet<u32>| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let mut lines = vec![match config.group {
+        Some(group) => format!("may connect: the owner, root, group {group}"),
+        None => "may connect: the owner, root".to_owned(),
+    }];
+    let named = [("user", &config.operators), ("group", &config.operator_groups)];
+    let named = named.iter().filter(|(_, ids)| !ids.is_empty());
+    let named: String = named.map(|(what, ids)| format!(", {what} {}", numbers(ids))).collect();
+    lines.push(format!("operators: the owner, root{named}"));
+    if config.observe_needs_operator {
+        lines.push("observe: operators only".to_owned());
+    }
+    Some(("access".to_owned(), lines))
 }
 
 /// The heading of a pool and the lines under it.

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::output::{Column, Style, Table, json, millis, percent, plain, print, print_on};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{ByClass, PoolStatus, Status};
+use crate::daemon::api::{ByClass, CallersStatus, PoolStatus, Status, UserStatus};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -59,16 +59,37 @@ fn page(status: &Status, style: Style) -> String {
     lines.push(format!("{} {policy}: {detail}{worst}", style.bold("guarantee")));
     let (peers, members, share) = (status.peers_connected, status.members, percent(node.base_share));
     lines.push(format!("{} {peers} connected; {members} members; base share {share}", style.bold("peers")));
+    lines.push(format!("{} {}", style.bold("callers"), callers(&status.callers)));
     let addresses = node.addresses.iter();
     lines.extend(addresses.map(|address| format!("{} {}", style.bold("address"), plain(address))));
     if !status.pools.is_empty() {
         lines.push(format!("\n{}", pools(&status.pools).show(style).trim_end()));
         lines.extend(status.pools.iter().filter_map(|pool| waiting(pool, style)));
         lines.extend(status.pools.iter().filter_map(|pool| agents(pool, style)));
+        lines.extend(status.pools.iter().filter_map(|pool| unreported(pool, style)));
     }
     let warnings = status.warnings.iter();
     lines.extend(warnings.map(|warning| format!("{} {}", style.yellow("warning"), plain(warning))));
     lines.join("\n") + "\n"
+}
+
+/// Who is connected, by user where there are several, and what was refused to whom.
+fn callers(callers: &CallersStatus) -> String {
+    let user = |user: &UserStatus| {
+        let waiting = if user.waiting > 0 { format!(", {} waiting", user.waiting) } else { String::new() };
+        format!("user {} has {}{waiting}", user.uid, user.connections)
+    };
+    let users = callers.users.iter().filter(|_| callers.users.len() > 1).map(user);
+    let counts = [
+        (callers.turned_away, "turned away"),
+        (callers.not_queued, "not queued"),
+        (callers.denied, "denied"),
+        (callers.timed_out, "too slow"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts = counts.map(|(count, what)| format!("{count} {what}"));
+    let head = format!("{} of {} connected", callers.connections, callers.max_connections);
+    [head].into_iter().chain(users).chain(counts).collect::<Vec<_>>().join("; ")
 }
 
 /// Who waits for a pool, by class.
@@ -88,6 +109,20 @@ fn agents(pool: &PoolStatus, style: Style) -> Option<String> {
         named.map(|top| format!("{} {}", plain(&top.agent), percent(top.share))).collect();
     let line = || format!("{} of {}: {}", style.bold("agents"), plain(&pool.name), named.join(", "));
     (!named.is_empty()).then(line)
+}
+
+/// What of a pool's limits is used by somebody who does not report it.
+fn unreported(pool: &PoolStatus, style: Style) -> Option<String> {
+    let limits = pool.limits.iter().filter(|limit| limit.unreported_share > 0.0);
+    let limits: Vec<String> = limits
+        .map(|limit| format!("{} {}", percent(limit.unreported_share), plain(&limit.now.name)))
+        .collect();
+    let head = style.bold("unreported");
+    let line = || {
+        let (pool, limits) = (plain(&pool.name), limits.join(", "));
+        format!("{head} use of {pool}, by the provider's count: {limits}; kept out of all shares")
+    };
+    (!limits.is_empty()).then(line)
 }
 
 fn pools(pools: &[PoolStatus]) -> Table {

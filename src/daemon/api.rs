@@ -13,8 +13,9 @@ pub use self::call::{
     PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
 };
 pub use self::listing::{
-    ByClass, Explanation, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus, PauseStatus, PeerStatus,
-    Peers, PoolStatus, QueueListing, Queues, Status, TokenAnswer, TopAgent, Waiter,
+    ByClass, CallersStatus, Explanation, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus,
+    PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues, Status, TokenAnswer, TopAgent,
+    UserStatus, Waiter,
 };
 /// How a call ended: `ok`, `throttled` or `error`.
 pub use crate::protocol::breaker::CallOutcome;
@@ -36,4 +37,21 @@ pub struct Problem {
     /// The member of the body that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// Why this caller was turned away, if it is about who asks and not about what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Denial>,
+}
+
+/// Why a caller was turned away: because of who it is, or how much its user takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Denial {
+    /// Status 403: this is for operators.
+    OperatorsOnly,
+    /// Status 403: another user got the permit.
+    NotYourPermit,
+    /// Status 503: its user has as many connections as one may.
+    UserConnections,
+    /// Status 503: there are as many connections as may be.
+    Connections,
 }

@@ -14,6 +14,7 @@ use crate::client::default_socket;
 use crate::protocol::limit::{Limit, NAME_MAX, Pool};
 pub use crate::protocol::node::Policy;
 
+mod access;
 mod address;
 mod agent;
 mod file;
@@ -25,6 +26,7 @@ mod shorthand;
 mod source;
 mod units;
 
+pub use access::AccessConfig;
 pub use flags::Overrides;
 pub use problem::{ConfigError, ConfigErrors};
 pub use units::{parse_duration, show_duration};
@@ -53,6 +55,8 @@ pub struct Config {
     pub forget_after: Duration,
     /// Whether peers are looked for on the local network.
     pub mdns: bool,
+    /// Which users of the machine may do what.
+    pub access: AccessConfig,
     /// What callers can ask for, in the order of the configuration; one [default pool](DEFAULT_POOL) if none
     /// is configured.
     pub pools: Vec<PoolConfig>,
@@ -168,7 +172,7 @@ impl Config {
 
 /// Puts a default in the place of whatever is wrong, so that the rest is checked too.
 fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
-    let ConfigFile { node, swarm, pools, agents } = file;
+    let ConfigFile { node, swarm, access, pools, agents } = file;
     let forget_after = within_or(swarm.forget_after.as_ref(), &FORGET_AFTER, FORGET_AFTER_DEFAULT, errors);
     let mut keep = |error: ConfigError| errors.push(error);
     let name = node.name.map_or_else(|| Ok(host_name()), node_name);
@@ -187,6 +191,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         policy: policy.map_err(&mut keep).unwrap_or(POLICY_DEFAULT),
         forget_after,
         mdns: mdns.map_err(&mut keep).unwrap_or_default(),
+        access: access::validate(access, errors),
         pools: pool::validate(pools, errors),
         agents: agent::validate(agents, errors),
     }

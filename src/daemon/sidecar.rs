@@ -1,57 +1,53 @@
 //! The Unix socket: HTTP/1.1 and JSON for programs on this machine.
 //!
-//! One straight path: a connection is a task, a request goes through `Sidecar::answer` to one function below, which
-//! calls the engine and nothing else. A caller that hangs up drops its task, and with it its place in the queue.
+//! One straight path: a connection is a task ([`connection`]), a request goes through `Sidecar::answer` to one function
+//! below, which calls the engine and nothing else. A caller that hangs up drops its task, and with it its place in the
+//! queue. Who may ask for what stands in one table, [`Route::needs`].
 
 mod answers;
 mod body;
+mod connection;
 mod explain;
 mod listings;
 mod operator;
+mod patience;
 mod request;
 mod response;
 mod route;
+mod users;
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use self::body::{Members, object, pool_named};
+use self::connection::Caller;
 use self::request::Ask;
 use self::response::{
-    Answer, done_or_problem, json, json_or_problem, not_found, problem, problem_answer, text, wrong_method,
+    Answer, done_or_problem, json, json_or_problem, not_found, problem, problem_answer, refusal, text,
+    wrong_method,
 };
 use self::route::Route;
-use super::api::{Problem, SettleAnswer, TokenAnswer};
+pub use self::users::Quotas;
+use self::users::Users;
+use super::access::{Access, Peer};
+use super::api::{Denial, Problem, SettleAnswer, TokenAnswer};
 use super::config::PoolConfig;
-use super::engine::{self, Binding, Bound, Engine, Reply, Wanted};
+use super::engine::{self, Bound, Engine, Reply, Wanted};
 use super::facts::Facts;
-use super::socket::Socket;
 use super::token::Token;
-use crate::protocol::node::{Outcome, Phase};
+use crate::protocol::node::{Outcome, Phase, Reason};
 use crate::protocol::permit::PermitId;
 
 /// The longest body of a request.
 const BODY_MAX: usize = 64 * 1024;
-/// A connection on which no request has been answered for this long is closed, unless one is being answered or a permit is
-/// bound to it: its holder need not say anything.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// A request's body must arrive within this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a failed accept (no file descriptors left) the listener rests this long instead of spinning.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
 /// What the socket serves.
 #[derive(Clone)]
 pub struct Sidecar {
@@ -62,73 +58,22 @@ struct Inner {
     engine: Engine,
     pools: Vec<PoolConfig>,
     facts: Facts,
-    connections: Cell<usize>,
-    connections_max: usize,
+    users: Rc<Users>,
 }
 
 /// What a request with a body does that has no answer but that it was done.
 type Command = fn(&Engine, &[u8], &[PoolConfig]) -> Result<(), Problem>;
 
-/// What is known of one connection.
-struct Caller {
-    bound: Bound,
-    /// Requests that are being answered; pipelined ones come one after the other.
-    answering: Cell<usize>,
-    last_answer: Cell<Instant>,
-}
-
 impl Sidecar {
-    /// A sidecar for this engine, with this many callers at once.
-    pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts, connections_max: usize) -> Self {
-        let connections = Cell::new(0);
-        Self { inner: Rc::new(Inner { engine, pools, facts, connections, connections_max }) }
-    }
-
-    /// Accepts callers until dropped. Needs a `LocalSet`.
-    pub async fn serve(&self, socket: &Socket) {
-        loop {
-            if self.inner.connections.get() >= self.inner.connections_max {
-                tokio::time::sleep(ACCEPT_REST).await;
-                continue;
-            }
-            match socket.listener().accept().await {
-                Ok((stream, _)) => {
-                    tokio::task::spawn_local(self.clone().connection(stream));
-                }
-                Err(error) => {
-                    tracing::warn!("cannot accept a caller: {error}");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
-            }
-        }
+    /// A sidecar for this engine and these users.
+    pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts, access: Access, quotas: Quotas) -> Self {
+        let users = Users::new(access, quotas);
+        Self { inner: Rc::new(Inner { engine, pools, facts, users }) }
     }
 
     /// How many callers are connected.
     pub fn connections(&self) -> usize {
-        self.inner.connections.get()
-    }
-
-    async fn connection(self, stream: UnixStream) {
-        let count = &self.inner.connections;
-        count.set(count.get() + 1);
-        // Dropped last, when no request of the connection waits any more.
-        let binding = Binding::new(&self.inner.engine);
-        let caller =
-            Caller { bound: binding.name(), answering: Cell::new(0), last_answer: Cell::new(Instant::now()) };
-        let service = service_fn(|request| async {
-            let _busy = Busy::new(&caller);
-            Ok::<_, Infallible>(self.answer(request, &caller).await)
-        });
-        let mut http = http1::Builder::new();
-        http.max_buf_size(BODY_MAX).pipeline_flush(true);
-        let serving = http.serve_connection(TokioIo::new(stream), service);
-        tokio::select! {
-            ended = serving => if let Err(error) = ended {
-                tracing::debug!("a caller's connection ended: {error}");
-            },
-            () = idle(&caller, &binding) => tracing::debug!("an idle caller's connection was closed"),
-        }
-        count.set(count.get() - 1);
+        self.inner.users.connections()
     }
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
@@ -138,16 +83,20 @@ impl Sidecar {
         if *request.method() != expected && !(expected == Method::GET && *request.method() == Method::HEAD) {
             return wrong_method(&path, &expected);
         }
-        let Inner { engine, facts, .. } = &*self.inner;
+        let Inner { engine, facts, users, .. } = &*self.inner;
+        if !users.access().allows(caller.peer, route.needs()) {
+            users.count_denied();
+            return problem_answer(&operators_only(&path, caller));
+        }
         match route {
             Route::Acquire => self.acquire(request, caller).await,
-            Route::Commit(id) => json_or_problem(self.commit(&id, request).await),
-            Route::Release(id) => json_or_problem(self.release(&id, request).await),
-            Route::Allow => self.allow(request).await,
+            Route::Commit(id) => json_or_problem(self.commit(&id, request, caller).await),
+            Route::Release(id) => json_or_problem(self.release(&id, request, caller).await),
+            Route::Allow => self.allow(request, caller).await,
             Route::Pause => self.command(request, operator::pause).await,
             Route::Resume => self.command(request, operator::resume).await,
             Route::Observe => self.command(request, operator::observe).await,
-            Route::Status => json(StatusCode::OK, &listings::status(engine, facts)),
+            Route::Status => json(StatusCode::OK, &listings::status(engine, facts, users.status())),
             Route::Peers => json(StatusCode::OK, &listings::peers(engine, facts)),
             Route::Limits => json(StatusCode::OK, &listings::limits(engine)),
             Route::Queue => json(StatusCode::OK, &listings::queues(engine)),
@@ -167,44 +116,75 @@ impl Sidecar {
             Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
         };
-        let (items, outcome) = self.ask(ask, caller.bound.clone()).await;
+        let (items, outcome, quota) = self.ask(ask, caller).await;
         let mut pools: Vec<usize> = items.iter().map(|item| item.pool).collect();
         let mut seen = BTreeSet::new();
         pools.retain(|pool| seen.insert(*pool));
         let engine = &self.inner.engine;
-        let answer = answers::acquired(engine, &pools, outcome);
+        let mut answer = answers::acquired(engine, &pools, outcome);
+        if let Some(most) = quota {
+            answers::not_queued(&mut answer, most);
+        }
         let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         let mut response = json(status, &answer);
         answers::headers(engine, &pools, &answer, response.headers_mut());
         response
     }
 
-    async fn allow(&self, request: Request<Incoming>) -> Answer {
+    async fn allow(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let body = read(request).await;
         let ask = match body.and_then(|body| Ask::parse_allow(&body, &self.inner.pools)) {
             Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
         };
-        let (items, outcome) = self.ask(ask, Bound::default()).await;
+        let (items, outcome, _) = self.ask(ask, caller).await;
         json(StatusCode::OK, &answers::allow(&self.inner.engine, &items[0], outcome))
     }
 
-    /// Asks the engine and waits for the answer. Gives back what of the choices was asked for.
-    async fn ask(&self, ask: Ask, bound: Bound) -> (Vec<Wanted>, Outcome) {
-        let Ask { mut choices, agent, class, wait, ttl, bind } = ask;
-        let bound = bind.then_some(bound);
+    /// Asks the engine and waits for the answer. Gives back what of the choices was asked for; and if it was refused because
+    /// its user has as many requests waiting as one may, how many that is.
+    async fn ask(&self, ask: Ask, caller: &Caller) -> (Vec<Wanted>, Outcome, Option<usize>) {
+        let Ask { mut choices, agent, class, mut wait, ttl, bind } = ask;
+        let Inner { engine, users, .. } = &*self.inner;
+        let uid = caller.peer.uid;
+        let mut quota = None;
+        if !wait.is_zero() {
+            quota = users.queue_is_full(uid, choices.iter().flatten().map(|wanted| wanted.pool));
+        }
+        if quota.is_some() {
+            wait = Duration::ZERO;
+        }
+        let bound: Option<Bound> = bind.then(|| caller.bound.clone());
         let request = engine::Request { choices: choices.clone(), agent, class, wait, ttl, bound };
-        let (choice, reply) = self.inner.engine.acquire(request);
+        let (choice, reply) = engine.acquire(request);
+        let items = choices.swap_remove(choice);
         let outcome = match reply {
             Reply::Now(outcome) => outcome,
-            Reply::Later(pending) => pending.answer().await,
+            Reply::Later(pending) => {
+                let _place = users.wait(uid, items.iter().map(|wanted| wanted.pool).collect());
+                pending.answer().await
+            }
         };
-        (choices.swap_remove(choice), outcome)
+        match outcome {
+            Outcome::Admitted { permit, .. } => users.issued(permit, uid, engine),
+            // It would have waited for this.
+            Outcome::Refused(refusal) if matches!(refusal.reason, Reason::Limit | Reason::Paused) => {
+                quota.iter().for_each(|_| users.count_not_queued());
+                return (items, outcome, quota);
+            }
+            Outcome::Refused(_) => {}
+        }
+        (items, outcome, None)
     }
 
-    async fn commit(&self, id: &str, request: Request<Incoming>) -> Result<SettleAnswer, Problem> {
+    async fn commit(
+        &self,
+        id: &str,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<SettleAnswer, Problem> {
         let body = read(request).await?;
-        let id = permit(id)?;
+        let id = self.permit(id, caller)?;
         let body = object(&body, true, "{\"tokens\":1012}")?;
         let members = Members::new(&body, "", &["requests", "tokens", "cost"])?;
         let engine = &self.inner.engine;
@@ -218,12 +198,29 @@ impl Sidecar {
         answers::settled(engine, engine.commit(id, &used))
     }
 
-    async fn release(&self, id: &str, request: Request<Incoming>) -> Result<SettleAnswer, Problem> {
+    async fn release(
+        &self,
+        id: &str,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<SettleAnswer, Problem> {
         let body = read(request).await?;
-        let id = permit(id)?;
+        let id = self.permit(id, caller)?;
         Members::new(&object(&body, true, "{} or nothing")?, "", &[])?;
         let engine = &self.inner.engine;
         answers::settled(engine, engine.release(id))
+    }
+
+    /// The permit that a caller names, if it may settle it.
+    fn permit(&self, id: &str, caller: &Caller) -> Result<PermitId, Problem> {
+        let id = id.parse().map_err(|error| problem(400, "malformed permit id", format!("{error}")))?;
+        let Inner { engine, users, .. } = &*self.inner;
+        if users.may_settle(id, caller.peer, engine) {
+            return Ok(id);
+        }
+        users.count_denied();
+        let detail = "another user got this permit; only that user or an operator may settle it".to_owned();
+        Err(refusal(403, "not permitted", detail, Denial::NotYourPermit))
     }
 
     async fn command(&self, request: Request<Incoming>, command: Command) -> Answer {
@@ -251,38 +248,6 @@ impl Sidecar {
     }
 }
 
-/// Ends when nothing has happened on a connection for long, and nothing needs it.
-async fn idle(caller: &Caller, binding: &Binding) {
-    let mut look = caller.last_answer.get() + IDLE_TIMEOUT;
-    loop {
-        sleep_until(look).await;
-        let now = Instant::now();
-        look = caller.last_answer.get() + IDLE_TIMEOUT;
-        if caller.answering.get() > 0 || !binding.is_empty() {
-            look = now + IDLE_TIMEOUT;
-        } else if look <= now {
-            return;
-        }
-    }
-}
-
-/// A request of a connection is being answered.
-struct Busy<'a>(&'a Caller);
-
-impl<'a> Busy<'a> {
-    fn new(caller: &'a Caller) -> Self {
-        caller.answering.set(caller.answering.get() + 1);
-        Self(caller)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.answering.set(self.0.answering.get() - 1);
-        self.0.last_answer.set(Instant::now());
-    }
-}
-
 /// A request's body.
 ///
 /// # Errors
@@ -300,6 +265,11 @@ async fn read(request: Request<Incoming>) -> Result<Bytes, Problem> {
     }
 }
 
-fn permit(id: &str) -> Result<PermitId, Problem> {
-    id.parse().map_err(|error| problem(400, "malformed permit id", format!("{error}")))
+fn operators_only(path: &str, caller: &Caller) -> Problem {
+    let Peer { uid, gid } = caller.peer;
+    let detail = format!(
+        "{path} is for operators, and user {uid} (group {gid}) is none: ask as the daemon's owner or as root, or have \
+         its configuration name the user in [access] operators, or a group of it in operator_groups"
+    );
+    refusal(403, "not permitted", detail, Denial::OperatorsOnly)
 }

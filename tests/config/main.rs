@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aquifer::daemon::config::{BreakerSettings, Config, Overrides, Policy, PoolConfig};
+use aquifer::daemon::config::{AccessConfig, BreakerSettings, Config, Overrides, Policy, PoolConfig};
 use aquifer::protocol::calendar::{Calendar, Every, Zone};
 use aquifer::protocol::limit::{Concurrency, Kind, Window};
 
@@ -49,6 +49,13 @@ fn every_key_is_read() {
         policy = "strict"
         forget_after = "90s"
         discover = "none"
+        [access]
+        group = 100
+        operators = ["root", 1000]
+        operator_groups = [2_000_000]
+        observe = "operators"
+        max_connections_per_user = 40
+        max_waiting_per_user = 5
         [[pool]]
         name = "anthropic/sonnet"
         rpm = 50
@@ -76,6 +83,11 @@ fn every_key_is_read() {
     assert_eq!(config.policy, Policy::Strict);
     assert_eq!(config.forget_after, Duration::from_secs(90));
     assert!(!config.mdns);
+    let access = &config.access;
+    assert_eq!((access.group, access.observe_needs_operator), (Some(100), true));
+    assert!([0, 1_000].iter().all(|user| access.operators.contains(user)), "{access:?}");
+    assert_eq!(access.operator_groups, [2_000_000].into());
+    assert_eq!((access.max_connections_per_user, access.max_waiting_per_user), (Some(40), Some(5)));
     let pool = &config.pools[0];
     assert_eq!(pool.pool.name(), "anthropic/sonnet");
     assert_eq!(
@@ -95,6 +107,7 @@ fn every_key_is_read() {
 fn nothing_at_all_is_a_node_with_one_pool_to_try() {
     let config = read("").unwrap();
     assert_eq!((config.policy, config.mdns), (Policy::Available, true));
+    assert_eq!(config.access, AccessConfig::default());
     assert_eq!(config.forget_after, Duration::from_secs(60));
     assert_eq!(config.gossip.to_string(), "/ip4/0.0.0.0/tcp/4160");
     assert!(!config.name.is_empty() && config.seeds.is_empty());

@@ -226,6 +226,40 @@ fn what_is_wrong_with_a_pool_is_said() {
 }
 
 #[test]
+fn what_is_wrong_with_users_is_said() {
+    for (access, expected) in [
+        ("group = \"no such group\"", "a.toml:2: access.group: there is no group \"no such group\" on this"),
+        ("group = -1", "a.toml:2: access.group: is the number -1, must be the name of a group in quotes, or"),
+        ("group = \"\"", "a.toml:2: access.group: is the text \"\", must be the name of a group"),
+        ("operators = \"root\"", "a.toml:2: access.operators: is the text \"root\", must be a list of users"),
+        (
+            "operators = [\n\"root\",\n\"no such user\"]",
+            "a.toml:4: access.operators: there is no user \"no such user\" on this machine",
+        ),
+        ("operators = [65534]", "a.toml:2: access.operators: is number 65534, which stands for everybody"),
+        (
+            "operator_groups = [true]",
+            "a.toml:2: access.operator_groups: is true, must be the name of a group",
+        ),
+        (
+            "observe = \"everyone\"",
+            "a.toml:2: access.observe: is \"everyone\", must be \"all\" or \"operators\"",
+        ),
+        (
+            "max_connections_per_user = 0",
+            "a.toml:2: access.max_connections_per_user: is 0, must be from 1 to 1000000",
+        ),
+        (
+            "max_waiting_per_user = \"5\"",
+            "a.toml:2: access.max_waiting_per_user: is the text \"5\", must be a whole number",
+        ),
+        ("operator = [1000]", "a.toml:2: access.operator: unknown key; did you mean \"operators\"?"),
+    ] {
+        refused(&format!("[access]\n{access}"), expected);
+    }
+}
+
+#[test]
 fn what_is_wrong_with_an_agent_is_said() {
     for (agent, expected) in [
         ("weight = 1", "a.toml:1: agent.match: is missing; add match = \"researcher-*\""),

@@ -38,6 +38,7 @@ pub struct Setup {
     name: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    files: Option<u32>,
 }
 
 impl Setup {
@@ -48,6 +49,7 @@ impl Setup {
             name: name.to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            files: None,
         };
         let setup = setup.arguments(&["--name", name, "--no-mdns"]);
         let setup =
@@ -64,6 +66,19 @@ impl Setup {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Lets the process open so many files at most.
+    pub fn files(mut self, most: u32) -> Self {
+        self.files = Some(most);
+        self
+    }
+
+    /// Writes the daemon's configuration file.
+    pub fn config(self, text: &str) -> Self {
+        let path = self.dir.join(format!("{}.toml", self.name));
+        fs::write(&path, text).unwrap();
+        self.arguments(&["--config", path.to_str().unwrap()])
     }
 
     pub fn join(self, token: &str) -> Self {
@@ -92,7 +107,10 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = aquifer(&["up"]);
+        let mut command = match self.files {
+            None => aquifer(&["up"]),
+            Some(files) => limited(files, &["up"]),
+        };
         command
             .args(&self.arguments)
             .arg("--data-dir")
@@ -150,6 +168,21 @@ pub fn aquifer(arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command.args(arguments);
+    command
+}
+
+/// The same in a process that can open so many files at most.
+fn limited(files: u32, arguments: &[&str]) -> Command {
+    let script = format!("ulimit -n {files} && exec \"$@\"");
+    let unlimited = aquifer(arguments);
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh"]).arg(unlimited.get_program()).args(unlimited.get_args());
+    for (name, value) in unlimited.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     command
 }
 
@@ -275,11 +308,17 @@ pub struct Reply {
     pub body: String,
 }
 
+impl From<UnixStream> for Http {
+    fn from(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+}
+
 impl Http {
     pub fn connect(socket: &Path) -> Option<Self> {
         let stream = UnixStream::connect(socket).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Some(Self { stream: BufReader::new(stream) })
+        Some(Self::from(stream))
     }
 
     /// Sends bytes as they are. That the daemon hung up already is no failure: it may have read enough.

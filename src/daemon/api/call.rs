@@ -158,6 +158,8 @@ pub enum Reason {
     Deadline,
     /// As many requests wait as may.
     QueueFull,
+    /// As many requests of this user of the machine wait as one user may have waiting; others may wait.
+    UserQueueFull,
     /// The pool is paused, or the node is leaving.
     Paused,
     /// The cost is more than the limit can ever hold.

@@ -21,8 +21,43 @@ pub struct Status {
     pub peers_connected: usize,
     /// Members of the ledger that this node knows of, itself included.
     pub members: usize,
+    /// The processes of this machine that are connected.
+    #[serde(default)]
+    pub callers: CallersStatus,
     /// What people should look at: mismatched limits, lost peers, dropped frames.
     pub warnings: Vec<String>,
+}
+
+/// Who is connected to the Unix socket, and what was refused to whom. Counts are of this life of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallersStatus {
+    /// Connections, that of the request among them.
+    pub connections: usize,
+    /// The most of them that there may be.
+    pub max_connections: usize,
+    /// The most that one user may have.
+    pub max_connections_per_user: usize,
+    /// The users, those with most connections first; at most 16.
+    pub users: Vec<UserStatus>,
+    /// Connections that were refused because there were too many, of their user or of all.
+    pub turned_away: u64,
+    /// Requests that were refused instead of queued because their user had too many waiting.
+    pub not_queued: u64,
+    /// Requests that were denied because of who asked.
+    pub denied: u64,
+    /// Connections that were closed because their callers were silent, slow or did not read.
+    pub timed_out: u64,
+}
+
+/// One user of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserStatus {
+    /// Its id.
+    pub uid: u32,
+    /// Its connections.
+    pub connections: usize,
+    /// Its requests that wait, once for each pool that they wait for.
+    pub waiting: usize,
 }
 
 /// This node, for people.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::access::AccessSection;
 use super::problem::{ConfigError, Place, Set};
 use super::shorthand::{self, shorthand};
 use super::source::{Entry, Source, has};
@@ -18,6 +19,7 @@ pub(super) use limit::{KindSection, LimitSection};
 pub(super) struct ConfigFile {
     pub node: NodeSection,
     pub swarm: SwarmSection,
+    pub access: AccessSection,
     pub pools: Vec<PoolSection>,
     pub agents: Vec<AgentSection>,
 }
@@ -71,7 +73,7 @@ pub(super) struct AgentSection {
     pub limits: Vec<LimitSection>,
 }
 
-const SECTIONS: [&str; 4] = ["node", "swarm", "pool", "agent"];
+const SECTIONS: [&str; 5] = ["node", "swarm", "access", "pool", "agent"];
 const NODE_KEYS: [&str; 3] = ["name", "data_dir", "socket"];
 const SWARM_KEYS: [&str; 6] = ["gossip", "seeds", "key_file", "policy", "forget_after", "discover"];
 /// The keys of a pool that are one value each.
@@ -99,6 +101,10 @@ impl ConfigFile {
                 "node" => file.node = source.table(&entry).map(|node| source.node(node)).unwrap_or_default(),
                 "swarm" => {
                     file.swarm = source.table(&entry).map(|swarm| source.swarm(swarm)).unwrap_or_default();
+                }
+                "access" => {
+                    let access = source.table(&entry).map(|access| source.access(access));
+                    file.access = access.unwrap_or_default();
                 }
                 "pool" => {
                     let tables = source.tables(&entry);

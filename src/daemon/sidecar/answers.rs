@@ -108,6 +108,16 @@ fn refused(
     answer.status = Some(429);
 }
 
+/// What a refusal becomes if the request would have waited, had its user not as many waiting as one may.
+pub fn not_queued(answer: &mut AcquireAnswer, most: usize) {
+    let detail = format!(
+        "this user has {most} requests waiting for the pool, as many as one may, and there was no room at once; wait \
+         for some of them, or raise [access] max_waiting_per_user"
+    );
+    answer.reason = Some(Reason::UserQueueFull);
+    answer.detail = Some(detail);
+}
+
 /// Answer to `POST /allow` for what was asked of one pool.
 pub fn allow(engine: &Engine, wanted: &Wanted, outcome: Outcome) -> AllowAnswer {
     let view = engine.look(|node, now| node.pool_view(wanted.pool, now));
@@ -168,7 +178,7 @@ fn unsettled(error: SettleError) -> Problem {
         SettleError::Unknown => (404, "no such permit"),
         SettleError::Expired | SettleError::Forgotten | SettleError::Former => (410, "permit is over"),
     };
-    Problem { title: title.to_owned(), status, detail: format!("{error}"), field: None }
+    Problem { title: title.to_owned(), status, detail: format!("{error}"), field: None, reason: None }
 }
 
 /// The headers that HTTP clients know: `Retry-After` (RFC 9110), `retry-after-ms` (as the providers' SDKs read it), and

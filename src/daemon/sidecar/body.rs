@@ -198,11 +198,12 @@ pub fn pool_named(name: &str, pools: &[PoolConfig]) -> Result<usize, Problem> {
         status: 404,
         detail: format!("there is no pool {:?}{}", cut(name), nearest(name, names())),
         field: None,
+        reason: None,
     })
 }
 
 fn bad(field: Option<String>, detail: String) -> Problem {
-    Problem { title: "malformed request".to_owned(), status: 400, detail, field }
+    Problem { title: "malformed request".to_owned(), status: 400, detail, field, reason: None }
 }
 
 /// What a caller wrote, short enough to be shown to it.

@@ -62,6 +62,7 @@ fn words(explanation: &Explanation, phase: Phase) -> Vec<String> {
     }
     words.push(queue(waiting));
     words.extend(explanation.limits.iter().map(|limit| share(limit, *base_share)));
+    words.extend(explanation.limits.iter().filter_map(unreported));
     words.push(format!("The guarantee is {}: {}.", guarantee.policy, guarantee.detail));
     words
 }
@@ -106,6 +107,17 @@ fn queue(waiting: &ByClass) -> String {
         [] => "Nobody waits on this node.".to_owned(),
         _ => format!("On this node wait: {}.", those.join(", ")),
     }
+}
+
+fn unreported(limit: &LimitStatus) -> Option<String> {
+    let percent = limit.unreported_share * 100.0;
+    let words = || {
+        format!(
+            "{}: {percent:.1} % of it is kept out of all shares, since the provider counts as much use that nobody reports.",
+            limit.now.name
+        )
+    };
+    (limit.unreported_share > 0.0).then(words)
 }
 
 fn share(limit: &LimitStatus, base: f64) -> String {

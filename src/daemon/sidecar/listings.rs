@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::answers::{ceil_millis, full_name, limit_state, millis};
 use crate::daemon::api::{
-    API_VERSION, ByClass, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus, PauseStatus, PeerStatus,
-    Peers, PoolStatus, QueueListing, Queues, Status, TopAgent, Waiter,
+    API_VERSION, ByClass, CallersStatus, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus,
+    PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues, Status, TopAgent, Waiter,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::facts::Facts;
@@ -24,7 +24,7 @@ const WAITERS_MAX: usize = 1_000;
 const TOP: usize = 5;
 
 /// Answer to `GET /v1/status`.
-pub fn status(engine: &Engine, facts: &Facts) -> Status {
+pub fn status(engine: &Engine, facts: &Facts, callers: CallersStatus) -> Status {
     let (view, pools, connected, now) = engine.look(|node, now| {
         let connected = node.peers(now).iter().filter(|peer| peer.standing == Standing::Connected).count();
         let pools: Vec<_> = node
@@ -36,6 +36,7 @@ pub fn status(engine: &Engine, facts: &Facts) -> Status {
         (node.view(now), pools, connected, now)
     });
     let mut warnings = view.warnings.clone();
+    warnings.extend(facts.cautions.iter().cloned());
     if let Some(error) = engine.unsaved() {
         warnings.push(format!("the ledger cannot be saved: {error}; peers are told nothing until it is"));
     }
@@ -63,6 +64,7 @@ pub fn status(engine: &Engine, facts: &Facts) -> Status {
         pools: pools.into_iter().map(|(pool, top)| pool_status(&pool, top, now)).collect(),
         peers_connected: connected,
         members: view.members,
+        callers,
         warnings,
     }
 }

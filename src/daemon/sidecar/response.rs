@@ -7,7 +7,7 @@ use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::route::ENDPOINTS;
-use crate::daemon::api::Problem;
+use crate::daemon::api::{Denial, Problem};
 
 /// An answer with all of its body.
 pub type Answer = Response<Full<Bytes>>;
@@ -52,7 +52,12 @@ pub fn done_or_problem(done: Result<(), Problem>) -> Answer {
 
 /// A problem that is about no member of a body.
 pub fn problem(status: u16, title: &str, detail: String) -> Problem {
-    Problem { title: title.to_owned(), status, detail, field: None }
+    Problem { title: title.to_owned(), status, detail, field: None, reason: None }
+}
+
+/// A problem with who asks.
+pub fn refusal(status: u16, title: &str, detail: String, reason: Denial) -> Problem {
+    Problem { reason: Some(reason), ..problem(status, title, detail) }
 }
 
 /// A problem.

@@ -2,6 +2,8 @@
 
 use hyper::Method;
 
+use crate::daemon::access::Right;
+
 /// An endpoint, with what its path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -89,6 +91,28 @@ impl Route {
             | Self::Token
             | Self::Live
             | Self::Ready => Method::GET,
+        }
+    }
+}
+
+impl Route {
+    /// Who may ask for it: the one table of what is for operators.
+    pub fn needs(&self) -> Right {
+        match self {
+            Self::Acquire
+            | Self::Commit(_)
+            | Self::Release(_)
+            | Self::Allow
+            | Self::Status
+            | Self::Peers
+            | Self::Limits
+            | Self::Queue
+            | Self::Explain(_)
+            | Self::Live
+            | Self::Ready => Right::Use,
+            Self::Observe => Right::Observe,
+            // The token is the swarm's key.
+            Self::Pause | Self::Resume | Self::Token => Right::Operate,
         }
     }
 }

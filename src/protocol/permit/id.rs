@@ -9,8 +9,8 @@ use crate::protocol::id::Incarnation;
 
 /// Names one permit of one life of this node. Opaque to callers; its text form is 32 hexadecimal digits.
 ///
-/// It is no secret: whoever may use the socket may settle any permit. An id of a former life never names a permit of
-/// this one, since the life is part of it.
+/// It is no secret: whether a caller may settle it is for the daemon to know. An id of a former life never names a permit
+/// of this one, since the life is part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PermitId {
     /// The life in which it was issued.

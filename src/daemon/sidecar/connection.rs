@@ -1,0 +1,137 @@
+//! From a process that connects to requests with a name: who it is, whether it may stay, and for how long.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::Sidecar;
+use super::patience::{Conversation, Patient};
+use super::response::{Answer, json, refusal};
+use super::users::{Admittance, Crowd};
+use crate::daemon::access::Peer;
+use crate::daemon::api::Denial;
+use crate::daemon::engine::{Binding, Bound};
+use crate::daemon::socket::Socket;
+
+/// After a failed accept (no file descriptors left), or while nobody more can be served, the listener rests this long
+/// instead of spinning.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// What a connection buffers of requests, a whole head among it, at most.
+const BUFFER_MAX: usize = 16 * 1024;
+/// Whoever is turned away must ask and take the answer within this.
+const TURN_AWAY: Duration = Duration::from_secs(2);
+
+/// Who asks, and on what connection.
+pub struct Caller {
+    /// As the kernel says.
+    pub peer: Peer,
+    /// Names the connection to permits that end with it.
+    pub bound: Bound,
+}
+
+impl Sidecar {
+    /// Accepts callers until dropped. Needs a `LocalSet`.
+    pub async fn serve(&self, socket: &Socket) {
+        loop {
+            // More wait in the kernel's queue.
+            if self.inner.users.is_full() {
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+            match socket.listener().accept().await {
+                Ok((stream, _)) => self.receive(stream),
+                Err(error) => {
+                    tracing::warn!("cannot accept a caller: {error}");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    fn receive(&self, stream: UnixStream) {
+        let peer = match stream.peer_cred() {
+            Ok(peer) => Peer { uid: peer.uid(), gid: peer.gid() },
+            Err(error) => {
+                return tracing::warn!("a caller that the kernel does not name was closed: {error}");
+            }
+        };
+        match self.inner.users.connect(peer) {
+            Admittance::Welcome(place) => {
+                let sidecar = self.clone();
+                tokio::task::spawn_local(async move {
+                    sidecar.converse(stream, peer).await;
+                    drop(place);
+                });
+            }
+            Admittance::TurnedAway(place, crowd) => {
+                tokio::task::spawn_local(async move {
+                    let _ = timeout(TURN_AWAY, turn_away(stream, crowd)).await;
+                    drop(place);
+                });
+            }
+            Admittance::Ignored => {}
+        }
+    }
+
+    async fn converse(&self, stream: UnixStream, peer: Peer) {
+        let binding = Binding::new(&self.inner.engine);
+        let caller = Caller { peer, bound: binding.name() };
+        // Dropped last, when no request of the connection waits any more.
+        let conversation = Rc::new(Conversation::new(binding));
+        let service = service_fn(|request: Request<Incoming>| async {
+            let _answering = conversation.answering().await;
+            Ok::<_, Infallible>(self.answer(request, &caller).await)
+        });
+        let stream = TokioIo::new(Patient::new(stream, conversation.clone()));
+        // Answers are flushed one by one: with `pipeline_flush` they pile up without a bound for a caller that asks on and
+        // on, and never reads.
+        let serving = http1::Builder::new().max_buf_size(BUFFER_MAX).serve_connection(stream, service);
+        let ended = serving.await;
+        if conversation.timed_out() {
+            self.inner.users.count_timed_out();
+            tracing::debug!("a connection of user {} was closed: its caller was too slow", peer.uid);
+        } else if let Err(error) = ended {
+            tracing::debug!("a connection of user {} ended: {error}", peer.uid);
+        }
+    }
+}
+
+/// Says to whatever is asked first that there are too many.
+async fn turn_away(stream: UnixStream, crowd: Crowd) {
+    let answer = || {
+        let mut answer = too_many(crowd);
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        answer
+    };
+    let service = service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(answer()) });
+    let serving =
+        http1::Builder::new().max_buf_size(BUFFER_MAX).serve_connection(TokioIo::new(stream), service);
+    let _ = serving.await;
+}
+
+fn too_many(crowd: Crowd) -> Answer {
+    let detail = match crowd {
+        Crowd::User(count) => format!(
+            "this user has {count} connections to the daemon, as many as one may; close some, keep one for many \
+             requests, or raise [access] max_connections_per_user"
+        ),
+        Crowd::All(count) => {
+            format!("the daemon has {count} connections, as many as it may; ask again in a second")
+        }
+    };
+    let reason = match crowd {
+        Crowd::User(_) => Denial::UserConnections,
+        Crowd::All(_) => Denial::Connections,
+    };
+    json(StatusCode::SERVICE_UNAVAILABLE, &refusal(503, "too many connections", detail, reason))
+}
