@@ -38,6 +38,8 @@ pub struct Setup {
     name: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// The network namespace it runs in, if not in ours.
+    namespace: Option<PathBuf>,
 }
 
 impl Setup {
@@ -48,6 +50,7 @@ impl Setup {
             name: name.to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            namespace: None,
         };
         let setup = setup.arguments(&["--name", name, "--no-mdns"]);
         let setup =
@@ -68,6 +71,11 @@ impl Setup {
 
     pub fn join(self, token: &str) -> Self {
         self.environment("AQUIFER_JOIN", token)
+    }
+
+    /// Runs it in this network namespace; its socket is reached from everywhere all the same.
+    pub fn namespace(self, namespace: &Path) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self }
     }
 
     pub fn name(&self) -> &str {
@@ -92,7 +100,15 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = aquifer(&["up"]);
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = without_our_environment(Command::new("nsenter"));
+                // It becomes the daemon, so that signals reach it.
+                command.arg(format!("--net={}", namespace.display())).args([PROGRAM, "up"]);
+                command
+            }
+            None => aquifer(&["up"]),
+        };
         command
             .args(&self.arguments)
             .arg("--data-dir")
@@ -142,14 +158,20 @@ impl Setup {
     }
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_aquifer");
+
 /// The command, without what the environment would add.
 pub fn aquifer(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aquifer"));
+    let mut command = without_our_environment(Command::new(PROGRAM));
+    command.args(arguments);
+    command
+}
+
+fn without_our_environment(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AQUIFER_"))
     {
         command.env_remove(name);
     }
-    command.args(arguments);
     command
 }
 
@@ -243,6 +265,25 @@ impl Daemon {
 
     pub fn admissions(&self) -> Vec<Admission> {
         admissions([&self.setup])
+    }
+}
+
+/// Waits until every node is linked to every other and all have equal base shares, which make the whole.
+pub fn wait_until_whole(nodes: &[Daemon]) {
+    let mut seen = Vec::new();
+    let is_whole = |seen: &mut Vec<(String, usize, f64)>| {
+        let statuses = nodes.iter().map(Daemon::status);
+        *seen = statuses.map(|now| (now.node.state, now.peers_connected, now.node.base_share)).collect();
+        let bases = seen.iter().map(|(_, _, base)| base);
+        let equal = bases.clone().all(|base| (base * nodes.len() as f64 - 1.0).abs() < 0.2);
+        equal
+            && (bases.sum::<f64>() - 1.0).abs() < 1e-6
+            && seen.iter().all(|(state, links, _)| state == "ready" && *links == nodes.len() - 1)
+    };
+    let start = Instant::now();
+    while !is_whole(&mut seen) {
+        assert!(start.elapsed() < PATIENCE, "never whole: {seen:?}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -382,10 +423,15 @@ pub fn never_over(admissions: &[Admission], limit: &str, rate: &Rate) -> Result<
     Ok(())
 }
 
-/// Asserts T1, and gives back what part of what one central limiter would have admitted was admitted in `[from, to]`.
-pub fn checked(setups: &[&Setup], limit: &str, rate: &Rate, (from, to): (u64, u64)) -> f64 {
+/// Asserts T1, and gives back what [`used`] says.
+pub fn checked(setups: &[&Setup], limit: &str, rate: &Rate, time: (u64, u64)) -> f64 {
     let all = admissions(setups.iter().copied());
     never_over(&all, limit, rate).unwrap();
+    used(&all, limit, rate, time)
+}
+
+/// What part of what one central limiter would have admitted in `[from, to]` was admitted.
+pub fn used(all: &[Admission], limit: &str, rate: &Rate, (from, to): (u64, u64)) -> f64 {
     let during = all.iter().filter(|one| one.limit == limit && (from..=to).contains(&one.nanos));
     let central = rate.burst() as f64 + rate.per_second() * (to - from) as f64 / 1e9;
     during.map(|one| one.units).sum::<u64>() as f64 / central
