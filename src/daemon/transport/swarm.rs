@@ -93,7 +93,10 @@ impl Transport {
                 self.dialer.forget_own();
                 self.events.push_back(Event::Listening(address));
             }
-            SwarmEvent::ExpiredListenAddr { .. } => self.dialer.forget_own(),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.dialer.forget_own();
+                self.events.push_back(Event::Expired(address));
+            }
             SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "accepting failed"),
             SwarmEvent::ListenerClosed { reason, .. } => {
                 tracing::error!(?reason, "the listener ended; peers can no longer connect here");
