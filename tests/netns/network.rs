@@ -98,15 +98,16 @@ impl Network {
         done(ip(&[], &lines));
     }
 
-    /// Takes the address of a host away.
-    pub fn strip(&self, host: usize) {
-        done(self.on(host, &[format!("address delete {}/24 dev eth0", self.addresses[host])]));
+    /// Takes an address of a host away.
+    pub fn strip(&self, host: usize, address: Ipv4Addr) {
+        done(self.on(host, &[format!("address delete {address}/24 dev eth0")]));
     }
 
-    /// Gives a host another address.
+    /// Gives a host one more address, which is its address from now on.
     pub fn readdress(&mut self, host: usize, address: Ipv4Addr) {
         self.addresses[host] = address;
-        done(self.on(host, &[format!("address add {address}/24 dev eth0")]));
+        // Of one prefix length, it would go with the first one.
+        done(self.on(host, &[format!("address add {address}/23 dev eth0")]));
     }
 
     fn on(&self, host: usize, lines: &[String]) -> Result<(), String> {

@@ -4,6 +4,7 @@
 //! needs half of the limit and owns a fifth, so that leases run over every link that a fault cuts.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::network::Network;
 use crate::process::{Daemon, Load, Setup, monotonic, wait_until_whole};
-use crate::report::{Run, judge, until_linked};
+use crate::report::{AFTERWARDS, Run, Times, judge, until_linked};
 
 const HOSTS: usize = 5;
 /// Those that are asked: first the one that the faults hit, or whose side of a partition is the smaller one.
@@ -26,9 +27,8 @@ const SIDE: [usize; 2] = [0, 1];
 const LIMIT: &str = "l";
 /// Callers on each busy node.
 const CALLERS: usize = 30;
-/// How long the swarm is watched before anything happens, and at least after.
+/// How long the swarm is watched before anything happens.
 const BEFORE: Duration = Duration::from_secs(4);
-const AFTER: Duration = Duration::from_secs(10);
 /// Half a period of flapping at 1 Hz.
 const FLAP: Duration = Duration::from_millis(500);
 
@@ -47,7 +47,7 @@ type Act = fn(&mut Network, &[Daemon], Duration);
 
 /// All that there are.
 #[rustfmt::skip]
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 13] = [
     scenario("cable", "the cable of one host is pulled", 15, pull_the_cable),
     scenario("interface", "the interface of one host goes down: it gets errors at once", 15, take_it_down),
     scenario("silent", "packets from and to one host get lost", 15, lose_all),
@@ -59,6 +59,7 @@ pub const SCENARIOS: [Scenario; 12] = [
     scenario("flap", "the cable of one host is out for half of every second", 15, flap),
     scenario("move", "one host, all others' seed, loses its address and gets another one", 5, change_address),
     scenario("move-bound", "the same, and its node listens on the old address alone", 5, change_address),
+    scenario("renumber", "one host gets another address, and loses the first a while later", 5, renumber),
     scenario("stop", "one process stands still", 10, stand_still),
 ];
 
@@ -117,10 +118,20 @@ fn flap(network: &mut Network, _: &[Daemon], time: Duration) {
     }
 }
 
+/// Where the host that is hit moves to.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+
 fn change_address(network: &mut Network, _: &[Daemon], time: Duration) {
-    network.strip(HIT);
+    network.strip(HIT, network.address(HIT));
     thread::sleep(time);
-    network.readdress(HIT, Ipv4Addr::new(10, 77, 0, 100));
+    network.readdress(HIT, ELSEWHERE);
+}
+
+fn renumber(network: &mut Network, _: &[Daemon], time: Duration) {
+    let before = network.address(HIT);
+    network.readdress(HIT, ELSEWHERE);
+    thread::sleep(time);
+    network.strip(HIT, before);
 }
 
 fn stand_still(_: &mut Network, nodes: &[Daemon], time: Duration) {
@@ -140,8 +151,8 @@ impl Scenario {
         let mut nodes: Vec<Daemon> = Vec::new();
         for host in 0..HOSTS {
             let pool = format!("{LIMIT}:{LIMIT}={}/1s,burst={}", rate.amount(), rate.burst());
-            let moves = self.name == "move" && host == HIT;
-            let address = if moves { Ipv4Addr::UNSPECIFIED } else { network.address(host) };
+            let any = host == HIT && ["move", "renumber"].contains(&self.name);
+            let address = if any { Ipv4Addr::UNSPECIFIED } else { network.address(host) };
             let setup = Setup::new(dir.path(), &format!("n{host}"), &[&pool])
                 .arguments(&["--policy", "strict"])
                 .environment("AQUIFER_GOSSIP", &format!("/ip4/{address}/tcp/4160"))
@@ -156,15 +167,42 @@ impl Scenario {
         let sockets = nodes.iter().map(Daemon::socket).collect();
         let load = Load::start(sockets, LIMIT, CALLERS, |node, _| BUSY.contains(&node));
         thread::sleep(Duration::from_secs(1));
-        let from = monotonic();
+        let watched = monotonic();
         thread::sleep(BEFORE);
-        let begin = monotonic();
-        (self.act)(&mut network, &nodes, time);
-        let (end, healed) = (monotonic(), Instant::now());
-        let linked = until_linked(&nodes, healed);
-        thread::sleep(AFTER.saturating_sub(healed.elapsed()));
-        let run = judge(&nodes, &BUSY, LIMIT, &rate, from, (begin, end), linked);
+        let broken = monotonic();
+        let (mut healed, mut start, mut linked) = (broken, Instant::now(), None);
+        let missing = links_missed(&nodes, || {
+            (self.act)(&mut network, &nodes, time);
+            (healed, start) = (monotonic(), Instant::now());
+            linked = until_linked(&nodes, start);
+        });
+        thread::sleep(AFTERWARDS.saturating_sub(start.elapsed()));
         load.finish();
-        run
+        for (host, node) in nodes.iter().enumerate().filter(|_| self.name != "move-bound") {
+            let (says, is) = (node.status().node.addresses, format!("/ip4/{}/", network.address(host)));
+            assert!(says.iter().all(|address| address.starts_with(&is)), "{}: {says:?}", node.name());
+        }
+        let times = Times { watched, broken, healed };
+        let (never_over, share, used) = judge(&nodes, &BUSY, LIMIT, &rate, &times);
+        Run { never_over, missing, linked, share, used }
     }
+}
+
+/// The most links of the others, to one another and to the host that is hit, that were missing at once while `act` ran.
+fn links_missed(nodes: &[Daemon], act: impl FnOnce()) -> usize {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut least = usize::MAX;
+            while !over.load(Ordering::Relaxed) {
+                let links = REST.iter().map(|place| nodes[*place].status().peers_connected).sum();
+                least = least.min(links);
+                thread::sleep(Duration::from_millis(100));
+            }
+            (REST.len() * (HOSTS - 1)).saturating_sub(least)
+        });
+        act();
+        over.store(true, Ordering::Relaxed);
+        watch.join().expect("a node that does not answer")
+    })
 }

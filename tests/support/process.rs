@@ -423,15 +423,10 @@ pub fn never_over(admissions: &[Admission], limit: &str, rate: &Rate) -> Result<
     Ok(())
 }
 
-/// Asserts T1, and gives back what [`used`] says.
-pub fn checked(setups: &[&Setup], limit: &str, rate: &Rate, time: (u64, u64)) -> f64 {
+/// Asserts T1, and gives back what part of what one central limiter would have admitted was admitted in `[from, to]`.
+pub fn checked(setups: &[&Setup], limit: &str, rate: &Rate, (from, to): (u64, u64)) -> f64 {
     let all = admissions(setups.iter().copied());
     never_over(&all, limit, rate).unwrap();
-    used(&all, limit, rate, time)
-}
-
-/// What part of what one central limiter would have admitted in `[from, to]` was admitted.
-pub fn used(all: &[Admission], limit: &str, rate: &Rate, (from, to): (u64, u64)) -> f64 {
     let during = all.iter().filter(|one| one.limit == limit && (from..=to).contains(&one.nanos));
     let central = rate.burst() as f64 + rate.per_second() * (to - from) as f64 / 1e9;
     during.map(|one| one.units).sum::<u64>() as f64 / central
