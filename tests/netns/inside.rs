@@ -51,7 +51,7 @@ pub fn run(test: &str) -> Result<ExitStatus, String> {
                 let _life = child.stdin.take();
                 return child.wait().map_err(|error| error.to_string());
             }
-            Ok(output) => said = String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().clone_into(&mut said),
             Err(error) => said = format!("cannot run unshare (util-linux): {error}"),
         }
     }

@@ -175,12 +175,13 @@ fn a_link_that_comes_up_gives_hope_for_those_that_failed() {
     let up = Up::default();
     let mut dialer = Dialer::new(own, 4, vec![seed("/ip4/10.0.0.1/tcp/1")], start);
     dialer.learn(peer, vec![address("/ip4/10.0.0.2/tcp/1")], Origin::Gossip, start);
-    let later = start + Duration::from_secs(300);
+    let linked = start + Duration::from_secs(300);
+    let later = linked + HOPE;
     dials_in_vain(&mut dialer, &up, later);
     assert!(dialer.seeds[0].retry.at > later);
-    dialer.hope(later - HOPE);
+    dialer.hope(linked);
     let retries = [dialer.seeds[0].retry, dialer.peers[&peer].retry];
-    assert!(retries.iter().all(|retry| retry.at <= later && retry.at >= later - HOPE));
+    assert!(retries.iter().all(|retry| retry.at <= later && retry.at >= linked));
 }
 
 #[test]
