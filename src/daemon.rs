@@ -244,6 +244,10 @@ impl Daemon {
                 tracing::info!("listening on {address}");
                 self.note_addresses(self.facts.replica.node);
             }
+            Event::Expired(address) => {
+                tracing::info!("no longer reached at {address}");
+                self.note_addresses(self.facts.replica.node);
+            }
             Event::Up { peer, address } => {
                 tracing::info!("linked to {} at {address}", peer.short());
                 self.facts.set_link(peer, Some(address));

@@ -20,7 +20,10 @@ use std::time::Duration;
 
 use aquifer::daemon::api::{Limits, Peers, Reason, Status};
 use aquifer::protocol::limit::Rate;
-use process::{Admission, Daemon, Load, Setup, Tally, admissions, aquifer, checked, never_over, wait_until};
+use process::{
+    Admission, Daemon, Load, Setup, Tally, admissions, aquifer, checked, never_over, wait_until,
+    wait_until_whole,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -64,24 +67,8 @@ impl Swarm {
         self.nodes.push(setup.start());
     }
 
-    /// Waits until every node is linked to every other and all have equal base shares, which make the whole.
     fn is_whole(&self) {
-        let count = self.nodes.len();
-        let mut seen = Vec::new();
-        let is_whole = |seen: &mut Vec<(String, usize, f64)>| {
-            let statuses = self.nodes.iter().map(Daemon::status);
-            *seen = statuses.map(|now| (now.node.state, now.peers_connected, now.node.base_share)).collect();
-            let bases = seen.iter().map(|(_, _, base)| base);
-            let equal = bases.clone().all(|base| (base * count as f64 - 1.0).abs() < 0.2);
-            equal
-                && is_one(bases.sum())
-                && seen.iter().all(|(state, links, _)| state == "ready" && *links == count - 1)
-        };
-        let start = std::time::Instant::now();
-        while !is_whole(&mut seen) {
-            assert!(start.elapsed() < process::PATIENCE, "never whole: {seen:?}");
-            thread::sleep(Duration::from_millis(50));
-        }
+        wait_until_whole(&self.nodes);
     }
 
     fn setups(&self) -> Vec<&Setup> {

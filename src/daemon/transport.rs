@@ -122,6 +122,8 @@ pub enum TransportError {
 pub enum Event {
     /// We can be reached at an address.
     Listening(Multiaddr),
+    /// We can no longer be reached at an address: the machine has lost it.
+    Expired(Multiaddr),
     /// A peer has its first link.
     Up {
         /// The peer.

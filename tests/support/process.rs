@@ -39,6 +39,8 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     files: Option<u32>,
+    /// The network namespace it runs in, if not in ours.
+    namespace: Option<PathBuf>,
 }
 
 impl Setup {
@@ -50,6 +52,7 @@ impl Setup {
             arguments: Vec::new(),
             environment: Vec::new(),
             files: None,
+            namespace: None,
         };
         let setup = setup.arguments(&["--name", name, "--no-mdns"]);
         let setup =
@@ -85,6 +88,11 @@ impl Setup {
         self.environment("AQUIFER_JOIN", token)
     }
 
+    /// Runs it in this network namespace; its socket is reached from everywhere all the same.
+    pub fn namespace(self, namespace: &Path) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -107,9 +115,15 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = match self.files {
-            None => aquifer(&["up"]),
-            Some(files) => limited(files, &["up"]),
+        let mut command = match (&self.namespace, self.files) {
+            (Some(namespace), _) => {
+                let mut command = without_our_environment(Command::new("nsenter"));
+                // It becomes the daemon, so that signals reach it.
+                command.arg(format!("--net={}", namespace.display())).args([PROGRAM, "up"]);
+                command
+            }
+            (None, Some(files)) => limited(files, &["up"]),
+            (None, None) => aquifer(&["up"]),
         };
         command
             .args(&self.arguments)
@@ -160,14 +174,20 @@ impl Setup {
     }
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_aquifer");
+
 /// The command, without what the environment would add.
 pub fn aquifer(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aquifer"));
+    let mut command = without_our_environment(Command::new(PROGRAM));
+    command.args(arguments);
+    command
+}
+
+fn without_our_environment(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AQUIFER_"))
     {
         command.env_remove(name);
     }
-    command.args(arguments);
     command
 }
 
@@ -276,6 +296,25 @@ impl Daemon {
 
     pub fn admissions(&self) -> Vec<Admission> {
         admissions([&self.setup])
+    }
+}
+
+/// Waits until every node is linked to every other and all have equal base shares, which make the whole.
+pub fn wait_until_whole(nodes: &[Daemon]) {
+    let mut seen = Vec::new();
+    let is_whole = |seen: &mut Vec<(String, usize, f64)>| {
+        let statuses = nodes.iter().map(Daemon::status);
+        *seen = statuses.map(|now| (now.node.state, now.peers_connected, now.node.base_share)).collect();
+        let bases = seen.iter().map(|(_, _, base)| base);
+        let equal = bases.clone().all(|base| (base * nodes.len() as f64 - 1.0).abs() < 0.2);
+        equal
+            && (bases.sum::<f64>() - 1.0).abs() < 1e-6
+            && seen.iter().all(|(state, links, _)| state == "ready" && *links == nodes.len() - 1)
+    };
+    let start = Instant::now();
+    while !is_whole(&mut seen) {
+        assert!(start.elapsed() < PATIENCE, "never whole: {seen:?}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 /// The wait after the first failure, before jitter.
 const FIRST: Duration = Duration::from_millis(200);
-/// The longest wait, before jitter.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The longest wait that anybody may ask for, before jitter.
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 /// Failures after which the wait grows no more.
 const STEPS: u32 = 8;
 
@@ -30,10 +30,17 @@ impl Backoff {
         self.failures
     }
 
-    /// The try failed.
-    pub(super) fn failed(&mut self, now: Instant) {
+    /// The try failed. The next one comes after `longest` at the latest.
+    pub(super) fn failed(&mut self, longest: Duration, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        self.again(now + jittered(wait(self.failures)));
+        self.again(now + jittered(wait(self.failures).min(longest)));
+    }
+
+    /// Something gives hope: try at `at` if that is sooner, and go on from there as before.
+    pub(super) fn sooner(&mut self, at: Instant) {
+        if !self.busy {
+            self.at = self.at.min(at);
+        }
     }
 
     /// Try at `at`, which is no failure.
@@ -82,12 +89,14 @@ mod tests {
         let mut backoff = Backoff::starting(now);
         let mut longest = Duration::ZERO;
         for n in 0..1000 {
-            backoff.failed(now);
+            backoff.failed(LONGEST, now);
             let wait = backoff.at - now;
             assert!(wait >= FIRST / 2 && wait <= LONGEST);
             assert!(n > 0 || wait <= FIRST);
             longest = longest.max(wait);
         }
         assert!(longest > LONGEST / 2);
+        backoff.failed(Duration::from_secs(3), now);
+        assert!(backoff.at <= now + Duration::from_secs(3));
     }
 }

@@ -11,7 +11,7 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{self, Family, Host, Seed};
-use super::backoff::{Backoff, jittered};
+use super::backoff::{self, Backoff, jittered};
 
 /// Addresses that are kept of one peer, and dialled of one name.
 const ADDRESSES_MAX: usize = 8;
@@ -27,6 +27,13 @@ const OWN_MAX: usize = 32;
 const COURTESY: Duration = Duration::from_secs(2);
 /// A new address of a peer is tried within this time; not at once, since news can be made up.
 const NEWS: Duration = Duration::from_secs(5);
+/// The longest wait for each target that has no link, and at least: the fewer are missing, the less it costs to look for
+/// them often, and the wait is what a healed network has to wait for. Eight dials of three seconds at once, which is what
+/// a silent network allows, are not exceeded by it.
+const PATIENCE_EACH: Duration = Duration::from_millis(500);
+const PATIENCE_LEAST: Duration = Duration::from_secs(3);
+/// When a link comes up, what cut it off may have cut off others that are missing: they are tried within this time.
+const HOPE: Duration = Duration::from_millis(500);
 /// After this many failures in a row, what mDNS said of a peer is dropped; it will say it again.
 const MDNS_TRIES: u32 = 10;
 
@@ -160,7 +167,7 @@ impl Dialer {
         left.retain(|address| !self.own_addresses.contains(address));
         state.left = left;
         if state.left.is_empty() {
-            state.retry.failed(now);
+            state.retry.failed(backoff::LONGEST, now);
         } else {
             state.retry.again(now);
         }
@@ -196,15 +203,30 @@ impl Dialer {
         }
     }
 
+    /// A peer that had no link has one: what cut it off may have cut off others, so those that failed are tried soon.
+    pub(super) fn hope(&mut self, now: Instant) {
+        let seeds = self.seeds.iter_mut().map(|seed| &mut seed.retry);
+        let learned = self.peers.values_mut().map(|learned| &mut learned.retry);
+        for retry in seeds.chain(learned).filter(|retry| retry.failures() > 0) {
+            retry.sooner(now + jittered(HOPE));
+        }
+    }
+
     /// The dial `id` did not connect. Returns whom it was for.
-    pub(super) fn failed(&mut self, id: ConnectionId, failure: &Failure, now: Instant) -> Option<Target> {
+    pub(super) fn failed(
+        &mut self,
+        id: ConnectionId,
+        failure: &Failure,
+        links: &impl Linked,
+        now: Instant,
+    ) -> Option<Target> {
         let target = self.dials.remove(&id)?;
         if let Failure::Own(address) = failure {
             self.remember_own(address.clone());
         }
         match target {
-            Target::Seed(seed) => self.seed_failed(seed, failure, now),
-            Target::Peer(peer) => self.peer_failed(peer, failure, now),
+            Target::Seed(seed) => self.seed_failed(seed, failure, self.patience(links), now),
+            Target::Peer(peer) => self.peer_failed(peer, failure, self.patience(links), now),
         }
         Some(target)
     }
@@ -218,7 +240,7 @@ impl Dialer {
             if lived_long {
                 retry.afresh(now + jittered(Duration::from_millis(200)) + courtesy);
             } else {
-                retry.failed(now);
+                retry.failed(backoff::LONGEST, now);
                 retry.again(retry.at + courtesy);
             }
         }
@@ -323,19 +345,27 @@ impl Dialer {
         !state.retry.busy && !own && !state.peer.is_some_and(|peer| links.is_linked(&peer))
     }
 
-    fn seed_failed(&mut self, seed: usize, failure: &Failure, now: Instant) {
+    /// The longest wait for members that do not answer.
+    fn patience(&self, links: &impl Linked) -> Duration {
+        let missing = self.peers.keys().filter(|peer| !links.is_linked(peer)).count();
+        (PATIENCE_EACH * missing as u32).clamp(PATIENCE_LEAST, backoff::LONGEST)
+    }
+
+    fn seed_failed(&mut self, seed: usize, failure: &Failure, patience: Duration, now: Instant) {
         let Some(state) = self.seeds.get_mut(seed) else { return };
         if let Failure::OtherPeer(_) = failure {
             state.peer = state.seed.peer;
         }
         match failure {
             Failure::Needless => state.retry.again(now + jittered(Duration::from_secs(2))),
-            _ if state.left.is_empty() => state.retry.failed(now),
+            // Where nobody has answered yet, perhaps nobody ever will.
+            _ if state.left.is_empty() && state.peer.is_none() => state.retry.failed(backoff::LONGEST, now),
+            _ if state.left.is_empty() => state.retry.failed(patience, now),
             _ => state.retry.again(now),
         }
     }
 
-    fn peer_failed(&mut self, peer: PeerId, failure: &Failure, now: Instant) {
+    fn peer_failed(&mut self, peer: PeerId, failure: &Failure, patience: Duration, now: Instant) {
         let Some(learned) = self.peers.get_mut(&peer) else { return };
         match failure {
             Failure::Own(address) | Failure::OtherPeer(address) => {
@@ -343,7 +373,8 @@ impl Dialer {
                 learned.retry.again(now);
             }
             Failure::Needless => learned.retry.again(now + jittered(Duration::from_secs(2))),
-            Failure::Failed => learned.retry.failed(now),
+            Failure::Failed if learned.origin == Origin::Gossip => learned.retry.failed(patience, now),
+            Failure::Failed => learned.retry.failed(backoff::LONGEST, now),
         }
         let hopeless = learned.origin == Origin::Mdns && learned.retry.failures() >= MDNS_TRIES;
         if learned.addresses.is_empty() || hopeless {

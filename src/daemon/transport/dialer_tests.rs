@@ -60,7 +60,7 @@ fn a_dead_seed_is_dialled_for_ever_and_rarely() {
         let (id, peer, _) = dial(&mut dialer, &up, now).unwrap();
         assert_eq!(peer, None);
         assert_eq!(dialer.deadline(&up), None);
-        dialer.failed(id, &Failure::Failed, now);
+        dialer.failed(id, &Failure::Failed, &up, now);
         now = dialer.deadline(&up).unwrap();
         dials += 1;
     }
@@ -90,7 +90,7 @@ fn own_addresses_are_not_dialled_again() {
     let up = Up::default();
     let mut dialer = Dialer::new(own, 4, vec![seed("/ip4/10.0.0.1/tcp/1")], now);
     let (id, ..) = dial(&mut dialer, &up, now).unwrap();
-    dialer.failed(id, &Failure::Own(address("/ip4/10.0.0.1/tcp/1")), now);
+    dialer.failed(id, &Failure::Own(address("/ip4/10.0.0.1/tcp/1")), &up, now);
     assert_eq!(dialer.deadline(&up), None);
     dialer.learn(other, vec![address("/ip4/10.0.0.1/tcp/1")], Origin::Gossip, now);
     assert_eq!(dialer.deadline(&up), None);
@@ -107,10 +107,10 @@ fn a_wrong_peers_address_is_dropped_and_the_next_one_tried() {
     let (wrong, right) = (address("/ip4/10.0.0.1/tcp/1"), address("/ip4/10.0.0.2/tcp/1"));
     dialer.learn(peer, vec![wrong.clone(), right.clone()], Origin::Gossip, now);
     let (id, ..) = dial(&mut dialer, &up, now).unwrap();
-    dialer.failed(id, &Failure::OtherPeer(wrong), now);
+    dialer.failed(id, &Failure::OtherPeer(wrong), &up, now);
     let (id, _, addresses) = dial(&mut dialer, &up, now).unwrap();
     assert_eq!(addresses, std::slice::from_ref(&right));
-    dialer.failed(id, &Failure::OtherPeer(right), now);
+    dialer.failed(id, &Failure::OtherPeer(right), &up, now);
     assert!(dialer.peers.is_empty());
 }
 
@@ -132,6 +132,56 @@ fn links_end_dialling_until_they_are_lost() {
     let (_, expected, _) = dial(&mut dialer, &up, again).unwrap();
     assert_eq!(expected, Some(peer));
     dialer.forget(peer, now);
+}
+
+/// Dials in vain until then: how often.
+fn dials_in_vain(dialer: &mut Dialer, up: &Up, end: Instant) -> usize {
+    let mut dials = 0;
+    while let Some(now) = dialer.deadline(up).filter(|at| *at < end) {
+        let (id, ..) = dial(dialer, up, now).unwrap();
+        dialer.failed(id, &Failure::Failed, up, now);
+        dials += 1;
+    }
+    dials
+}
+
+/// What a healed network waits for: the longest wait for a member grows with the number that is missing, not with the
+/// time that they are.
+#[test]
+fn few_members_that_are_missing_are_looked_for_often() {
+    let [own, peer] = ids();
+    let (start, minute) = (Instant::now(), Duration::from_secs(60));
+    let up = Up::default();
+    let hints = |n: u8| vec![address(&format!("/ip4/10.0.0.{n}/tcp/1"))];
+    let mut dialer = Dialer::new(own, 128, Vec::new(), start);
+    dialer.learn(peer, hints(1), Origin::Gossip, start);
+    dials_in_vain(&mut dialer, &up, start + minute);
+    let dials = dials_in_vain(&mut dialer, &up, start + 2 * minute);
+    assert!((20..=40).contains(&dials), "{dials}");
+
+    for n in 2..=100 {
+        let [peer] = ids();
+        dialer.learn(peer, hints(n), Origin::Gossip, start + 2 * minute);
+    }
+    dials_in_vain(&mut dialer, &up, start + 4 * minute);
+    let dials = dials_in_vain(&mut dialer, &up, start + 5 * minute);
+    assert!((200..=400).contains(&dials), "{dials}");
+}
+
+#[test]
+fn a_link_that_comes_up_gives_hope_for_those_that_failed() {
+    let [own, peer] = ids();
+    let start = Instant::now();
+    let up = Up::default();
+    let mut dialer = Dialer::new(own, 4, vec![seed("/ip4/10.0.0.1/tcp/1")], start);
+    dialer.learn(peer, vec![address("/ip4/10.0.0.2/tcp/1")], Origin::Gossip, start);
+    let linked = start + Duration::from_secs(300);
+    let later = linked + HOPE;
+    dials_in_vain(&mut dialer, &up, later);
+    assert!(dialer.seeds[0].retry.at > later);
+    dialer.hope(linked);
+    let retries = [dialer.seeds[0].retry, dialer.peers[&peer].retry];
+    assert!(retries.iter().all(|retry| retry.at <= later && retry.at >= linked));
 }
 
 #[test]
@@ -167,7 +217,7 @@ fn names_are_looked_up_in_every_round() {
         for expected in ["/ip4/10.0.0.1/tcp/7", "/ip4/10.0.0.2/tcp/7"] {
             let (id, _, addresses) = dial(&mut dialer, &up, now).unwrap();
             assert_eq!(addresses, [address(expected)]);
-            dialer.failed(id, &Failure::Failed, now);
+            dialer.failed(id, &Failure::Failed, &up, now);
         }
         now = dialer.deadline(&up).unwrap();
     }

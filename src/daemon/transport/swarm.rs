@@ -93,7 +93,10 @@ impl Transport {
                 self.dialer.forget_own();
                 self.events.push_back(Event::Listening(address));
             }
-            SwarmEvent::ExpiredListenAddr { .. } => self.dialer.forget_own(),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.dialer.forget_own();
+                self.events.push_back(Event::Expired(address));
+            }
             SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "accepting failed"),
             SwarmEvent::ListenerClosed { reason, .. } => {
                 tracing::error!(?reason, "the listener ended; peers can no longer connect here");
@@ -168,7 +171,9 @@ impl Transport {
         self.dialer.connected(id, peer, &address);
         let Some(node) = node_of(&peer) else { return };
         if let Entry::Vacant(up) = self.up.entry(node) {
-            up.insert(Instant::now());
+            let now = Instant::now();
+            up.insert(now);
+            self.dialer.hope(now);
             self.events.push_back(Event::Up { peer: node, address });
         }
     }
@@ -194,7 +199,7 @@ impl Transport {
                 (Failure::OtherPeer(address.clone()), Some(address), RefusedWhy::OtherPeer)
             }
             DialError::DialPeerConditionFalse(_) | DialError::NoAddresses | DialError::Aborted => {
-                self.dialer.failed(id, &Failure::Needless, now);
+                self.dialer.failed(id, &Failure::Needless, &self.swarm.behaviour().carrier.links, now);
                 return;
             }
             DialError::Denied { cause } => (Failure::Failed, None, denied(cause)),
@@ -203,7 +208,7 @@ impl Transport {
                 (Failure::Failed, address, why)
             }
         };
-        let target = self.dialer.failed(id, &failure, now);
+        let target = self.dialer.failed(id, &failure, &self.swarm.behaviour().carrier.links, now);
         if why == RefusedWhy::Surplus {
             return;
         }

@@ -230,7 +230,7 @@ impl Node {
         let mut learned = Learned::default();
         if let Some(news) = &message.news {
             let absorbed = self.pages.hear(from.node, from.incarnation, news, now);
-            let for_all = self.learn_all(from.node, absorbed, &mut learned, now)?;
+            let for_all = self.learn_all(from.node, &absorbed, &mut learned, now)?;
             learned.first_hand = !for_all.is_empty();
             self.pass_on(from.node, &for_all, from.node, now);
         }
@@ -243,7 +243,7 @@ impl Node {
             let known: Vec<&Delta> = known;
             for delta in &known {
                 let absorbed = self.pages.absorb_ledger(delta, now);
-                let for_all = self.learn_all(delta.author, absorbed, &mut learned, now)?;
+                let for_all = self.learn_all(delta.author, &absorbed, &mut learned, now)?;
                 self.pass_on(delta.author, &for_all, from.node, now);
             }
             if left.len() == before {
@@ -258,7 +258,7 @@ impl Node {
                 continue;
             }
             let absorbed = self.pages.absorb_pages(delta, now);
-            let for_all = self.learn_all(delta.author, absorbed, &mut learned, now)?;
+            let for_all = self.learn_all(delta.author, &absorbed, &mut learned, now)?;
             self.pass_on(delta.author, &for_all, from.node, now);
         }
         if learned.gap {
@@ -287,7 +287,7 @@ impl Node {
     fn learn_all(
         &mut self,
         author: NodeId,
-        absorbed: Absorbed,
+        absorbed: &Absorbed,
         learned: &mut Learned,
         now: Instant,
     ) -> Result<Vec<Key>, Forged> {
