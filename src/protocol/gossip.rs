@@ -22,6 +22,7 @@ mod page;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::audit::Contradiction;
 use super::id::{Incarnation, LedgerId, NodeId};
 use super::record::{Key, Value};
 use super::signature::{Keys, Statement};
@@ -435,11 +436,9 @@ impl Pages {
         if known.is_some_and(|known| *known == record) {
             return;
         }
-        let is_fork = known.is_some_and(|known| {
-            (known.incarnation, known.version) == (record.incarnation, record.version)
-                && known.value != record.value
-        });
-        if known.is_some_and(|known| known.rank() >= record.rank()) && !is_fork {
+        let contradiction = known.and_then(|known| Contradiction::between(known, &record));
+        let is_news = known.is_none_or(|known| known.rank() < record.rank());
+        if !is_news && contradiction.is_none() {
             return;
         }
         if !record.is_signed_by(author, ledger, &*self.keys) {
@@ -450,12 +449,9 @@ impl Pages {
             absorbed.double = true;
             return;
         }
-        if is_fork {
-            let known = known.expect("BUG! it is one of two").clone();
-            absorbed.forks.push((known, record.clone()));
-            if self.known(author, &record).is_some_and(|known| known.rank() >= record.rank()) {
-                return;
-            }
+        absorbed.contradictions.extend(contradiction);
+        if !is_news {
+            return;
         }
         let (life, key, value) = (record.incarnation, record.key, record.value.clone());
         let told = self

@@ -15,6 +15,7 @@
 //!
 //! Time is the driver's monotonic clock; a `now` that goes back counts as standing still.
 
+mod accusing;
 mod admission;
 mod calendars;
 mod durable;
@@ -51,6 +52,7 @@ pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::agents::Agents;
+use super::audit::Audit;
 use super::bucket::Level;
 use super::gossip::{Pages, Record};
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
@@ -240,8 +242,8 @@ pub struct Node {
     pages: Pages,
     /// When rows are signed next, so that others may pass them on.
     sign_at: Instant,
-    /// How many messages held forged records.
-    forged: u64,
+    /// What is held against peers.
+    audit: Audit,
     /// Another life of this node runs.
     doubled: bool,
     peers: Peers,
@@ -340,7 +342,7 @@ impl Node {
             bases: BTreeMap::new(),
             gifts_taken: BTreeMap::new(),
             pages: Pages::new(config.id, config.incarnation, Arc::clone(&config.keys), now),
-            forged: 0,
+            audit: Audit::default(),
             doubled: false,
             sign_at: now,
             peers: Peers::default(),

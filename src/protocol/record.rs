@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::Contradiction;
 use super::breaker::{Outcomes, Verdict};
 use super::id::NodeId;
 use super::keyed::KeyHash;
@@ -36,6 +37,8 @@ pub enum Key {
     /// How the author stands with one limit of one contended key. Numbered, and used again for another key: keys come
     /// and go, and a page forgets no name.
     KeyRow(u16),
+    /// Proof that a node has lied.
+    Evidence(NodeId),
 }
 
 impl Key {
@@ -74,6 +77,8 @@ pub enum Value {
     Unreported(Estimate),
     /// For [`Key::KeyRow`]; none while no key uses the number.
     KeyRow(Option<KeyRow>),
+    /// For [`Key::Evidence`].
+    Evidence(Contradiction),
 }
 
 impl Value {
@@ -100,6 +105,7 @@ impl Value {
             Self::KeyRow(row) => row.map_or(8, |_| 136),
             Self::Pause(_) | Self::Breaker(..) => 32,
             Self::Unreported(_) => 16,
+            Self::Evidence(proof) => 200 + proof.first.value.weight() + proof.second.value.weight(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ENTRY_WEIGHT;
+use crate::protocol::audit::{Contradiction, Lie};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId};
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::record::{Key, Row, Value};
@@ -127,8 +128,8 @@ pub struct Absorbed {
     pub gap: bool,
     /// A signature is wrong: whoever sent this sends forged records. The rest was not looked at.
     pub forged: bool,
-    /// Two different records that the author signed for one place of its page.
-    pub forks: Vec<(Record, Record)>,
+    /// What the author has signed and cannot have meant.
+    pub contradictions: Vec<(Contradiction, Lie)>,
     /// Another life of this node is there, later than its own: somebody runs with a copy of its key.
     pub double: bool,
 }

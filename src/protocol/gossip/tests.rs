@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::audit::Lie;
 use super::super::ledger::Gift;
 use super::super::limit::Fingerprint;
 use super::super::record::{Profile, Row};
@@ -46,7 +47,7 @@ fn absorb(one: &mut Pages, delta: &Delta) -> Absorbed {
     let mut absorbed = one.absorb_ledger(delta, Instant::ZERO);
     let pages = one.absorb_pages(delta, Instant::ZERO);
     absorbed.changed.extend(pages.changed);
-    absorbed.forks.extend(pages.forks);
+    absorbed.contradictions.extend(pages.contradictions);
     absorbed.forged |= pages.forged;
     absorbed.double |= pages.double;
     absorbed
@@ -216,11 +217,27 @@ fn two_records_for_one_place_are_a_fork_and_all_choose_the_same() {
     absorb(&mut other, &first[0]);
     absorb(&mut third, &second[0]);
     for absorbed in [absorb(&mut other, &second[0]), absorb(&mut third, &first[0])] {
-        let (one, other) = &absorbed.forks[0];
-        assert_eq!((one.version, one.incarnation), (other.version, other.incarnation));
-        assert_ne!(one.value, other.value);
+        assert_eq!(absorbed.contradictions[0].1, Lie::Fork);
     }
     assert_eq!(other.digest(), third.digest());
+}
+
+#[test]
+fn a_count_that_shrinks_is_found_in_either_order() {
+    let (mut one, mut twin) = (pages(1), pages(1));
+    write(&mut one, 1, 10);
+    one.sign();
+    write(&mut twin, 1, 9);
+    write(&mut twin, 2, 9);
+    write(&mut twin, 1, 8);
+    twin.sign();
+    let (before, after) = (one.lacking(u64::MAX, &[]).0, twin.lacking(u64::MAX, &[]).0);
+    for deltas in [[&before[0], &after[0]], [&after[0], &before[0]]] {
+        let mut other = pages(2);
+        let found: Vec<_> =
+            deltas.iter().flat_map(|delta| absorb(&mut other, delta).contradictions).collect();
+        assert_eq!(found.iter().map(|(_, lie)| *lie).collect::<Vec<_>>(), [Lie::UsedLess]);
+    }
 }
 
 #[test]
@@ -257,7 +274,7 @@ proptest! {
         let (mut author, mut by_delta, mut in_full) = (pages(1), pages(2), pages(2));
         let mut all = Vec::new();
         for (step, (key, value)) in writes.iter().enumerate() {
-            write(&mut author, *key, *value);
+            write(&mut author, *key, 100 * step as u64 + *value);
             if cuts.contains(&step) {
                 author.sign();
                 let deltas = author.lacking(u64::MAX, &by_delta.digest()).0;
@@ -322,7 +339,7 @@ proptest! {
             spoil(&mut record, &mut author, how, by);
             let absorbed = absorb(&mut victim, &Delta { author, records: vec![record.clone()] });
             prop_assert!(absorbed.changed.is_empty());
-            prop_assert!(absorbed.forks.is_empty());
+            prop_assert!(absorbed.contradictions.is_empty());
             prop_assert!(!absorbed.double);
             if (author, record) == honest {
                 prop_assert!(!absorbed.forged);

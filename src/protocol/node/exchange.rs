@@ -171,7 +171,8 @@ impl Node {
     /// Nothing of a forged message is acted upon any more, and the link that brought it is closed: honest nodes check what
     /// they pass on.
     fn refuse(&mut self, from: NodeId) {
-        self.forged += 1;
+        self.audit.forged(from);
+        self.forget_neighbours();
         self.notice(format!(
             "{} sent a record that its author has not signed: closed the link",
             from.short()
@@ -201,7 +202,8 @@ impl Node {
                 self.stale |= self.meters[place].hear_return(from, word, now);
             }
         }
-        let base = self.bases.get(&from.node).copied().unwrap_or_default();
+        let honest = !self.audit.is_accused(&from.node);
+        let base = self.bases.get(&from.node).copied().filter(|_| honest).unwrap_or_default();
         for (fingerprint, grant) in &message.grants {
             if let Some(place) = self.place_of(*fingerprint) {
                 self.meters[place].hear_grant(from, grant, base, ONE, now);
@@ -300,6 +302,9 @@ impl Node {
             learned.of_ledger |= self.learn(author, change, now);
         }
         learned.of_members |= !for_all.is_empty();
+        for proof in &absorbed.contradictions {
+            self.convict(author, proof.clone(), None, now);
+        }
         if absorbed.double {
             self.meet_double();
         }
@@ -335,6 +340,10 @@ impl Node {
             return false;
         }
         match (change.key, &change.value) {
+            (Key::Evidence(accused), Value::Evidence(proof)) => {
+                self.hear_evidence(author.node, accused, proof, now);
+                false
+            }
             (Key::Profile, Value::Profile(profile)) => {
                 if profile.leaving {
                     self.leaving.insert(author.node);
@@ -487,7 +496,9 @@ impl Node {
     fn grants_due(&self, now: Instant) -> Vec<NodeId> {
         let is_due = |meter: &super::Meter, borrower: &Replica| {
             let peer = self.peers.get(&borrower.node);
-            let peer = peer.filter(|peer| peer.incarnation == Some(borrower.incarnation));
+            let peer = peer.filter(|peer| {
+                peer.incarnation == Some(borrower.incarnation) && !self.audit.is_accused(&borrower.node)
+            });
             peer.is_some_and(|peer| meter.grant_is_due(borrower, peer.clock, now))
         };
         let due = |meter| super::Meter::borrowers(meter).filter(move |borrower| is_due(meter, borrower));
@@ -526,6 +537,7 @@ impl Node {
         let silence = self.silence_for(node);
         let life = self.peers.get(&node).and_then(|peer| peer.incarnation);
         let knows = life.map_or(0, |incarnation| self.knows(&Replica { node, incarnation }));
+        let accused = self.audit.is_accused(&node);
         let peer = self.peers.get_mut(&node).expect("BUG! message for a peer without a link");
         let echo = peer.incarnation.map(|incarnation| Echo {
             incarnation,
@@ -539,7 +551,10 @@ impl Node {
             let replica = Replica { node, incarnation };
             let echo = (peer.clock, peer.clock_at);
             for (place, meter) in self.meters.iter_mut().enumerate() {
-                if let Some(grant) = meter.grant_for(&replica, echo, peer.owed.contains(&place), now) {
+                // What is out to a liar is not prolonged.
+                if !accused
+                    && let Some(grant) = meter.grant_for(&replica, echo, peer.owed.contains(&place), now)
+                {
                     grants.push((meter.fingerprint, grant));
                 }
                 if peer.words.contains(&place)

@@ -208,7 +208,7 @@ impl Node {
         }
     }
 
-    /// The rows of peers that leases can be made with: linked, not leaving, same limit. In order of their ids.
+    /// The rows of peers that leases can be made with: linked, not leaving, not accused, same limit. In order of their ids.
     pub(super) fn neighbours(&mut self, place: usize) -> Arc<Vec<Neighbour>> {
         if let Some(neighbours) = &self.near[place] {
             return Arc::clone(neighbours);
@@ -217,7 +217,9 @@ impl Node {
         let neighbour = |replica: Replica| {
             let page = self.pages.get(&replica.node)?;
             let (row, version) = page.row(fingerprint)?;
-            let counts = page.incarnation() == replica.incarnation && !self.is_leaving(&replica.node);
+            let counts = page.incarnation() == replica.incarnation
+                && !self.is_leaving(&replica.node)
+                && !self.audit.is_accused(&replica.node);
             counts.then_some(Neighbour { replica, row: *row, version })
         };
         let neighbours = Arc::new(self.linked().filter_map(neighbour).collect());
