@@ -62,7 +62,7 @@ enum Command {
     /// Show this node, its pools and the guarantee in force
     Status(status::Args),
     /// List the other members of the swarm
-    Peers(Listing),
+    Peers(peers::Args),
     /// List every limit and who holds it
     Limits(Listing),
     /// List who waits on this node

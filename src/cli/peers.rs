@@ -13,10 +13,24 @@ use crate::client::{Client, ClientError};
 use crate::daemon::api::{LimitListing, LimitStatus, PeerStatus};
 use crate::daemon::config::show_duration;
 
-pub async fn peers(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
+/// What to show of the peers.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Say what is held against each peer, and why
+    #[arg(long)]
+    why: bool,
+}
+
+pub async fn peers(mut client: Client, args: &Args) -> Result<ExitCode, ClientError> {
     let answer = client.peers().await?;
     if args.json {
         return Ok(print(&json(&answer)));
+    }
+    if args.why {
+        return Ok(print(&reasons(&answer.peers)));
     }
     let table = peer_table(&answer.peers);
     if table.is_empty() {
@@ -28,6 +42,17 @@ pub async fn peers(mut client: Client, args: &Listing) -> Result<ExitCode, Clien
 pub async fn limits(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
     let answer = client.limits().await?;
     Ok(print(&if args.json { json(&answer) } else { limit_table(&answer.limits).show(Style::of_stdout()) }))
+}
+
+/// Everything that is held against somebody, a line each.
+fn reasons(peers: &[PeerStatus]) -> String {
+    let of_peer = |peer: &PeerStatus| {
+        let id: String = peer.id.chars().take(8).collect();
+        let line = |reason: &String| format!("{} ({id}) {reason}\n", peer.name);
+        peer.evidence.iter().map(line).collect::<String>()
+    };
+    let all: String = peers.iter().map(of_peer).collect();
+    if all.is_empty() { "Nothing is held against any peer.\n".to_owned() } else { all }
 }
 
 fn peer_table(peers: &[PeerStatus]) -> Table {

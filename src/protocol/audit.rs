@@ -140,6 +140,11 @@ impl Audit {
         self.cases.get(peer)
     }
 
+    /// Against whom something is held.
+    pub fn accused(&self) -> impl Iterator<Item = &NodeId> {
+        self.cases.keys()
+    }
+
     /// Whether nothing should be lent to a peer, nor borrowed from it.
     pub fn is_accused(&self, peer: &NodeId) -> bool {
         self.cases.contains_key(peer)
@@ -182,19 +187,26 @@ mod tests {
         NodeId([id; 32])
     }
 
-    fn record_by(keys: &dyn Keys, author: NodeId, life: u64, version: u64, key: Key, value: Value) -> Record {
-        let (incarnation, key, value) = (Incarnation(life), &key, &value);
+    fn record_by(
+        keys: &dyn Keys,
+        author: NodeId,
+        life: u64,
+        version: u64,
+        key: Key,
+        value: &Value,
+    ) -> Record {
+        let (incarnation, key) = (Incarnation(life), &key);
         Record::sign(&Statement { ledger: LEDGER, author, incarnation, version, key, value }, keys)
     }
 
     fn row(life: u64, version: u64, used: u64) -> Record {
         let value = Value::Row(Row { used, ..Row::default() });
-        record_by(&Ideal, node(2), life, version, Key::Row(Fingerprint(7)), value)
+        record_by(&Ideal, node(2), life, version, Key::Row(Fingerprint(7)), &value)
     }
 
     fn given(life: u64, version: u64, parts: u64) -> Record {
         let gift = Gift { share: Share(parts), levels: None };
-        record_by(&Ideal, node(2), life, version, Key::Given(node(3)), Value::Gift(gift))
+        record_by(&Ideal, node(2), life, version, Key::Given(node(3)), &Value::Gift(gift))
     }
 
     fn lie(one: &Record, other: &Record) -> Option<Lie> {
@@ -227,7 +239,7 @@ mod tests {
         let [accused, other] = [keys[0].id(), keys[1].id()];
         let made = |keys: &Ed25519, version, used| {
             let value = Value::Row(Row { used, ..Row::default() });
-            record_by(keys, accused, 1, version, Key::Row(Fingerprint(7)), value)
+            record_by(keys, accused, 1, version, Key::Row(Fingerprint(7)), &value)
         };
         let (proof, _) = Contradiction::between(&made(&keys[0], 4, 10), &made(&keys[0], 5, 9)).unwrap();
         assert_eq!(proof.proves(accused, LEDGER, &keys[1]), Some(Lie::UsedLess));

@@ -215,6 +215,9 @@ pub struct PeerStatus {
     pub rtt_ms: Option<f64>,
     /// Where it is reached; absent without a link.
     pub address: Option<String>,
+    /// What is held against it, in words; empty of an honest peer.
+    #[serde(default)]
+    pub evidence: Vec<String>,
 }
 
 /// Answer to `GET /v1/limits`.

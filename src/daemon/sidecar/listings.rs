@@ -180,6 +180,7 @@ pub fn peers(engine: &Engine, facts: &Facts) -> Peers {
         lag_ms: view.lag.map(millis),
         rtt_ms: view.round_trip.map(|time| time.as_secs_f64() * 1_000.0),
         address: facts.link(&view.node).map(|address| address.to_string()),
+        evidence: view.evidence,
     });
     Peers { version: API_VERSION, peers: peers.collect() }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Node, Phase, Policy, PoolState, Scope};
+use crate::protocol::audit::Case;
 use crate::protocol::breaker::BreakerState;
 use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId, Replica};
@@ -127,6 +128,8 @@ pub struct PeerView {
     pub lag: Option<Duration>,
     /// Round trip to it.
     pub round_trip: Option<Duration>,
+    /// What is held against it, in words; empty of an honest peer.
+    pub evidence: Vec<String>,
 }
 
 impl Node {
@@ -181,6 +184,16 @@ impl Node {
         let peers = self.peers(now);
         let left = peers.iter().filter(|peer| peer.standing == Standing::Left).count();
         let mut warnings = self.mismatches();
+        if self.doubled {
+            warnings.push(
+                "another node runs with a copy of this node's directory; this one uses no base share until one of \
+                 the two is stopped and this one is started again"
+                    .to_owned(),
+            );
+        }
+        warnings.extend(self.audit.accused().map(|node| {
+            format!("{} is caught lying: see `aquifer peers --why`; nothing is lent to it", node.short())
+        }));
         for peer in &peers {
             if peer.standing == Standing::Lost && peer.base > Share::ZERO {
                 let lag = peer.lag.unwrap_or(now.since(self.started));
@@ -426,6 +439,7 @@ impl Node {
             held,
             lag: heard.map(|at| now.since(at)),
             round_trip: peer.and_then(|peer| peer.round_trip),
+            evidence: self.audit.case(&node).map(Case::reasons).unwrap_or_default(),
         }
     }
 
