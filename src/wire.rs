@@ -19,7 +19,7 @@ pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
 pub const MESSAGE_VERSION: u8 = 3;
 /// The version of saved states that this program reads and writes.
-pub const SAVED_VERSION: u8 = 2;
+pub const SAVED_VERSION: u8 = 3;
 
 /// Bytes that are not what they should be. Nothing was taken from them.
 #[derive(Debug, Error)]
@@ -143,6 +143,7 @@ mod tests {
             reached_at,
             clean: false,
             missing: Vec::new(),
+            forfeits: false,
         };
         assert_eq!(decode_saved(&encode_saved(&saved).unwrap()).unwrap(), saved);
     }

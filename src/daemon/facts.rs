@@ -22,6 +22,8 @@ pub struct Facts {
     pub swarm_key: SwarmKey,
     /// When the daemon started.
     pub started: Instant,
+    /// What was wrong with its files then.
+    pub warnings: Rc<[String]>,
     net: Rc<RefCell<Net>>,
 }
 
@@ -35,8 +37,14 @@ struct Net {
 
 impl Facts {
     /// Nothing is known of the network yet.
-    pub fn new(name: &str, replica: Replica, swarm_key: SwarmKey, started: Instant) -> Self {
-        Self { name: name.into(), replica, swarm_key, started, net: Rc::default() }
+    pub fn new(
+        name: &str,
+        replica: Replica,
+        swarm_key: SwarmKey,
+        started: Instant,
+        warnings: Vec<String>,
+    ) -> Self {
+        Self { name: name.into(), replica, swarm_key, started, warnings: warnings.into(), net: Rc::default() }
     }
 
     /// Where peers reach this node.

@@ -48,6 +48,8 @@ pub struct Pages {
     pages: BTreeMap<NodeId, Page>,
     /// Rows of former lives, the latest first to be kept.
     former: BTreeMap<(Incarnation, NodeId), Page>,
+    /// What one's own former lives wrote in the ledger is not known, and taken from others.
+    recalls_own: bool,
     /// What is known of the ledger, by who wrote it.
     remembered: BTreeMap<NodeId, Page>,
     hashes: Hashes,
@@ -60,6 +62,7 @@ impl Pages {
             me,
             pages: BTreeMap::from([(me, Page::new(incarnation, now))]),
             former: BTreeMap::new(),
+            recalls_own: false,
             remembered: BTreeMap::new(),
             hashes: Hashes::new(),
         };
@@ -78,9 +81,14 @@ impl Pages {
     pub fn start_over(&mut self, now: Instant) {
         let own = &self.pages[&self.me];
         let (version, fresh) = (own.version, Self::new(self.me, own.incarnation, now));
-        *self = fresh;
+        *self = Self { recalls_own: self.recalls_own, ..fresh };
         self.pages.values_mut().for_each(|page| page.version = version);
         self.rehash(self.me);
+    }
+
+    /// From now on what others remember of one's own ledger records is taken up as anybody's.
+    pub fn recall_own(&mut self) {
+        self.recalls_own = true;
     }
 
     /// Keeps what is known of the ledger records that `author` wrote, as a page beside its own: it outlives the author's
@@ -288,7 +296,7 @@ impl Pages {
         if delta.incarnation == REMEMBERED {
             // For the ledger alone, which knows what is news; the author itself knows better.
             let known = self.remembered.get(&delta.author).map_or(0, |page| page.version);
-            if delta.author != self.me && delta.upto > known {
+            if (delta.author != self.me || self.recalls_own) && delta.upto > known {
                 let records = delta.entries.iter().filter(|(key, _, _)| key.is_record());
                 absorbed.changed.extend(records.map(|(key, _, value)| (*key, value.clone())));
             }

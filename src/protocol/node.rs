@@ -141,6 +141,9 @@ pub enum Start {
     Join,
     /// It was a member in a former life.
     Resume(Saved),
+    /// It ran before, perhaps as a member, and what it knew is lost, what it gave away among it. It asks its first peer as
+    /// under `Join`; a base share that it turns out to have had is not used.
+    Rejoin,
 }
 
 /// What must survive a restart.
@@ -156,6 +159,8 @@ pub struct Saved {
     pub clean: bool,
     /// What may be missing of slow limits.
     pub missing: Vec<Missing>,
+    /// A former life lost what it knew: the base share of before is not used.
+    pub forfeits: bool,
 }
 
 /// What happens to a node.
@@ -241,6 +246,8 @@ pub struct Node {
     pauses: Pauses,
     /// What the former life left missing, until it was taken up.
     former: Vec<Missing>,
+    /// What a former life gave away is not known, so that the base share is not used; see [`durable`].
+    forfeits: bool,
     has_slow_limits: bool,
     /// What is believed of wall time, once the driver has told it.
     wall: Option<Wall>,
@@ -336,6 +343,7 @@ impl Node {
             outputs: VecDeque::new(),
             pauses: Self::no_pauses(&config.pools),
             former: Vec::new(),
+            forfeits: false,
             wall: None,
             period_ends: Instant::from_nanos(u64::MAX),
             agents: config.agents.clone(),
@@ -367,6 +375,7 @@ impl Node {
     fn begin(&mut self, start: Start, now: Instant) {
         match start {
             Start::Join => {}
+            Start::Rejoin => self.forfeit(),
             Start::Found => {
                 self.ledger_id = Some(LedgerId(self.config.id));
                 self.ledger = Ledger::found(self.config.id);
@@ -386,6 +395,9 @@ impl Node {
                 self.ledger = saved.ledger;
                 self.reached_at = saved.reached_at;
                 self.former = saved.missing;
+                if saved.forfeits {
+                    self.forfeit();
+                }
                 self.publish_ledger(now);
                 let member = self.ledger.is_member(&self.config.id);
                 self.phase = match (member, saved.clean) {
@@ -528,6 +540,7 @@ impl Node {
     fn rebase(&mut self, now: Instant) {
         self.bases = self.ledger.bases();
         self.remember_ledger(now);
+        self.look_at_forfeit();
         let base = self.usable_base();
         for meter in &mut self.meters {
             if meter.base() != base {
@@ -545,7 +558,9 @@ impl Node {
     }
 
     fn usable_base(&self) -> Share {
-        let usable = self.settles_at.is_none() && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
+        let usable = self.settles_at.is_none()
+            && !self.forfeits
+            && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
         if usable { self.base() } else { Share::ZERO }
     }
 
@@ -553,7 +568,8 @@ impl Node {
         self.save_at = None;
         if let Some(id) = self.ledger_id {
             let (ledger, reached_at) = (self.ledger.clone(), self.reached_at.clone());
-            let saved = Saved { id, ledger, reached_at, clean, missing: self.missing() };
+            let (missing, forfeits) = (self.missing(), self.forfeits);
+            let saved = Saved { id, ledger, reached_at, clean, missing, forfeits };
             self.outputs.push_back(Output::Save(Box::new(saved)));
         }
     }

@@ -38,6 +38,8 @@ pub struct Setup {
     name: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// A command that runs the daemon's, if one does.
+    wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -48,6 +50,7 @@ impl Setup {
             name: name.to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         };
         let setup = setup.arguments(&["--name", name, "--no-mdns"]);
         let setup =
@@ -63,6 +66,12 @@ impl Setup {
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs it by this command, whose last arguments are then the daemon's.
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -92,7 +101,14 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = aquifer(&["up"]);
+        let mut command = match self.wrapper.split_first() {
+            None => aquifer(&["up"]),
+            Some((program, words)) => {
+                let mut command = clean(program);
+                command.args(words).args([env!("CARGO_BIN_EXE_aquifer"), "up"]);
+                command
+            }
+        };
         command
             .args(&self.arguments)
             .arg("--data-dir")
@@ -106,17 +122,22 @@ impl Setup {
 
     /// Starts the process and waits until it answers.
     pub fn start(&self) -> Daemon {
-        let path = self.dir.join(format!("{}.out", self.name));
-        let output = File::options().append(true).create(true).open(path).unwrap();
-        let mut command = self.command();
-        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
-        let mut daemon = Daemon { setup: self.clone(), child };
+        let mut daemon = self.spawn();
         wait_until(&format!("{} answers", self.name), || {
             let ended = daemon.child.try_wait().unwrap();
             assert!(ended.is_none(), "{} ended at its start with {ended:?}", self.name);
             Http::connect(&self.socket()).is_some_and(|mut http| http.get("/livez").status == 200)
         });
         daemon
+    }
+
+    /// Starts the process.
+    pub fn spawn(&self) -> Daemon {
+        let path = self.dir.join(format!("{}.out", self.name));
+        let output = File::options().append(true).create(true).open(path).unwrap();
+        let mut command = self.command();
+        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        Daemon { setup: self.clone(), child }
     }
 
     /// Starts a daemon that must not come up: its exit status and what it says of the reason.
@@ -144,12 +165,17 @@ impl Setup {
 
 /// The command, without what the environment would add.
 pub fn aquifer(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aquifer"));
+    let mut command = clean(env!("CARGO_BIN_EXE_aquifer"));
+    command.args(arguments);
+    command
+}
+
+fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"AQUIFER_"))
     {
         command.env_remove(name);
     }
-    command.args(arguments);
     command
 }
 

@@ -45,8 +45,14 @@ impl World<'_> {
                 for place in 0..nodes {
                     let reached_at = self.first_addresses(place);
                     let id = LedgerId(node_id(parties[0]));
-                    let saved =
-                        Saved { id, ledger: ledger.clone(), reached_at, clean: true, missing: Vec::new() };
+                    let saved = Saved {
+                        id,
+                        ledger: ledger.clone(),
+                        reached_at,
+                        clean: true,
+                        missing: Vec::new(),
+                        forfeits: false,
+                    };
                     self.start_as(place, Start::Resume(saved))?;
                 }
                 Ok(())
