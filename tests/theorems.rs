@@ -441,7 +441,8 @@ fn a_founder_that_lost_its_ledger_learns_it_back_and_lives_on_loans() {
     cluster.crash(0);
     cluster.start(0);
     cluster.run_for(5 * SEC);
-    assert_eq!((cluster.node(0).bases(), cluster.level(0)), (&base, 0));
+    let level = cluster.level(0);
+    assert_eq!((cluster.node(0).bases(), level), (&base, 0));
 }
 
 const BUSY: Step = Load { node: 0, percent: 250, wait_ms: 500 };
