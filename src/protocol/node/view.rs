@@ -206,7 +206,8 @@ impl Node {
                 self.base()
             ));
         }
-        if self.phase == Phase::Joining && self.peers.len() == 0 && now.since(self.started) >= LONELY {
+        if self.phase == Phase::Joining && self.linked().next().is_none() && now.since(self.started) >= LONELY
+        {
             warnings.push(
                 "no member is reached: start with --join, or name seeds in the configuration".to_owned(),
             );
