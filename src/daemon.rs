@@ -20,6 +20,7 @@ pub mod token;
 pub mod transport;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -35,14 +36,16 @@ use self::clock::Clock;
 use self::config::{Config, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
-use self::identity::{DataDir, IdentityError, SwarmKey};
+use self::identity::{DataDir, IdentityError, SwarmKey, next_life};
 use self::sidecar::{Quotas, Sidecar};
 use self::socket::{Socket, SocketError};
-use self::state::{StateError, StateFile};
+use self::state::disk::RealDisk;
+use self::state::store::Store;
+use self::state::{Kept, Loaded, Stamp, StateError, StateFile};
 use self::timer::Timer;
 use self::token::Token;
 use self::transport::{Event, Transport, TransportConfig, TransportError, peer_id};
-use crate::protocol::id::{NodeId, Replica};
+use crate::protocol::id::{Incarnation, NodeId, Replica};
 use crate::protocol::node::{Input, MESH_MAX, Node, Start};
 
 /// Peers that may be linked at once: the largest full mesh, twice.
@@ -79,6 +82,14 @@ pub enum DaemonError {
     Log {
         /// What the system said.
         error: io::Error,
+    },
+    /// Nothing can be put on disk, not even that this node begins to exist.
+    #[error("{} cannot be written: {what}", path.display())]
+    Unsaved {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system said.
+        what: String,
     },
     /// The system lacks something that every system has.
     #[error("the system refused {0}: {1}")]
@@ -124,16 +135,16 @@ impl Daemon {
         let files = raise_open_files();
         let callers_max = files.saturating_sub(FILES_KEPT).max(files / 2).min(CALLERS_MAX);
         let data = DataDir::open(&config.data_dir)?;
-        let state = StateFile::of(data.path());
-        let saved = state.load()?;
-        let identity = data.identity()?;
-        let id = identity.id;
+        let owner = || StateFile::owner(data.path(), &RealDisk);
+        let identity = data.identity(owner)?;
+        let (id, is_new) = (identity.id, identity.is_new);
+        let last_life = data.last_life()?;
+        let state = StateFile::new(data.path(), id, RealDisk);
+        let Loaded { kept, stamp, mut warnings } = state.load(last_life)?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         // Whoever names no peer, and never was a member, founds. But not who lost what it knew of its swarm, or once set
-        // out to join one.
-        let founds = saved.is_none() && join.is_none() && config.seeds.is_empty();
-        if founds && data.has_lived() {
-            return Err(state.missing().into());
-        }
+        // out to join one: that would give out the whole limit twice.
+        let founds = kept == Kept::Nothing && join.is_none() && config.seeds.is_empty();
         let swarm_key = swarm_key(&config, &data, join.as_ref(), founds)?;
         let socket = Socket::bind(&config.socket, config.access.group)?;
         socket.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -152,8 +163,9 @@ impl Daemon {
             max_peers: PEERS_MAX,
         });
         let transport = transport.await?;
-        // Last of what can fail: from here on the directory is that of a node that ran.
-        let incarnation = data.next_incarnation()?;
+        let incarnation = next_life(stamp.incarnation.max(last_life.unwrap_or(Incarnation(0))));
+        let store = Store::start(state, Stamp { incarnation, ..stamp });
+        let store = store.map_err(|error| DaemonError::System("a thread", error))?;
 
         let clock = Clock::new();
         let now = clock.now();
@@ -161,15 +173,33 @@ impl Daemon {
         let timer = Timer::new().map_err(|error| DaemonError::System("a timer", error))?;
         let pools: Vec<PoolConfig> = config.pools.clone();
         let node = settings::node_config(&config, keys, incarnation);
-        let start = match saved {
-            Some(saved) => Start::Resume(saved),
-            None if founds => Start::Found,
-            None => Start::Join,
+        let start = match kept {
+            Kept::Ledger(saved) => Start::Resume(*saved),
+            Kept::Nothing if founds => Start::Found,
+            Kept::Nothing | Kept::NoLedger => Start::Join,
+            // What was lost was another node's.
+            Kept::Lost if is_new => Start::Join,
+            Kept::Lost => Start::Rejoin,
         };
         greet(&config, id, &start);
-        let engine = Engine::new(Node::new(node, start, seed, now), state, log, clock, timer);
+        let has_no_ledger = matches!(start, Start::Join);
+        let engine = Engine::new(Node::new(node, start, seed, now), store, log, clock, timer);
+        if has_no_ledger {
+            engine.save_no_ledger();
+        }
+        // Last of what can fail: from here on the directory is that of a node that ran. First its state, so that no
+        // state is older than the life that is known to have run.
+        let kept =
+            engine.flush().and_then(|()| data.note_life(incarnation).map_err(|error| error.to_string()));
+        if let Err(what) = kept {
+            if last_life.is_none() {
+                return Err(DaemonError::Unsaved { path: data.path().to_owned(), what });
+            }
+            tracing::warn!("{} cannot be written: {what}", data.path().display());
+        }
+        warnings.extend_from_slice(socket.warnings());
         let replica = Replica { node: id, incarnation };
-        let facts = Facts::new(&config.name, replica, swarm_key, now, socket.warnings());
+        let facts = Facts::new(&config.name, replica, swarm_key, now, warnings);
         let (access, quotas) = (access(&config), quotas(&config, callers_max));
         let sidecar = Sidecar::new(engine.clone(), pools, facts.clone(), access, quotas);
         let accepting = sidecar.clone();
@@ -188,6 +218,7 @@ impl Daemon {
                 biased;
                 () = self.stop.asked() => break,
                 () = self.engine.tick() => {}
+                () = self.engine.stored() => {}
                 errands = self.engine.errands() => self.run_errands(errands),
                 event = self.transport.next() => self.on_event(event),
                 _ = count.tick() => {
@@ -208,11 +239,16 @@ impl Daemon {
                     tracing::warn!("stopped before everything was given back");
                     break;
                 }
+                () = self.engine.stored() => {}
                 errands = self.engine.errands() => self.run_errands(errands),
                 () = self.engine.left() => break,
                 () = self.engine.tick() => {}
                 event = self.transport.next() => self.on_event(event),
             }
+        }
+        // The last word waits for the disk, and there is nothing else to do.
+        if let Err(error) = self.engine.flush() {
+            tracing::error!("the ledger was not saved: {error}");
         }
         self.say_farewell().await;
         Ok(())
@@ -376,6 +412,7 @@ fn greet(config: &Config, id: NodeId, start: &Start) {
         Start::Found => "founds a swarm",
         Start::Join => "joins a swarm",
         Start::Resume(_) => "returns to its swarm",
+        Start::Rejoin => "returns to its swarm without what it knew of it",
     };
     // A reader that closed its end does not stop the daemon.
     let _ = writeln!(out, "aquifer {} {} ({}) {doing}", env!("CARGO_PKG_VERSION"), config.name, id.short());

@@ -158,6 +158,7 @@ mod tests {
             reached_at,
             clean: false,
             missing: Vec::new(),
+            forfeits: false,
         };
         assert_eq!(decode_saved(&encode_saved(&saved).unwrap()).unwrap(), saved);
     }

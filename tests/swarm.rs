@@ -410,9 +410,10 @@ fn strangers_and_garbage_change_nothing() {
 fn what_cannot_be_saved_is_told_to_nobody() {
     let limit = rate(50, 10);
     let mut swarm = Swarm::new(1, &[&pool("l", &limit)], &["--policy", "strict"]);
-    // The file that the next ledger is written to cannot be made.
-    let draft = swarm.nodes[0].setup.data_dir().join("ledger.state.new");
-    fs::create_dir(&draft).unwrap();
+    // The file that the next ledger is written to first cannot be opened.
+    let file = swarm.nodes[0].setup.data_dir().join("ledger.state");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
     swarm.join("n1", &[&pool("l", &limit)], &["--policy", "strict"]);
     wait_until("it says what is wrong", || {
         swarm.nodes[0].status().warnings.iter().any(|warning| warning.contains("cannot be saved"))
@@ -425,10 +426,12 @@ fn what_cannot_be_saved_is_told_to_nobody() {
     let setup = swarm.nodes[0].setup.clone().arguments(&["--seed", &address]);
     swarm.nodes[0] = setup.start();
     assert!(is_one(swarm.nodes[0].status().node.base_share));
-    wait_until("it tries to give", || !swarm.nodes[0].status().warnings.is_empty());
-    fs::remove_dir(&draft).unwrap();
+    let cannot_save =
+        |node: &Daemon| node.status().warnings.iter().any(|warning| warning.contains("cannot be saved"));
+    wait_until("it tries to give", || cannot_save(&swarm.nodes[0]));
+    fs::remove_dir(&file).unwrap();
     swarm.is_whole();
-    assert_eq!(swarm.nodes[0].status().warnings, [] as [String; 0]);
+    wait_until("it is saved again", || !cannot_save(&swarm.nodes[0]));
 }
 
 #[test]

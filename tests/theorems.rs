@@ -48,6 +48,8 @@ enum Step {
     CrashAfter(usize, usize),
     Start(usize),
     Restart(usize),
+    /// A restart that finds nothing of what was saved.
+    Lose(usize),
     Leave(usize),
     Pause(usize, u64),
     Move(usize),
@@ -61,8 +63,8 @@ enum Step {
 }
 
 use Step::{
-    Ask, Cancel, Crash, CrashAfter, Cut, CutOneWay, Drain, Halves, Heal, Isolate, Leave, Load, Move, Net,
-    Pause, Restart, Start,
+    Ask, Cancel, Crash, CrashAfter, Cut, CutOneWay, Drain, Halves, Heal, Isolate, Leave, Load, Lose, Move,
+    Net, Pause, Restart, Start,
 };
 
 /// A swarm and what happens to it: pauses in milliseconds, each followed by a step.
@@ -211,6 +213,10 @@ fn take(cluster: &mut Cluster, schedule: &Schedule, step: &Step, loads: &mut [(u
             cluster.crash(at(node));
             cluster.start(at(node));
         }
+        Lose(node) => {
+            cluster.crash_and_lose_all(at(node));
+            cluster.start(at(node));
+        }
         Leave(node) => cluster.leave(at(node)),
         Pause(node, ms) => cluster.pause(at(node), ms * MS),
         Move(node) => cluster.move_to(at(node), &format!("/ip4/127.0.0.1/tcp/{}", cluster.now % 65_536)),
@@ -337,6 +343,27 @@ fn survive_without_waiting_for_the_lost(schedule: &Schedule, lost: usize) {
     all_is_well(&mut cluster, schedule);
 }
 
+/// Nodes lose what they knew, perhaps while they are alone: the limit holds all the same, whoever spends all it can.
+fn survive_losses(schedule: &Schedule, losses: &[(usize, usize)]) {
+    let mut schedule = schedule.clone();
+    for (place, node) in losses {
+        let place = place % (schedule.steps.len() + 1);
+        schedule.steps.insert(place, (100, Lose(*node)));
+        schedule.steps.insert(place + 1, (0, Drain(1_000)));
+    }
+    let mut cluster = schedule.cluster(Policy::Strict);
+    play(&mut cluster, &schedule);
+    recover(&mut cluster, &schedule);
+    for node in cluster.live() {
+        cluster.ask(node, 1, Duration::from_secs(1));
+    }
+    for _ in 0..200 {
+        drain(&mut cluster);
+        cluster.run_for(10 * MS);
+    }
+    cluster.check_answers();
+}
+
 /// Two swarms, founded by two nodes apart, meet after a while.
 fn survive_meeting(schedule: &Schedule, border: usize) {
     let border = 1 + border % (schedule.nodes - 1);
@@ -375,6 +402,13 @@ proptest! {
     }
 
     #[test]
+    fn whoever_lost_what_it_knew_spends_nothing_of_it(
+        schedule in schedules(0..25), losses in proptest::collection::vec((0..25_usize, 0..7_usize), 1..4),
+    ) {
+        survive_losses(&schedule, &losses);
+    }
+
+    #[test]
     fn swarms_that_meet_become_one(schedule in schedules(0..20), border in 0..6_usize) {
         survive_meeting(&schedule, border);
     }
@@ -383,6 +417,32 @@ proptest! {
 /// A swarm of the kind that the named cases below need: 100 a second, burst 100.
 fn swarm(nodes: usize) -> Schedule {
     Schedule { nodes, amount: 100, burst: 100, drift_ppm: 0, seed: 1, formed: true, steps: Vec::new() }
+}
+
+#[test]
+fn a_founder_that_lost_its_ledger_learns_it_back_and_lives_on_loans() {
+    let mut cluster = swarm(3).cluster(Policy::Strict);
+    let base = cluster.node(1).bases().clone();
+    cluster.crash_and_lose_all(0);
+    cluster.start(0);
+    cluster.run_for(5 * SEC);
+    let view = cluster.node(0).view(cluster.clock(0));
+    assert_eq!((view.phase, view.ledger), (Phase::Ready, Some(LedgerId(node_id(0)))));
+    assert!(view.warnings[0].contains("is lost"), "{:?}", view.warnings);
+    assert_eq!(cluster.node(0).bases(), &base, "its own records came back from the others");
+    assert_eq!(cluster.level(0), 0, "of what it had it uses nothing");
+    let before = cluster.admitted(0);
+    for _ in 0..100 {
+        cluster.ask(0, 1, Duration::from_secs(2));
+        cluster.run_for(20 * MS);
+    }
+    assert!(cluster.admitted(0) - before > 50, "{}", cluster.admitted(0) - before);
+    // Nor in its next life, which knows the ledger.
+    cluster.crash(0);
+    cluster.start(0);
+    cluster.run_for(5 * SEC);
+    let level = cluster.level(0);
+    assert_eq!((cluster.node(0).bases(), level), (&base, 0));
 }
 
 const BUSY: Step = Load { node: 0, percent: 250, wait_ms: 500 };

@@ -1,14 +1,15 @@
 //! The core and what it needs of the world, in one thread: the clock, the timer, the disk and the waiting callers.
 //!
 //! Whoever handles a request calls straight into the core; no channel and no lock lies between. Messages to peers are
-//! left in a queue for the task that owns the transport.
+//! left in a queue for the task that owns the transport. What must be on disk first is held until it is, by
+//! [`held`]; nothing else waits.
 
 mod asking;
 mod bound;
+mod held;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,14 +18,15 @@ use tokio::sync::Notify;
 use self::asking::Waiting;
 pub use self::asking::{Pending, Reply, Request, Wanted};
 pub use self::bound::{Binding, Bound};
+use self::held::Disk;
 use super::admission_log::AdmissionLog;
 use super::clock::Clock;
-use super::state::StateFile;
+use super::state::store::Store;
 use super::timer::Timer;
 use crate::protocol::breaker::CallOutcome;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{Input, Node, Output, Saved, SettleError, Settling};
+use crate::protocol::node::{Input, Node, Output, SettleError, Settling};
 use crate::protocol::permit::PermitId;
 use crate::protocol::queue::Ticket;
 use crate::protocol::time::Instant;
@@ -47,15 +49,6 @@ pub enum Errand {
 const WALL_EVERY: Duration = Duration::from_secs(10);
 /// The most errands that wait for the transport; beyond it messages are lost, as the protocol allows.
 const ERRANDS_MAX: usize = 4_096;
-/// How often saving is tried again.
-const SAVE_AGAIN: Duration = Duration::from_secs(1);
-
-/// What is not on disk.
-struct Unsaved {
-    saved: Box<Saved>,
-    error: io::Error,
-    tried: Instant,
-}
 
 /// A handle on the core; clones share it. Not for other threads.
 #[derive(Clone)]
@@ -69,8 +62,7 @@ struct Shared {
     errands: RefCell<VecDeque<Errand>>,
     errand: Notify,
     log: RefCell<Option<AdmissionLog>>,
-    state: StateFile,
-    unsaved: RefCell<Option<Unsaved>>,
+    disk: Disk,
     clock: Clock,
     /// When the core was last told the wall clock.
     wall_told: Cell<Instant>,
@@ -82,13 +74,7 @@ struct Shared {
 
 impl Engine {
     /// An engine for this node.
-    pub fn new(
-        mut node: Node,
-        state: StateFile,
-        log: Option<AdmissionLog>,
-        clock: Clock,
-        timer: Timer,
-    ) -> Self {
+    pub fn new(mut node: Node, state: Store, log: Option<AdmissionLog>, clock: Clock, timer: Timer) -> Self {
         let now = clock.now();
         node.set_wall(clock.wall(), now);
         let shared = Shared {
@@ -97,8 +83,7 @@ impl Engine {
             errands: RefCell::default(),
             errand: Notify::new(),
             log: RefCell::new(log),
-            state,
-            unsaved: RefCell::default(),
+            disk: Disk::new(state),
             clock,
             wall_told: Cell::new(now),
             timer,
@@ -223,11 +208,6 @@ impl Engine {
         matches!(self.shared.node.borrow().phase(), Phase::Leaving(_) | Phase::Left)
     }
 
-    /// Why the ledger is not on disk, if it is not.
-    pub fn unsaved(&self) -> Option<String> {
-        self.shared.unsaved.borrow().as_ref().map(|unsaved| unsaved.error.to_string())
-    }
-
     /// Does something to the core, and carries out what comes of it.
     fn change<T>(&self, change: impl FnOnce(&mut Node, Instant) -> T) -> T {
         let now = self.begin();
@@ -247,52 +227,21 @@ impl Engine {
         now
     }
 
-    /// Saves, and silences the node while it cannot: what it gave away must be on disk before anybody hears of it, or a
-    /// crash would give it back to itself. Lost messages, on the other hand, harm nobody.
-    fn save(&self, saved: Box<Saved>, now: Instant) {
-        let before = self.shared.unsaved.take();
-        match self.shared.state.save(&saved) {
-            Ok(()) if before.is_some() => tracing::info!("the ledger is saved again"),
-            Ok(()) => {}
-            Err(error) => {
-                if before.is_none() {
-                    tracing::error!(
-                        "the ledger cannot be saved; peers are told nothing until it is: {error}"
-                    );
-                }
-                self.shared.unsaved.replace(Some(Unsaved { saved, error, tried: now }));
-            }
-        }
-    }
-
-    /// Tries once more what could not be saved.
-    fn save_again(&self, now: Instant) {
-        let due = |unsaved: &&Unsaved| now.since(unsaved.tried) >= SAVE_AGAIN;
-        let again = self.shared.unsaved.borrow().as_ref().filter(due).map(|unsaved| unsaved.saved.clone());
-        if let Some(saved) = again {
-            self.save(saved, now);
-        }
-    }
-
     fn carry_out(&self, now: Instant) {
         let shared = &self.shared;
-        self.save_again(now);
         loop {
             let output = shared.node.borrow_mut().poll_output();
             let Some(output) = output else { break };
             match output {
-                Output::Save(saved) => self.save(saved, now),
-                Output::Send(..) if shared.unsaved.borrow().is_some() => {}
+                Output::Save(saved) => self.save(Some(saved)),
                 Output::Send(to, message) => match wire::encode_message(&message) {
-                    Ok(bytes) => self.errand(Errand::Send(to, bytes)),
+                    Ok(bytes) => self.send(to, bytes),
                     Err(error) => tracing::error!("BUG! a message to {} cannot be sent: {error}", to.short()),
                 },
                 Output::Answer(ticket, outcome) => {
                     let waiting = shared.waiting.borrow_mut().remove(&ticket);
-                    if let Some(Waiting { answer, items, bound }) = waiting {
-                        self.note(&items, bound.as_ref(), outcome, now);
-                        // A caller that hung up between the admission and now has spent what it asked for.
-                        let _ = answer.send(outcome);
+                    if let Some(waiting) = waiting {
+                        self.tell(waiting, outcome, now);
                     }
                 }
                 Output::Close(peer) => self.errand(Errand::Close(peer)),

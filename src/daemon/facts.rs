@@ -22,8 +22,8 @@ pub struct Facts {
     pub swarm_key: SwarmKey,
     /// When the daemon started.
     pub started: Instant,
-    /// What people should know of where they put its files.
-    pub cautions: Rc<[String]>,
+    /// What was wrong with its files then.
+    pub warnings: Rc<[String]>,
     net: Rc<RefCell<Net>>,
 }
 
@@ -42,9 +42,9 @@ impl Facts {
         replica: Replica,
         swarm_key: SwarmKey,
         started: Instant,
-        cautions: &[String],
+        warnings: Vec<String>,
     ) -> Self {
-        Self { name: name.into(), replica, swarm_key, started, cautions: cautions.into(), net: Rc::default() }
+        Self { name: name.into(), replica, swarm_key, started, warnings: warnings.into(), net: Rc::default() }
     }
 
     /// Where peers reach this node.

@@ -1,15 +1,21 @@
 //! What a node keeps of itself on disk: its key, the swarm's key, and which life it is in.
+//!
+//! Each key is there twice, with a checksum: one of the two files may be damaged, gone or another's, and the node is
+//! still the one that it was. It is never another one.
+
+mod secret;
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libp2p::identity::{Keypair, ed25519};
 use thiserror::Error;
 
+use self::secret::{check_of, make_kept, make_secret, read_kept, read_secret, write_kept};
 use crate::protocol::id::{Incarnation, NodeId};
 use crate::wire::signing::{Ed25519, swarm_of};
 
@@ -28,6 +34,8 @@ pub struct Identity {
     pub id: NodeId,
     /// What it proves that with. Its `Debug` form shows the public half only.
     pub keypair: Keypair,
+    /// Nobody was it before.
+    pub is_new: bool,
 }
 
 impl Identity {
@@ -88,6 +96,8 @@ const PRIVATE: u32 = 0o600;
 const DIR_PRIVATE: u32 = 0o700;
 /// The file that says which life a node is in.
 const INCARNATION: &str = "incarnation";
+const SWARM_KEY: &str = "swarm.key";
+const SWARM_KEY_ADVICE: &str = "copy the key from another node of the swarm";
 
 impl DataDir {
     /// Opens `path`, makes it if it is not there, and locks it.
@@ -113,27 +123,38 @@ impl DataDir {
         &self.path
     }
 
-    /// The node's key pair, made at the first start.
+    /// The node's key pair, made at the first start. `owner` tells whose the directory is, where its other files say.
     ///
     /// # Errors
-    /// The file is readable by others or damaged: another identity is never made in its place.
-    pub fn identity(&self) -> Result<Identity, IdentityError> {
+    /// A file is readable by others, or both are damaged: another identity is never made in their place.
+    pub fn identity(&self, owner: impl Fn() -> Option<NodeId>) -> Result<Identity, IdentityError> {
         let path = self.path.join("identity.key");
-        let advice = "restore it from a backup, or remove it to become a new node, whose share must be vouched \
-                      for anew";
-        let seed = read_or_make_secret(&path, advice)?;
+        let advice = "restore it from a backup, or start with another --data-dir as a new node, whose share must be \
+                      vouched anew";
+        let owns = |seed: &[u8; 32]| {
+            let pair = ed25519::SecretKey::try_from_bytes(*seed).map(ed25519::Keypair::from);
+            pair.is_ok_and(|pair| owner() == Some(NodeId(pair.public().to_bytes())))
+        };
+        let known = read_kept(&path, advice, owns)?;
+        let seed = known.map_or_else(|| make_kept(&path), Ok)?;
         let secret = ed25519::SecretKey::try_from_bytes(seed);
         let secret = secret.map_err(|error| damaged(&path, format!("{error}; {advice}")))?;
         let pair = ed25519::Keypair::from(secret);
-        Ok(Identity { id: NodeId(pair.public().to_bytes()), keypair: pair.into() })
+        let id = NodeId(pair.public().to_bytes());
+        Ok(Identity { id, keypair: pair.into(), is_new: known.is_none() })
     }
 
     /// The swarm's key. Where there is none, one is made if `make` says so: the node founds a swarm.
     ///
     /// # Errors
-    /// There is none and none is made, or the file is readable by others or damaged.
+    /// There is none and none is made, or a file is readable by others or both are damaged.
     pub fn swarm_key(&self, make: bool) -> Result<SwarmKey, IdentityError> {
-        SwarmKey::read_or_make(&self.path.join("swarm.key"), make)
+        let path = self.path.join(SWARM_KEY);
+        match read_kept(&path, SWARM_KEY_ADVICE, |_| false)? {
+            Some(key) => Ok(SwarmKey(key)),
+            None if make => make_kept(&path).map(SwarmKey),
+            None => Err(IdentityError::NoSwarmKey(path)),
+        }
     }
 
     /// Keeps the key of a swarm that the node joins.
@@ -141,48 +162,52 @@ impl DataDir {
     /// # Errors
     /// The directory has another swarm's key, which is never replaced.
     pub fn keep_swarm_key(&self, key: &SwarmKey) -> Result<(), IdentityError> {
-        let path = self.path.join("swarm.key");
-        match read_secret(&path, SWARM_KEY_ADVICE)? {
+        let path = self.path.join(SWARM_KEY);
+        match read_kept(&path, SWARM_KEY_ADVICE, |known| *known == key.0)? {
             Some(known) if known == key.0 => Ok(()),
             Some(_) => Err(IdentityError::OtherSwarm(path)),
-            None => write_secret(&path, &key.0),
+            None => write_kept(&path, &key.0),
         }
     }
 
-    /// Whether a node has run with this directory before.
-    pub fn has_lived(&self) -> bool {
-        self.path.join(INCARNATION).exists()
-    }
-
-    /// A number greater than that of every life before, on disk before it is returned.
-    ///
-    /// It is the wall clock's microseconds where they are greater, so that a directory restored from an old
-    /// backup still does not repeat a life.
+    /// The latest life of a node that ran with this directory, if one did. A file that holds no number tells that one
+    /// ran; which life it was then is for others to say.
     ///
     /// # Errors
-    /// The file is damaged, or cannot be written.
-    pub fn next_incarnation(&self) -> Result<Incarnation, IdentityError> {
+    /// The file cannot be read.
+    pub fn last_life(&self) -> Result<Option<Incarnation>, IdentityError> {
         let path = self.path.join(INCARNATION);
-        let last = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map_err(|_| {
-                damaged(
-                    &path,
-                    "it must hold one whole number; remove it, and the clock says which life it is",
-                )
-            })?,
-            Err(error) if error.kind() == ErrorKind::NotFound => 0_u64,
-            Err(error) if error.kind() == ErrorKind::InvalidData => {
-                return Err(damaged(&path, "it must hold one whole number; remove it"));
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let text = str::from_utf8(&bytes).ok().and_then(|text| text.trim().split_once(' '));
+                let number = text.filter(|(number, check)| check_of(number.as_bytes()) == *check);
+                let number = number.and_then(|(number, _)| number.parse().ok());
+                Ok(Some(Incarnation(number.unwrap_or(0))))
             }
-            Err(source) => return Err(failed("read", &path, source)),
-        };
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
-        let after = last.checked_add(1).ok_or_else(|| damaged(&path, "no number is greater; remove it"))?;
-        let next = after.max(clock);
-        let written = write_atomically(&path, format!("{next}\n").as_bytes(), PRIVATE);
-        written.map_err(|source| failed("write", &path, source))?;
-        Ok(Incarnation(next))
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(failed("read", &path, source)),
+        }
     }
+
+    /// Notes that a node runs in this life, durably.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn note_life(&self, life: Incarnation) -> Result<(), IdentityError> {
+        let path = self.path.join(INCARNATION);
+        let number = life.0.to_string();
+        let line = format!("{number} {}\n", check_of(number.as_bytes()));
+        let written = write_atomically(&path, line.as_bytes(), PRIVATE);
+        written.map_err(|source| failed("write", &path, source))
+    }
+}
+
+/// A life after `last`: the wall clock's microseconds where they are greater, so that a directory restored from an old
+/// backup still does not repeat one.
+pub fn next_life(last: Incarnation) -> Incarnation {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+    // The clock says a number for which there is a greater one until the year 586,000.
+    Incarnation(last.0.saturating_add(1).max(clock))
 }
 
 impl SwarmKey {
@@ -193,7 +218,7 @@ impl SwarmKey {
     pub fn read_or_make(path: &Path, make: bool) -> Result<Self, IdentityError> {
         match read_secret(path, SWARM_KEY_ADVICE)? {
             Some(key) => Ok(Self(key)),
-            None if make => read_or_make_secret(path, SWARM_KEY_ADVICE).map(Self),
+            None if make => make_secret(path).map(Self),
             None => Err(IdentityError::NoSwarmKey(path.to_owned())),
         }
     }
@@ -223,58 +248,6 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     File::open(directory)?.sync_all()
 }
 
-const SWARM_KEY_ADVICE: &str = "copy the key from another node of the swarm";
-
-fn read_or_make_secret(path: &Path, advice: &str) -> Result<[u8; 32], IdentityError> {
-    if let Some(secret) = read_secret(path, advice)? {
-        return Ok(secret);
-    }
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| failed("find random bytes for", path, error.into()))?;
-    write_secret(path, &secret)?;
-    Ok(secret)
-}
-
-fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), IdentityError> {
-    let mut line: String = secret.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect();
-    line.push('\n');
-    write_atomically(path, line.as_bytes(), PRIVATE).map_err(|source| failed("write", path, source))
-}
-
-fn read_secret(path: &Path, advice: &str) -> Result<Option<[u8; 32]>, IdentityError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(failed("open", path, source)),
-    };
-    let mode = file.metadata().map_err(|source| failed("read", path, source))?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(IdentityError::Readable { path: path.to_owned(), mode });
-    }
-    let mut text = Vec::new();
-    file.take(SECRET_FILE_MAX).read_to_end(&mut text).map_err(|source| failed("read", path, source))?;
-    let secret = from_hex(text.trim_ascii());
-    secret.map(Some).ok_or_else(|| damaged(path, format!("it must hold 64 hexadecimal digits; {advice}")))
-}
-
-const SECRET_FILE_MAX: u64 = 1 << 10;
-
-fn from_hex(text: &[u8]) -> Option<[u8; 32]> {
-    let digit = |letter: u8| char::from(letter).to_digit(16);
-    let mut bytes = [0; 32];
-    if text.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-    }
-    Some(bytes)
-}
-
-fn hex_digit(value: u8) -> char {
-    char::from(b"0123456789abcdef"[usize::from(value)])
-}
-
 fn damaged(path: &Path, what: impl Into<String>) -> IdentityError {
     IdentityError::Damaged { path: path.to_owned(), what: what.into() }
 }
@@ -285,6 +258,8 @@ fn failed(doing: &'static str, path: &Path, source: io::Error) -> IdentityError 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -300,13 +275,13 @@ mod tests {
     #[test]
     fn an_identity_is_made_once_and_kept_private() {
         let (_temporary, dir) = open();
-        let first = dir.identity().unwrap();
-        assert_eq!(dir.identity().unwrap().id, first.id);
+        let first = dir.identity(|| None).unwrap();
+        assert_eq!(dir.identity(|| None).unwrap().id, first.id);
         assert_eq!(mode(dir.path()), 0o700);
         assert_eq!(mode(&dir.path().join("identity.key")), 0o600);
         let text = fs::read_to_string(dir.path().join("identity.key")).unwrap();
-        assert_eq!(text.len(), 65, "32 bytes in hexadecimal and a line feed");
-        assert_ne!(open().1.identity().unwrap().id, first.id);
+        assert_eq!(text.len(), 74, "32 bytes and 4 of a checksum in hexadecimal, a blank and a line feed");
+        assert_ne!(open().1.identity(|| None).unwrap().id, first.id);
     }
 
     #[test]
@@ -323,30 +298,62 @@ mod tests {
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
         let (_temporary, dir) = open();
-        dir.identity().unwrap();
+        dir.identity(|| None).unwrap();
         let path = dir.path().join("identity.key");
         for open_to_others in [0o640, 0o604, 0o620] {
             fs::set_permissions(&path, fs::Permissions::from_mode(open_to_others)).unwrap();
-            let error = dir.identity().unwrap_err().to_string();
+            let error = dir.identity(|| None).unwrap_err().to_string();
             assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
         }
     }
 
     #[test]
-    fn a_damaged_identity_is_never_replaced() {
+    fn one_damaged_file_does_not_change_who_a_node_is() {
         let (_temporary, dir) = open();
-        dir.identity().unwrap();
-        let path = dir.path().join("identity.key");
-        let good = fs::read_to_string(&path).unwrap();
+        let Identity { id, is_new, .. } = dir.identity(|| None).unwrap();
+        assert!(is_new);
+        let files = ["identity.key", "identity.key.copy"].map(|file| dir.path().join(file));
+        let good = fs::read(&files[0]).unwrap();
+        let flips = (0..8 * good.len()).map(|bit| {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            bad
+        });
+        let cuts = (0..good.len()).map(|length| good[..length].to_vec());
+        for (number, bad) in flips.chain(cuts).enumerate() {
+            fs::write(&files[number % 2], bad).unwrap();
+            let found = dir.identity(|| None).unwrap();
+            assert_eq!((found.id, found.is_new), (id, false), "{number}");
+            fs::remove_file(&files[number % 2]).unwrap();
+            assert_eq!(dir.identity(|| None).unwrap().id, id, "{number}");
+        }
+
+        // Another node's file in the place of one of them: whose the directory is counts.
+        let (_other, elsewhere) = open();
+        elsewhere.identity(|| None).unwrap();
+        for file in &files {
+            fs::copy(elsewhere.path().join("identity.key"), file).unwrap();
+            let error = dir.identity(|| None).unwrap_err();
+            assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+            assert_eq!(dir.identity(|| Some(id)).unwrap().id, id);
+        }
+    }
+
+    #[test]
+    fn an_identity_that_is_lost_is_never_replaced() {
+        let (_temporary, dir) = open();
+        dir.identity(|| None).unwrap();
+        let files = ["identity.key", "identity.key.copy"].map(|file| dir.path().join(file));
+        let good = fs::read_to_string(&files[0]).unwrap();
         for bad in ["", "00", &good[1..], &good.replace(&good[..1], "x"), &format!("{}0", good.trim())] {
-            fs::write(&path, bad).unwrap();
-            let error = dir.identity().unwrap_err();
+            files.iter().for_each(|file| fs::write(file, bad).unwrap());
+            let error = dir.identity(|| None).unwrap_err();
             assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
             assert!(error.to_string().contains("restore it from a backup"), "{error}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), bad);
+            files.iter().for_each(|file| assert_eq!(fs::read_to_string(file).unwrap(), bad));
         }
-        fs::write(&path, [0xff; 65]).unwrap();
-        assert!(matches!(dir.identity(), Err(IdentityError::Damaged { .. })));
+        files.iter().for_each(|file| fs::write(file, [0xff; 65]).unwrap());
+        assert!(matches!(dir.identity(|| None), Err(IdentityError::Damaged { .. })));
     }
 
     #[test]
@@ -370,16 +377,22 @@ mod tests {
     #[test]
     fn every_life_has_a_greater_number() {
         let (_temporary, dir) = open();
-        let first = dir.next_incarnation().unwrap();
-        let second = dir.next_incarnation().unwrap();
-        assert!(second > first);
+        assert_eq!(dir.last_life().unwrap(), None);
+        let first = next_life(Incarnation(0));
+        assert!(next_life(first) > first);
+        let far = Incarnation(u64::MAX - 1);
+        assert_eq!(next_life(far), Incarnation(u64::MAX), "a clock that was set back");
+        dir.note_life(far).unwrap();
+        assert_eq!(dir.last_life().unwrap(), Some(far));
+        // That a life was is known whatever the file holds; which one is not, if it is not whole.
         let path = dir.path().join("incarnation");
-        let far = u64::MAX - 1;
-        fs::write(&path, format!("{far}\n")).unwrap();
-        assert_eq!(dir.next_incarnation().unwrap(), Incarnation(u64::MAX), "a clock that was set back");
-        assert!(matches!(dir.next_incarnation(), Err(IdentityError::Damaged { .. })));
-        fs::write(&path, "twelve").unwrap();
-        assert!(dir.next_incarnation().unwrap_err().to_string().contains("remove it"));
+        let good = fs::read(&path).unwrap();
+        for place in 0..good.len() - 1 {
+            let mut bad = good.clone();
+            bad[place] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert_eq!(dir.last_life().unwrap(), Some(Incarnation(0)), "{place}");
+        }
     }
 
     #[test]

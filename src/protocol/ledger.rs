@@ -99,6 +99,11 @@ impl Ledger {
         self.reclaimed.get(&(*by, *subject)).copied().unwrap_or_default()
     }
 
+    /// Whether anybody has ever reclaimed something from `subject`.
+    pub fn was_reclaimed(&self, subject: &NodeId) -> bool {
+        self.reclaimed.iter().any(|((_, of), share)| of == subject && *share > Share::ZERO)
+    }
+
     /// Everybody who wrote something that is known here.
     pub fn writers(&self) -> BTreeSet<NodeId> {
         let pairs = self.given.keys().chain(self.reclaimed.keys()).map(|(writer, _)| writer);

@@ -68,8 +68,10 @@ pub struct Meter {
     pub unreported: Option<Box<Unreported>>,
     /// What all nodes make of what the provider says.
     pub estimates: Estimates,
-    /// Atoms of the base share's rights that may be missing by what stands on disk.
+    /// Atoms of the base share's rights that may be missing by what was to be saved last …
     pub reserved: u128,
+    /// … and by what is known to be on disk.
+    pub stored: u128,
     /// Share that others are due and that is spent here: what comes back to it is theirs first.
     pub due: Share,
     /// Units that were refunded: so many of those taken next were counted as used already.
@@ -115,6 +117,7 @@ impl Meter {
             unreported: None,
             estimates: Estimates::default(),
             reserved: 0,
+            stored: 0,
             due: Share::ZERO,
             unused: 0,
             refused: (0, Instant::ZERO),
@@ -307,7 +310,7 @@ impl Meter {
     pub fn set_period(&mut self, bounds: Bounds) {
         if self.bucket.period().is_some_and(|known| known.number < bounds.number) {
             // What stands on disk is of a period that is over.
-            self.reserved = 0;
+            (self.reserved, self.stored) = (0, 0);
         }
         self.bucket.set_period(bounds);
         if let Some(frozen) = &mut self.frozen {

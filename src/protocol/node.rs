@@ -147,6 +147,9 @@ pub enum Start {
     Join,
     /// It was a member in a former life.
     Resume(Saved),
+    /// It ran before, perhaps as a member, and what it knew is lost, what it gave away among it. It asks its first peer as
+    /// under `Join`; a base share that it turns out to have had is not used.
+    Rejoin,
 }
 
 /// What must survive a restart.
@@ -162,6 +165,8 @@ pub struct Saved {
     pub clean: bool,
     /// What may be missing of slow limits.
     pub missing: Vec<Missing>,
+    /// A former life lost what it knew: the base share of before is not used.
+    pub forfeits: bool,
 }
 
 impl Saved {
@@ -264,6 +269,8 @@ pub struct Node {
     pauses: Pauses,
     /// What the former life left missing, until it was taken up.
     former: Vec<Missing>,
+    /// What a former life gave away is not known, so that the base share is not used; see [`durable`].
+    forfeits: bool,
     has_slow_limits: bool,
     /// What is believed of wall time, once the driver has told it.
     wall: Option<Wall>,
@@ -364,6 +371,7 @@ impl Node {
             outputs: VecDeque::new(),
             pauses: Self::no_pauses(&config.pools),
             former: Vec::new(),
+            forfeits: false,
             wall: None,
             period_ends: Instant::from_nanos(u64::MAX),
             agents: config.agents.clone(),
@@ -396,6 +404,7 @@ impl Node {
     fn begin(&mut self, start: Start, now: Instant) {
         match start {
             Start::Join => {}
+            Start::Rejoin => self.forfeit(),
             Start::Found => {
                 self.set_ledger(LedgerId(self.config.id));
                 self.ledger = Ledger::found(self.config.id);
@@ -415,6 +424,9 @@ impl Node {
                 self.resume_ledger(saved.records, now);
                 self.reached_at = saved.reached_at;
                 self.former = saved.missing;
+                if saved.forfeits {
+                    self.forfeit();
+                }
                 let member = self.ledger.is_member(&self.config.id);
                 self.phase = match (member, saved.clean) {
                     (false, _) => Phase::Joining,
@@ -561,6 +573,7 @@ impl Node {
     fn rebase(&mut self, now: Instant) {
         self.bases = self.ledger.bases();
         self.pages.set_members(self.bases.keys().copied());
+        self.look_at_forfeit();
         let base = self.usable_base();
         for meter in &mut self.meters {
             if meter.base() != base {
@@ -580,6 +593,7 @@ impl Node {
     fn usable_base(&self) -> Share {
         let usable = self.settles_at.is_none()
             && !self.doubled
+            && !self.forfeits
             && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
         if usable { self.base() } else { Share::ZERO }
     }
@@ -589,7 +603,8 @@ impl Node {
         if let Some(id) = self.ledger_id {
             let records = self.pages.records().map(|(author, record)| (author, record.clone())).collect();
             let reached_at = self.reached_at.clone();
-            let saved = Saved { id, records, reached_at, clean, missing: self.missing() };
+            let (missing, forfeits) = (self.missing(), self.forfeits);
+            let saved = Saved { id, records, reached_at, clean, missing, forfeits };
             self.outputs.push_back(Output::Save(Box::new(saved)));
         }
     }

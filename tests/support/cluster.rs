@@ -82,6 +82,8 @@ struct Waiting {
 struct Machine {
     node: Option<Node>,
     saved: Option<Saved>,
+    /// It lost what it had saved once.
+    lost: bool,
     lives: u64,
     founds: bool,
     offset: Nanos,
@@ -275,6 +277,7 @@ impl Cluster {
         };
         let start = match machine.saved.clone() {
             Some(saved) => Start::Resume(saved),
+            None if machine.lost => Start::Rejoin,
             None if machine.founds && machine.lives == 1 => Start::Found,
             None => Start::Join,
         };
@@ -327,6 +330,14 @@ impl Cluster {
             let delay = self.delay();
             self.disconnect(peer, place, delay);
         }
+    }
+
+    /// A crash after which nothing is left of what was saved.
+    pub fn crash_and_lose_all(&mut self, place: usize) {
+        self.crash(place);
+        let machine = &mut self.machines[place];
+        machine.lost |= machine.lives > 0;
+        machine.saved = None;
     }
 
     /// `kill -9` at the worst moment: after so many more of its outputs were carried out, and none behind them.

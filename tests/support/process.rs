@@ -41,6 +41,8 @@ pub struct Setup {
     files: Option<u32>,
     /// The network namespace it runs in, if not in ours.
     namespace: Option<PathBuf>,
+    /// A command that runs the daemon's, if one does.
+    wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -53,6 +55,7 @@ impl Setup {
             environment: Vec::new(),
             files: None,
             namespace: None,
+            wrapper: Vec::new(),
         };
         let setup = setup.arguments(&["--name", name, "--no-mdns"]);
         let setup =
@@ -82,6 +85,12 @@ impl Setup {
         let path = self.dir.join(format!("{}.toml", self.name));
         fs::write(&path, text).unwrap();
         self.arguments(&["--config", path.to_str().unwrap()])
+    }
+
+    /// Runs it by this command, whose last arguments are then the daemon's.
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
     }
 
     pub fn join(self, token: &str) -> Self {
@@ -115,15 +124,20 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = match (&self.namespace, self.files) {
-            (Some(namespace), _) => {
+        let mut command = match (&self.namespace, self.files, self.wrapper.split_first()) {
+            (Some(namespace), ..) => {
                 let mut command = without_our_environment(Command::new("nsenter"));
                 // It becomes the daemon, so that signals reach it.
                 command.arg(format!("--net={}", namespace.display())).args([PROGRAM, "up"]);
                 command
             }
-            (None, Some(files)) => limited(files, &["up"]),
-            (None, None) => aquifer(&["up"]),
+            (_, Some(files), _) => limited(files, &["up"]),
+            (_, _, Some((program, words))) => {
+                let mut command = without_our_environment(Command::new(program));
+                command.args(words).args([PROGRAM, "up"]);
+                command
+            }
+            (None, None, None) => aquifer(&["up"]),
         };
         command
             .args(&self.arguments)
@@ -138,17 +152,22 @@ impl Setup {
 
     /// Starts the process and waits until it answers.
     pub fn start(&self) -> Daemon {
-        let path = self.dir.join(format!("{}.out", self.name));
-        let output = File::options().append(true).create(true).open(path).unwrap();
-        let mut command = self.command();
-        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
-        let mut daemon = Daemon { setup: self.clone(), child };
+        let mut daemon = self.spawn();
         wait_until(&format!("{} answers", self.name), || {
             let ended = daemon.child.try_wait().unwrap();
             assert!(ended.is_none(), "{} ended at its start with {ended:?}", self.name);
             Http::connect(&self.socket()).is_some_and(|mut http| http.get("/livez").status == 200)
         });
         daemon
+    }
+
+    /// Starts the process.
+    pub fn spawn(&self) -> Daemon {
+        let path = self.dir.join(format!("{}.out", self.name));
+        let output = File::options().append(true).create(true).open(path).unwrap();
+        let mut command = self.command();
+        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        Daemon { setup: self.clone(), child }
     }
 
     /// Starts a daemon that must not come up: its exit status and what it says of the reason.

@@ -50,8 +50,14 @@ impl World<'_> {
                 let records = formed_ledger(id, &parties);
                 for place in 0..nodes {
                     let reached_at = self.first_addresses(place);
-                    let saved =
-                        Saved { id, records: records.clone(), reached_at, clean: true, missing: Vec::new() };
+                    let saved = Saved {
+                        id,
+                        records: records.clone(),
+                        reached_at,
+                        clean: true,
+                        missing: Vec::new(),
+                        forfeits: false,
+                    };
                     self.start_as(place, Start::Resume(saved))?;
                 }
                 Ok(())
@@ -191,7 +197,14 @@ mod tests {
             let parties: Vec<Party> = machines.map(|machine| machine.party()).collect();
             let id = LedgerId(node_id(parties[0]));
             let records = formed_ledger(id, &parties);
-            let saved = Saved { id, records, reached_at: BTreeMap::new(), clean: true, missing: Vec::new() };
+            let saved = Saved {
+                id,
+                records,
+                reached_at: BTreeMap::new(),
+                clean: true,
+                missing: Vec::new(),
+                forfeits: false,
+            };
             let bases = saved.ledger().bases();
             assert_eq!(bases.len(), nodes);
             assert_eq!(bases.values().copied().sum::<Share>(), ONE);

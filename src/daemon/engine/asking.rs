@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::held::{GRACE, beyond_disk};
 use super::{Bound, Engine};
 use crate::protocol::limit::{Cost, Units};
 use crate::protocol::node::{Acquired, Ask, Item, Node, Outcome};
@@ -57,8 +58,12 @@ pub enum Reply {
 /// A request that waits.
 pub struct Pending {
     engine: Engine,
-    ticket: Ticket,
+    /// Its place in the core's queue; none if it waits for the disk alone.
+    ticket: Option<Ticket>,
     answer: oneshot::Receiver<Outcome>,
+    asked: Instant,
+    /// When the core has answered, whatever it says.
+    deadline: Instant,
 }
 
 /// Who waits for an answer of the core.
@@ -92,19 +97,37 @@ impl Engine {
             (choice, node.ask(&ask(choice), now))
         };
         let items = choices.swap_remove(choice);
-        let reply = match acquired {
+        if let Acquired::Now(outcome) = acquired
+            && !(matches!(outcome, Outcome::Admitted { .. }) && self.outruns_disk(&items))
+        {
+            self.note(&items, bound.as_ref(), outcome, now);
+            self.carry_out(now);
+            return (choice, Reply::Now(outcome));
+        }
+        let (answer, receiver) = oneshot::channel();
+        let waiting = Waiting { answer, items, bound };
+        let ticket = match acquired {
             Acquired::Now(outcome) => {
-                self.note(&items, bound.as_ref(), outcome, now);
-                Reply::Now(outcome)
+                // First what is to be saved, which this is to wait for.
+                self.carry_out(now);
+                self.tell(waiting, outcome, now);
+                self.carry_out(now);
+                None
             }
             Acquired::Waiting(ticket) => {
-                let (answer, receiver) = oneshot::channel();
-                self.shared.waiting.borrow_mut().insert(ticket, Waiting { answer, items, bound });
-                Reply::Later(Pending { engine: self.clone(), ticket, answer: receiver })
+                self.shared.waiting.borrow_mut().insert(ticket, waiting);
+                self.carry_out(now);
+                Some(ticket)
             }
         };
-        self.carry_out(now);
-        (choice, reply)
+        let (asked, deadline) = (now, now + wait);
+        let engine = self.clone();
+        (choice, Reply::Later(Pending { engine, ticket, answer: receiver, asked, deadline }))
+    }
+
+    fn outruns_disk(&self, items: &[Wanted]) -> bool {
+        let node = self.shared.node.borrow();
+        items.iter().any(|item| node.outruns_disk(item.pool).is_some())
     }
 
     /// Writes down an admission before its caller has the answer, and binds its permit.
@@ -149,16 +172,22 @@ fn soonest<'a>(node: &mut Node, choices: usize, ask: impl Fn(usize) -> Ask<'a>, 
 impl Pending {
     /// The answer.
     pub async fn answer(mut self) -> Outcome {
-        let answer = (&mut self.answer).await;
+        let left = self.deadline.since(self.engine.now()) + GRACE;
+        let answer = tokio::time::timeout(left, &mut self.answer).await;
+        let Ok(answer) = answer else {
+            // It was admitted, and the disk hangs: as it never heard of it, that is taken back.
+            return beyond_disk(None, self.engine.now().since(self.asked));
+        };
         answer.expect("BUG! a waiting request lost its answer")
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let waited = self.engine.shared.waiting.borrow_mut().remove(&self.ticket);
+        let Some(ticket) = self.ticket else { return };
+        let waited = self.engine.shared.waiting.borrow_mut().remove(&ticket);
         if waited.is_some() {
-            self.engine.change(|node, now| node.cancel(self.ticket, now));
+            self.engine.change(|node, now| node.cancel(ticket, now));
         }
     }
 }

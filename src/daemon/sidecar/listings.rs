@@ -36,9 +36,12 @@ pub fn status(engine: &Engine, facts: &Facts, callers: CallersStatus) -> Status 
         (node.view(now), pools, connected, now)
     });
     let mut warnings = view.warnings.clone();
-    warnings.extend(facts.cautions.iter().cloned());
+    warnings.extend(facts.warnings.iter().cloned());
     if let Some(error) = engine.unsaved() {
-        warnings.push(format!("the ledger cannot be saved: {error}; peers are told nothing until it is"));
+        warnings.push(format!(
+            "the ledger cannot be saved: {error}; until it is, peers are told nothing, and of limits that take long to \
+             come back no more is admitted than was put on disk before"
+        ));
     }
     let counters = facts.counters();
     if counters.malformed > 0 {

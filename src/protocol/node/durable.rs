@@ -4,6 +4,16 @@
 //! minutes have recovered soon; a day's budget would be gone until midnight. Of those, what may be missing is *reserved
 //! ahead*: on disk stands always at least as much as is missing from the base share's rights, so that only one admission in
 //! many waits for the disk, and none is forgotten by a crash. The next life starts with the rest.
+//!
+//! **Nobody waits for the disk.** More is reserved as soon as half of it is used up. The driver says when all that it was
+//! given is [on disk](Node::stored); an admission that goes beyond that, as one larger than what is reserved ahead, must
+//! not be [answered](Node::outruns_disk) before.
+//!
+//! **A node that lost what it knew** does not know what it gave away. Its records have one writer, itself, and whoever
+//! heard of them last may not be there; so what others say that it has may be in other hands already. It *forfeits* its
+//! base share: it learns the ledger back from its peers, its own records too, serves requests by borrowing, and never
+//! spends, lends or gives what the ledger says is its own, in no life from then on, until somebody has taken that back
+//! from it. What it is given afterwards is its own as anybody's. So whatever was given away before, nobody has twice.
 
 use super::{Node, Phase};
 use crate::protocol::bucket::{CountedBucket, Level};
@@ -43,6 +53,8 @@ impl Node {
         for meter in self.meters[..configured].iter_mut().filter(slow) {
             let whole = meter.bucket().depth_of(meter.base()).0;
             meter.reserved = (meter.missing() + ahead * (whole / AHEAD)).min(whole);
+            // Until this is on disk, what stands there is this or what stood there before.
+            meter.stored = meter.stored.min(meter.reserved);
             missing.push(Missing {
                 limit: meter.fingerprint,
                 period: period_of(meter),
@@ -53,9 +65,55 @@ impl Node {
         missing
     }
 
-    /// Saves if more may be missing than stands on disk.
+    /// Saves if soon more may be missing than stands on disk.
     pub(super) fn reserve_ahead(&mut self) {
-        if self.has_slow_limits && self.slow_limits().any(|meter| meter.missing() > meter.reserved) {
+        let is_due = |meter: &Meter| {
+            let whole = meter.bucket().depth_of(meter.base()).0;
+            let ahead = if meter.reserved < whole { whole / AHEAD / 2 } else { 0 };
+            meter.missing() + ahead > meter.reserved
+        };
+        if self.has_slow_limits && self.phase != Phase::Left && self.slow_limits().any(is_due) {
+            self.save(false);
+        }
+    }
+
+    /// All that was [to be saved](super::Output::Save) so far is on disk.
+    pub fn stored(&mut self) {
+        let configured = self.configured_meters();
+        for meter in &mut self.meters[..configured] {
+            meter.stored = meter.reserved;
+        }
+    }
+
+    /// The limit of a pool, by its place there, of which more was taken than is on disk by what the driver
+    /// [said](Self::stored): no admission may be answered before it is, or a crash would give it out once more.
+    ///
+    /// # Panics
+    /// If there is no such pool.
+    pub fn outruns_disk(&self, pool: usize) -> Option<usize> {
+        if !self.has_slow_limits {
+            return None;
+        }
+        let outruns = |meter: &Meter| meter.is_slow() && meter.missing() > meter.stored;
+        self.meters[self.pools[pool].meters()].iter().position(outruns)
+    }
+
+    /// What a former life gave away is not known. Its records come back from whoever heard of them.
+    pub(super) fn forfeit(&mut self) {
+        self.forfeits = true;
+    }
+
+    /// Ends it once the ledger says that the base share was taken back.
+    pub(super) fn look_at_forfeit(&mut self) {
+        if !self.forfeits {
+            return;
+        }
+        // A founder is not vouched for.
+        if self.ledger.is_member(&self.config.id) {
+            self.become_member();
+        }
+        if self.ledger.was_reclaimed(&self.config.id) && self.base() == Share::ZERO {
+            self.forfeits = false;
             self.save(false);
         }
     }
@@ -94,7 +152,7 @@ impl Node {
             let atoms = if is_past { missing.next } else { missing.atoms }.min(whole);
             // The base came spent; this is word that the rest of it is not.
             meter.set_base(meter.base(), Level(whole - atoms), now);
-            meter.reserved = atoms;
+            (meter.reserved, meter.stored) = (atoms, atoms);
             false
         });
         self.former = former;

@@ -18,6 +18,9 @@ use crate::protocol::wall::Wall;
 /// Clocks that differ by less are as good as clocks are.
 const SKEW_SHOWN: Duration = Duration::from_secs(1);
 
+/// A node that joins says so when it has found nobody for so long.
+const LONELY: Duration = Duration::from_secs(5);
+
 /// A node as a whole.
 #[derive(Clone, Debug)]
 pub struct NodeView {
@@ -208,6 +211,19 @@ impl Node {
                     }
                 ));
             }
+        }
+        if self.forfeits {
+            warnings.push(format!(
+                "what this node knew of its swarm is lost, also what it gave away; its former {} of every limit is \
+                 not used until another member has taken it back, and it lives on what others lend",
+                self.base()
+            ));
+        }
+        if self.phase == Phase::Joining && self.linked().next().is_none() && now.since(self.started) >= LONELY
+        {
+            warnings.push(
+                "no member is reached: start with --join, or name seeds in the configuration".to_owned(),
+            );
         }
         let skew = self.wall.as_ref().and_then(Wall::skew);
         if let Some(skew) = skew.filter(|skew| *skew >= SKEW_SHOWN) {
