@@ -208,6 +208,11 @@ impl Pages {
         entries.map(|(_, held)| held.version).max().unwrap_or(0)
     }
 
+    /// The version at which one last signed something that changed.
+    pub fn own_signed_version(&self) -> u64 {
+        self.pages[&self.me].signed_version()
+    }
+
     /// Writes a value on one's own page, signed if it is for all. True if it is another than before.
     pub fn publish(&mut self, key: Key, value: Value, now: Instant) -> bool {
         let page = self.pages.get_mut(&self.me).expect("BUG! no own page");

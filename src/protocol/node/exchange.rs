@@ -78,7 +78,8 @@ impl Node {
         // Only of members, so that strangers cannot fill it.
         if self.bases.contains_key(&peer) {
             self.down_at.insert(peer, now);
-        } else {
+        } else if self.bases.contains_key(&self.config.id) && !self.is_member(&peer) {
+            // Whoever does not know the ledger yet does not know who is a stranger.
             self.pages.forget_stranger(&peer);
             self.lives.remove(&peer);
         }

@@ -33,6 +33,7 @@ impl Node {
         self.refuse_all(now);
         self.rebase(now);
         self.publish_profile(now);
+        self.sign_last_rows(now);
         self.wake(now);
         self.finish(now);
     }
@@ -54,7 +55,7 @@ impl Node {
             }
         }
         // Once everybody knows that it leaves nobody gives it anything, and what was given before has come.
-        let version = self.pages.own_membership_version();
+        let version = self.pages.own_membership_version().max(self.pages.own_signed_version());
         let known = self.linked().all(|replica| {
             let peer = &self.peers[&replica.node];
             peer.confirmed >= version && self.knows(&replica) >= peer.version

@@ -182,6 +182,19 @@ impl Node {
         }
     }
 
+    /// Signs what was admitted in this life: nothing comes after it.
+    pub(super) fn sign_last_rows(&mut self, now: Instant) {
+        for place in 0..self.meters.len() {
+            if !self.is_vacant(place) {
+                let row = self.row(place, now);
+                let (key, value) = self.as_entry(place, row);
+                self.pages.publish(key, value, now);
+            }
+        }
+        self.pages.sign();
+        self.peers_should_hear(now);
+    }
+
     /// How often rows are told although little changed.
     fn refresh(&self) -> Duration {
         REFRESH_MIN.max(REFRESH_PER_LINK * self.peers.len() as u32)

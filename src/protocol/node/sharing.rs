@@ -254,7 +254,6 @@ impl Node {
             self.reserve_less();
             self.look_after_keys(now);
             self.publish_profile(now);
-            self.sign_rows(now);
         }
         if slow || self.stale || self.peers.len() <= FEW_LINKS {
             self.stale = false;
@@ -265,6 +264,9 @@ impl Node {
                 let row = self.row(place, now);
                 self.publish_row(place, row, true, Some(&[]), now);
             }
+        }
+        if slow {
+            self.sign_rows(now);
         }
         self.expire_permits(now);
         self.tell_outcomes(now);
