@@ -35,7 +35,6 @@ mod view;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +47,7 @@ pub use durable::Missing;
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
+pub use super::policy::Policy;
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::agents::Agents;
@@ -90,25 +90,6 @@ pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 /// The most limits of all pools of a node together, those of contended keys counted for each: what it says of them to one peer must fit a message.
 pub const METERS_MAX: usize = 128;
-
-/// What happens to the base share of a member that vanished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// It stays reserved until the member returns. The limit holds in every partition.
-    Strict,
-    /// Any side takes it after `forget_after`. Separated sides can then exceed the limit together.
-    Available,
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Strict => "strict",
-            Self::Available => "available",
-        })
-    }
-}
 
 /// What a node is told once.
 #[derive(Clone, Debug)]
@@ -526,7 +507,7 @@ impl Node {
 
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
-        self.bases = self.ledger.bases();
+        self.bases = self.ledger.bases(self.config.policy);
         self.remember_ledger(now);
         let base = self.usable_base();
         for meter in &mut self.meters {

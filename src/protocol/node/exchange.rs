@@ -267,7 +267,9 @@ impl Node {
                 self.learn_key_row(author, row.as_ref(), now);
                 false
             }
-            (Key::Founded, Value::Share(share)) => self.ledger.merge_founded(author.node, *share),
+            (Key::Founded, Value::Share(share)) if self.may_have_founded(author.node, *share) => {
+                self.ledger.merge_founded(author.node, *share)
+            }
             (Key::Reclaimed(subject), Value::Share(share)) => {
                 self.ledger.merge_reclaimed(author.node, subject, *share)
             }

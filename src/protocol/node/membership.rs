@@ -87,6 +87,11 @@ impl Node {
         }
     }
 
+    /// Whether a node that says so founded the ledger with so much: a ledger is named after who founded it with the whole.
+    pub(super) fn may_have_founded(&self, node: NodeId, share: Share) -> bool {
+        self.ledger_id == Some(LedgerId(node)) && share == ONE
+    }
+
     fn adopt(&mut self, ledger: LedgerId, now: Instant) {
         self.ledger_id = Some(ledger);
         self.ledger = Ledger::default();
