@@ -74,6 +74,8 @@ pub enum PolicySpec {
     /// Their share stays reserved. T1 is checked.
     #[default]
     Strict,
+    /// A majority takes it after 15 seconds. T1 is checked.
+    Majority,
     /// Any side takes it after 15 seconds. T1 is not promised where the network separates nodes.
     Available,
 }

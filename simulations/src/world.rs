@@ -125,7 +125,7 @@ impl<'a> World<'a> {
             starvation: NoStarvation::new(nodes, largest, pace, back, u64::from(ratio)),
             liveness: Liveness::new(nodes, largest, reach),
             bounded: Bounded::new(nodes, QUEUE_DEFAULT),
-            strict: scenario.policy == PolicySpec::Strict,
+            strict: scenario.policy != PolicySpec::Available,
             // What a period had is used up before it ends, and then everybody waits.
             whole: !matches!(limit, Kind::Calendar(_)),
             in_turn: scenario.workload.iter().all(|workload| workload.classes == [0; 4]),

@@ -130,6 +130,9 @@ pub const KEYS_DEFAULT: usize = 1_000_000;
 /// something to try: one request per second, up to 60 at once.
 pub const DEFAULT_POOL: &str = "default:rpm=60,burst=60";
 
+/// The shortest `forget_after` under policy `majority`: a node must have time to be heard before it stops.
+pub const MAJORITY_FORGET_AFTER_MIN: Duration = Duration::from_secs(10);
+
 const FILE_MAX: u64 = 1 << 20;
 const FORGET_AFTER: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 60 * 60);
@@ -170,9 +173,15 @@ impl Config {
 fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
     let ConfigFile { node, swarm, pools, agents } = file;
     let forget_after = within_or(swarm.forget_after.as_ref(), &FORGET_AFTER, FORGET_AFTER_DEFAULT, errors);
+    let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
+    if let (Ok(Policy::Majority), Some(after)) = (&policy, &swarm.forget_after)
+        && after.value < MAJORITY_FORGET_AFTER_MIN
+    {
+        let reason = "must be at least 10s under policy \"majority\": a node that is not heard stops that long before";
+        errors.push(after.place.error(reason.to_owned()));
+    }
     let mut keep = |error: ConfigError| errors.push(error);
     let name = node.name.map_or_else(|| Ok(host_name()), node_name);
-    let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
     let mdns = swarm.discover.as_ref().map_or(Ok(true), discover);
     let gossip = swarm.gossip.as_ref().map_or_else(default_gossip, address::listening);
     let seeds =
@@ -203,10 +212,8 @@ fn policy(policy: &Set<String>) -> Result<Policy, ConfigError> {
     match policy.value.as_str() {
         "strict" => Ok(Policy::Strict),
         "available" => Ok(Policy::Available),
-        "majority" => Err(policy.place.error(
-            "\"majority\" is not supported yet by this version; write \"strict\" or \"available\"".to_owned(),
-        )),
-        other => Err(policy.place.choice(other, &["strict", "available"])),
+        "majority" => Ok(Policy::Majority),
+        other => Err(policy.place.choice(other, &["strict", "majority", "available"])),
     }
 }
 

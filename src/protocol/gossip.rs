@@ -89,6 +89,7 @@ impl Pages {
         let parts = |(_, value): &(Key, Value)| match value {
             Value::Share(share) => share.0,
             Value::Gift(gift) => gift.share.0,
+            Value::Lost(losses) => losses.iter().map(|loss| loss.share.0.saturating_add(loss.weight.0)).sum(),
             _ => 0,
         };
         // Records only grow, so whoever knows more of them has the greater version.

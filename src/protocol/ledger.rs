@@ -50,12 +50,32 @@ pub struct GiftLevels {
     pub atoms: Vec<(Fingerprint, u128)>,
 }
 
+/// What a member agrees that another may reclaim of a third (policy `majority`). It is never taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Who may reclaim.
+    pub by: NodeId,
+    /// Up to how many parts, ever.
+    pub share: Share,
+    /// The base share that agrees; [`ONE`] by members who know that it was reclaimed, for those who come later.
+    pub weight: Share,
+}
+
+/// The most members that one agrees may reclaim from another; further ones are left out.
+pub const LOSSES_MAX: usize = 16;
+
 /// Everything that is known of one ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     founded: BTreeMap<NodeId, Share>,
+    /// By voucher and subject.
     given: BTreeMap<(NodeId, NodeId), Gift>,
+    /// By who reclaimed, and from whom.
     reclaimed: BTreeMap<(NodeId, NodeId), Share>,
+    /// By whom something is reclaimed from, and who agrees; in order of who may reclaim.
+    lost: BTreeMap<(NodeId, NodeId), Vec<Loss>>,
+    /// What of `reclaimed` a majority was once seen to have agreed to.
+    granted: BTreeMap<(NodeId, NodeId), Share>,
 }
 
 impl Ledger {
@@ -86,6 +106,85 @@ impl Ledger {
         grow(self.reclaimed.entry((by, subject)).or_default(), share)
     }
 
+    /// Merges what `author` agrees that others may reclaim from `subject`. True if it is news.
+    pub fn merge_lost(&mut self, author: NodeId, subject: NodeId, losses: &[Loss]) -> bool {
+        let known = self.lost.entry((subject, author)).or_default();
+        let mut news = false;
+        for loss in losses {
+            match known.binary_search_by_key(&loss.by, |known| known.by) {
+                Ok(place) => {
+                    let known = &mut known[place];
+                    // The weight is that of the greater share; of the same share, the greater.
+                    if (loss.share, loss.weight) > (known.share, known.weight) {
+                        *known = *loss;
+                        news = true;
+                    }
+                }
+                Err(place) => {
+                    known.insert(place, *loss);
+                    news = known.len() <= LOSSES_MAX || place < LOSSES_MAX;
+                    known.truncate(LOSSES_MAX);
+                }
+            }
+        }
+        news
+    }
+
+    /// Takes note of what majorities have agreed to, by these base shares. What was granted once stays granted. True if
+    /// it is news.
+    pub fn grant(&mut self, bases: &BTreeMap<NodeId, Share>) -> bool {
+        let open = |((by, subject), share): (&(NodeId, NodeId), &Share)| {
+            let is_open = self.granted.get(&(*by, *subject)).is_none_or(|granted| granted < share);
+            let agreed = is_open && self.agreed(by, subject, *share, bases) > ONE.scale(1, 2);
+            agreed.then_some(((*by, *subject), *share))
+        };
+        let news: Vec<_> = self.reclaimed.iter().filter_map(open).collect();
+        let any = !news.is_empty();
+        self.granted.extend(news);
+        any
+    }
+
+    /// The base share that agrees that `by` may reclaim up to `share` from `subject`.
+    pub fn agreed(
+        &self,
+        by: &NodeId,
+        subject: &NodeId,
+        share: Share,
+        bases: &BTreeMap<NodeId, Share>,
+    ) -> Share {
+        let weight = |(author, loss): (NodeId, &Loss)| {
+            let base = bases.get(&author).copied().unwrap_or_default();
+            if loss.by == *by && loss.share >= share { loss.weight.min(base) } else { Share::ZERO }
+        };
+        self.losses(subject).map(weight).sum()
+    }
+
+    /// Who agrees to what being reclaimed from `subject`.
+    pub fn losses(&self, subject: &NodeId) -> impl Iterator<Item = (NodeId, &Loss)> {
+        let all = (*subject, NodeId([0; 32]))..=(*subject, NodeId([u8::MAX; 32]));
+        self.lost.range(all).flat_map(|((_, author), losses)| losses.iter().map(|loss| (*author, loss)))
+    }
+
+    /// All of whom somebody agreed that something may be reclaimed.
+    pub fn lost(&self) -> BTreeSet<NodeId> {
+        self.lost.keys().map(|(subject, _)| *subject).collect()
+    }
+
+    /// What `author` agrees that others may reclaim from `subject`.
+    pub fn losses_by(&self, author: &NodeId, subject: &NodeId) -> &[Loss] {
+        self.lost.get(&(*subject, *author)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Up to what a majority let `by` reclaim from `subject`.
+    pub fn granted_to(&self, by: &NodeId, subject: &NodeId) -> Share {
+        self.granted.get(&(*by, *subject)).copied().unwrap_or_default()
+    }
+
+    /// What a majority let members reclaim (by, from whom, up to what), as far as it is known.
+    pub fn granted(&self) -> impl Iterator<Item = (NodeId, NodeId, Share)> {
+        self.granted.iter().map(|((by, subject), share)| (*by, *subject, *share))
+    }
+
     /// What `founder` founded with, if it did.
     pub fn founded(&self, founder: &NodeId) -> Option<Share> {
         self.founded.get(founder).copied()
@@ -104,7 +203,8 @@ impl Ledger {
     /// Everybody who wrote something that is known here.
     pub fn writers(&self) -> BTreeSet<NodeId> {
         let pairs = self.given.keys().chain(self.reclaimed.keys()).map(|(writer, _)| writer);
-        self.founded.keys().chain(pairs).copied().collect()
+        let agreed = self.lost.keys().map(|(_, author)| author);
+        self.founded.keys().chain(pairs).chain(agreed).copied().collect()
     }
 
     /// All that `writer` wrote of gifts and reclaims, to publish it again after a restart.
@@ -138,6 +238,13 @@ impl Ledger {
             Policy::Strict => {
                 for ((by, subject), share) in &self.reclaimed {
                     flows.undo(*by, *subject, *share);
+                }
+            }
+            Policy::Majority => {
+                flows.take(self.granted());
+                for ((by, subject), share) in &self.reclaimed {
+                    let granted = self.granted.get(&(*by, *subject)).copied().unwrap_or_default();
+                    flows.undo(*by, *subject, share.saturating_sub(granted));
                 }
             }
             Policy::Available => {

@@ -22,6 +22,7 @@ mod exchange;
 mod gates;
 mod keys;
 mod listing;
+mod majority;
 mod membership;
 mod mesh;
 mod peers;
@@ -67,6 +68,7 @@ use super::share::{ONE, Share};
 use super::time::Instant;
 use super::wall::Wall;
 use gates::Gate;
+use majority::Quorum;
 use peers::Peers;
 use pools::{PoolState, Scope};
 use rows::Neighbour;
@@ -201,6 +203,7 @@ pub struct Node {
     ledger_id: Option<LedgerId>,
     ledger: Ledger,
     bases: BTreeMap<NodeId, Share>,
+    quorum: Quorum,
     /// Level of gifts already taken, by voucher and its life, per meter.
     gifts_taken: BTreeMap<Replica, Vec<u128>>,
     pages: Pages,
@@ -209,7 +212,7 @@ pub struct Node {
     lives: BTreeMap<NodeId, Incarnation>,
     /// Who says that it leaves.
     leaving: BTreeSet<NodeId>,
-    /// When links went down that have not come back.
+    /// When the last link to a member went down over which something was heard.
     down_at: BTreeMap<NodeId, Instant>,
     addresses: Vec<String>,
     /// Where peers are reached, by their own word; at most as many as there are pages.
@@ -296,6 +299,7 @@ impl Node {
             ledger_id: None,
             ledger: Ledger::default(),
             bases: BTreeMap::new(),
+            quorum: Quorum::new(!matches!(start, Start::Join), now),
             gifts_taken: BTreeMap::new(),
             pages: Pages::new(config.id, config.incarnation, now),
             peers: Peers::default(),
@@ -430,6 +434,7 @@ impl Node {
         if let Phase::Leaving(until) = self.phase {
             next = next.min(until);
         }
+        next = next.min(self.quorum_ends());
         let share_at = self.stale.then_some(self.share_at);
         let times = self.save_at.into_iter().chain(self.settles_at).chain(share_at);
         self.peers.send_at().into_iter().chain(times).fold(next, Instant::min)
@@ -461,6 +466,9 @@ impl Node {
         }
         if now >= self.period_ends {
             self.turn_periods(now);
+        }
+        if now >= self.quorum_ends() {
+            self.look_at_quorum(now);
         }
         if now < self.next_expiry {
             return;
@@ -508,6 +516,7 @@ impl Node {
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
         self.bases = self.ledger.bases(self.config.policy);
+        self.count_majority(now);
         self.remember_ledger(now);
         let base = self.usable_base();
         for meter in &mut self.meters {
@@ -527,7 +536,7 @@ impl Node {
 
     fn usable_base(&self) -> Share {
         let usable = self.settles_at.is_none() && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
-        if usable { self.base() } else { Share::ZERO }
+        if usable && self.has_quorum() { self.base() } else { Share::ZERO }
     }
 
     fn save(&mut self, clean: bool) {

@@ -11,6 +11,9 @@ pub enum Policy {
     /// It stays reserved until the member returns, or whoever vouched for it takes that back. The limit holds in every
     /// partition, and nobody can take what it did not give.
     Strict,
+    /// Members that hold more than half of all base shares take it after `forget_after`; a node that they do not hear
+    /// has stopped before. See [`node`](super::node)'s majority.
+    Majority,
     /// Any side takes it after `forget_after`. Separated sides can then exceed the limit together, and a member that lies
     /// can take the shares of others.
     Available,
@@ -20,6 +23,7 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Strict => "strict",
+            Self::Majority => "majority",
             Self::Available => "available",
         })
     }

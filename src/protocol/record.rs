@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::breaker::{Outcomes, Verdict};
 use super::id::NodeId;
 use super::keyed::KeyHash;
-use super::ledger::Gift;
+use super::ledger::{Gift, Loss};
 use super::lending::GRAIN;
 use super::limit::Fingerprint;
 use super::pause::{PauseMark, PauseReason};
@@ -25,6 +25,8 @@ pub enum Key {
     Given(NodeId),
     /// What the author has reclaimed from a node, ever.
     Reclaimed(NodeId),
+    /// What the author agrees that members may reclaim from a node, ever.
+    Lost(NodeId),
     /// How the author stands with one limit.
     Row(Fingerprint),
     /// What the author says of a pool's pause.
@@ -41,7 +43,7 @@ pub enum Key {
 impl Key {
     /// Whether it names a record of the ledger.
     pub fn is_record(&self) -> bool {
-        matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_))
+        matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_) | Self::Lost(_))
     }
 
     /// Whether everybody should know it soon: it is not one of the values that change all the time.
@@ -64,6 +66,8 @@ pub enum Value {
     Share(Share),
     /// For [`Key::Given`].
     Gift(Gift),
+    /// For [`Key::Lost`].
+    Lost(Vec<Loss>),
     /// For [`Key::Row`].
     Row(Row),
     /// For [`Key::Pause`].
@@ -87,6 +91,7 @@ impl Value {
             }
             Self::Share(_) => 8,
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
+            Self::Lost(losses) => 8 + 48 * losses.len(),
             Self::Row(_) => 104,
             Self::KeyRow(row) => row.map_or(8, |_| 136),
             Self::Pause(_) | Self::Breaker(..) => 32,

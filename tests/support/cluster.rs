@@ -151,7 +151,7 @@ impl Cluster {
             numbers: 0,
             rng,
             cut: BTreeSet::new(),
-            strict: setup.policy == Policy::Strict,
+            strict: setup.policy != Policy::Available,
             central: i128::from(setup.burst) * i128::from(SEC),
             central_at: 0,
             closes: 0,

@@ -83,6 +83,7 @@ impl World<'_> {
             pools: vec![Pool::new("pool", vec![limit]).expect("BUG! a pool of one good limit")],
             policy: match self.scenario.policy {
                 PolicySpec::Strict => Policy::Strict,
+                PolicySpec::Majority => Policy::Majority,
                 PolicySpec::Available => Policy::Available,
             },
             forget_after: FORGET_AFTER,

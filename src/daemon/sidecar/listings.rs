@@ -72,6 +72,10 @@ pub(super) fn guarantee(view: &NodeView) -> Guarantee {
         Policy::Strict => {
             "never more than the limit, in any partition; the share of a lost member stays reserved"
         }
+        Policy::Majority => {
+            "never more than the limit, in any partition; who is not heard by members with more than half of all base \
+             shares stops before forget_after, and they take its share then"
+        }
         Policy::Available if view.worst_case_factor > 1.0 => {
             "members are lost: if they run on separated from each other, each side may come to use the whole limit"
         }

@@ -46,7 +46,6 @@ impl Node {
             link.tell(now);
             self.peers.insert(peer, link);
             self.forget_neighbours();
-            self.down_at.remove(&peer);
             self.wake(now);
         }
     }
@@ -55,11 +54,12 @@ impl Node {
         if let Some(wall) = &mut self.wall {
             wall.forget(peer);
         }
-        if self.peers.remove(&peer).is_some() && self.is_leaving(&peer) {
+        let link = self.peers.remove(&peer);
+        if link.is_some() && self.is_leaving(&peer) {
             self.outputs.push_back(Output::Forget(peer));
         }
-        // Only of members, so that strangers cannot fill it.
-        if self.bases.contains_key(&peer) {
+        // Only of members, so that strangers cannot fill it, and of links over which something was heard.
+        if link.is_some_and(|link| link.incarnation.is_some()) && self.bases.contains_key(&peer) {
             self.down_at.insert(peer, now);
         }
         self.forget_neighbours();
@@ -126,6 +126,9 @@ impl Node {
                 now.since(echo.clock) > TTL / 4 && self.pools.iter().any(|state| !state.queue.is_empty());
         }
         let same_ledger = self.meet(message.ledger, from, now);
+        if let Some(echo) = to_us.filter(|_| same_ledger) {
+            self.confirmed_by(from, echo, now);
+        }
         self.ask_to_join(now);
         if !same_ledger {
             return;
@@ -273,6 +276,7 @@ impl Node {
             (Key::Reclaimed(subject), Value::Share(share)) => {
                 self.ledger.merge_reclaimed(author.node, subject, *share)
             }
+            (Key::Lost(subject), Value::Lost(losses)) => self.ledger.merge_lost(author.node, subject, losses),
             (Key::Given(subject), Value::Gift(gift)) => {
                 let news = self.ledger.merge_given(author.node, subject, gift);
                 if news && subject == self.config.id {
@@ -431,12 +435,14 @@ impl Node {
         let silence = self.silence_for(node);
         let life = self.peers.get(&node).and_then(|peer| peer.incarnation);
         let knows = life.map_or(0, |incarnation| self.knows(&Replica { node, incarnation }));
+        let weight = self.weight_for(&node);
         let peer = self.peers.get_mut(&node).expect("BUG! message for a peer without a link");
         let echo = peer.incarnation.map(|incarnation| Echo {
             incarnation,
             clock: peer.clock,
             age: nanos(now.since(peer.clock_at)),
             version: knows,
+            weight,
         });
         let mut grants = Vec::new();
         let mut returns = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::majority::Quorum;
 use super::sharing::SLOW_ROUND;
 use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
@@ -95,6 +96,7 @@ impl Node {
     fn adopt(&mut self, ledger: LedgerId, now: Instant) {
         self.ledger_id = Some(ledger);
         self.ledger = Ledger::default();
+        self.quorum = Quorum::new(false, now);
         self.former.clear();
         self.gifts_taken.clear();
         let me = self.replica;
@@ -116,6 +118,7 @@ impl Node {
     /// The ledger has news: base shares may have moved.
     pub(super) fn ledger_changed(&mut self, now: Instant) {
         self.rebase(now);
+        self.look_at_losses(now);
         self.save_soon(now);
     }
 
@@ -170,6 +173,7 @@ impl Node {
         }
         let levels = Some(GiftLevels { from: lives.0, to: lives.1, atoms });
         let gift = Gift { share: known.share + share, levels };
+        self.quorum.gave(subject.node, share, now);
         self.ledger.merge_given(self.config.id, subject.node, &gift);
         self.save(false);
         self.pages.publish(Key::Given(subject.node), Value::Gift(gift), now);
@@ -208,6 +212,7 @@ impl Node {
             Phase::Joining => self.ask_to_join(now),
             Phase::Ready => {
                 self.reclaim(now);
+                self.look_at_losses(now);
                 self.drift(now);
             }
             _ => {}
@@ -263,17 +268,17 @@ impl Node {
             let news = self.pages.get(node).map_or(self.started, Page::news_at);
             let heard = self.down_at.get(node).map_or(news, |down| news.max(*down));
             *node != self.config.id
-                && !self.peers.contains_key(node)
+                && self.peers.get(node).is_none_or(|peer| peer.incarnation.is_none())
                 && now.since(heard.max(self.started)) >= self.config.forget_after
         };
         let share = |(node, base): (&NodeId, &Share)| (*base > Share::ZERO && silent(node)).then_some(*node);
         if self.is_mesh() { self.bases.iter().filter_map(share).collect() } else { BTreeSet::new() }
     }
 
-    /// Policy `available`: the first member (by id) of a side takes the base share of members that its whole side has
-    /// lost.
+    /// The first member (by id) of a side takes the base share of members that its whole side has lost, or under
+    /// `majority` proposes to.
     fn reclaim(&mut self, now: Instant) {
-        if self.config.policy != Policy::Available || !self.is_mesh() {
+        if self.config.policy == Policy::Strict || !self.is_mesh() {
             return;
         }
         let side: Vec<NodeId> =
@@ -282,26 +287,35 @@ impl Node {
             return;
         }
         for lost in self.lost_members(now) {
-            let agreed = side.iter().all(|peer| {
+            let agree = |peer: &&NodeId| {
                 let profile = self.pages.get(peer).and_then(|page| page.get(&Key::Profile));
                 matches!(profile, Some(Value::Profile(profile)) if profile.lost.contains(&lost))
-            });
-            let base = self.bases.get(&lost).copied().unwrap_or_default();
-            if !agreed || base == Share::ZERO {
-                continue;
+            };
+            if self.config.policy == Policy::Majority {
+                let base = |peer: &NodeId| self.bases.get(peer).copied().unwrap_or_default();
+                let agree = side.iter().filter(agree).map(base).sum::<Share>() + self.base();
+                if agree > ONE.scale(1, 2) {
+                    self.propose(lost, now);
+                }
+            } else if side.iter().all(|peer| agree(&peer)) {
+                self.take_back(lost, self.bases.get(&lost).copied().unwrap_or_default(), now);
             }
-            let total = self.ledger.reclaimed(&self.config.id, &lost) + base;
-            self.ledger.merge_reclaimed(self.config.id, lost, total);
-            self.save(false);
-            self.pages.publish(Key::Reclaimed(lost), Value::Share(total), now);
-            self.peers_should_hear(now);
-            self.rebase(now);
-            self.notice(format!(
-                "reclaimed {base} of {}, silent for {:?}",
-                lost.short(),
-                self.config.forget_after
-            ));
         }
+    }
+
+    /// Writes that this node took so much more from a member.
+    pub(super) fn take_back(&mut self, subject: NodeId, share: Share, now: Instant) {
+        if share == Share::ZERO {
+            return;
+        }
+        let total = self.ledger.reclaimed(&self.config.id, &subject) + share;
+        self.ledger.merge_reclaimed(self.config.id, subject, total);
+        // Under `majority` it counts from here on, so that what is on disk does.
+        self.rebase(now);
+        self.save(false);
+        self.pages.publish(Key::Reclaimed(subject), Value::Share(total), now);
+        self.peers_should_hear(now);
+        self.notice(format!("reclaimed {share} of {}", subject.short()));
     }
 
     /// Puts everything that this node wrote in the ledger on its page, once more after a restart.
@@ -324,6 +338,10 @@ impl Node {
         let (given, reclaimed) = self.ledger.written_by(*writer);
         let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
         let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
-        founded.into_iter().chain(given).chain(reclaimed).collect()
+        let lost = self.ledger.lost().into_iter().filter_map(|subject| {
+            let losses = self.ledger.losses_by(writer, &subject).to_vec();
+            (!losses.is_empty()).then_some((Key::Lost(subject), Value::Lost(losses)))
+        });
+        founded.into_iter().chain(given).chain(reclaimed).chain(lost).collect()
     }
 }

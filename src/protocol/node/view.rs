@@ -163,10 +163,10 @@ impl Node {
         self.config.pools.len()
     }
 
-    /// By what factor the swarm can exceed a limit at worst as things stand: 1 under `strict`, and under `available`
-    /// while every member is linked; else one for each side that the missing members could form.
+    /// By what factor the swarm can exceed a limit at worst as things stand: 1 under `strict` and `majority`, and under
+    /// `available` while every member is linked; else one for each side that the missing members could form.
     pub fn worst_case_factor(&self) -> f64 {
-        if self.config.policy == Policy::Strict {
+        if self.config.policy != Policy::Available {
             return 1.0;
         }
         let members = self.bases.keys().filter(|node| **node != self.config.id);
@@ -191,6 +191,7 @@ impl Node {
                     peer.base,
                     match self.config.policy {
                         Policy::Strict => "reserved until it returns",
+                        Policy::Majority => "reclaimed after forget_after by members that hold more than half",
                         Policy::Available => "reclaimed after forget_after",
                     }
                 ));
