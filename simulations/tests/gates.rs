@@ -10,7 +10,7 @@ use aquifer::protocol::breaker::{BreakerConfig, BreakerState, CallOutcome};
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::message::Message;
-use aquifer::protocol::node::{Acquired, Input, Node, NodeConfig, Outcome, Output, Policy, Start};
+use aquifer::protocol::node::{Acquired, Input, Node, NodeConfig, Outcome, Output, Policy, Start, Vouching};
 use aquifer::protocol::time::Instant;
 
 const NODES: usize = 5;
@@ -163,6 +163,7 @@ fn node(place: usize, now: Instant) -> Node {
         forget_after: Duration::from_secs(60),
         weight: 1,
         agents: Agents::default(),
+        vouching: Vouching::default(),
     };
     let start = if place == 0 { Start::Found } else { Start::Join };
     Node::new(config, start, [place as u8; 32], now)

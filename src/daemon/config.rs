@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 
 use crate::client::default_socket;
 use crate::protocol::limit::{Limit, NAME_MAX, Pool};
-pub use crate::protocol::node::Policy;
+pub use crate::protocol::node::{Policy, Trust, Vouching};
 
 mod address;
 mod agent;
@@ -24,6 +24,7 @@ mod problem;
 mod shorthand;
 mod source;
 mod units;
+mod vouching;
 
 pub use flags::Overrides;
 pub use problem::{ConfigError, ConfigErrors};
@@ -51,6 +52,8 @@ pub struct Config {
     pub policy: Policy,
     /// How long a lost peer's share stays reserved; [`FORGET_AFTER_DEFAULT`] unless said.
     pub forget_after: Duration,
+    /// Who founds, what is vouched for by itself, and how far members are believed.
+    pub vouching: Vouching,
     /// Whether peers are looked for on the local network.
     pub mdns: bool,
     /// What callers can ask for, in the order of the configuration; one [default pool](DEFAULT_POOL) if none
@@ -180,6 +183,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         let reason = "must be at least 10s under policy \"majority\": a node that is not heard stops that long before";
         errors.push(after.place.error(reason.to_owned()));
     }
+    let vouching = vouching::validate(&swarm, errors);
     let mut keep = |error: ConfigError| errors.push(error);
     let name = node.name.map_or_else(|| Ok(host_name()), node_name);
     let mdns = swarm.discover.as_ref().map_or(Ok(true), discover);
@@ -196,6 +200,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         policy: policy.map_err(&mut keep).unwrap_or(POLICY_DEFAULT),
         forget_after,
         mdns: mdns.map_err(&mut keep).unwrap_or_default(),
+        vouching,
         pools: pool::validate(pools, errors),
         agents: agent::validate(agents, errors),
     }

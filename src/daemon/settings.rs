@@ -23,6 +23,7 @@ pub fn node_config(config: &Config, id: NodeId, incarnation: Incarnation) -> Nod
         forget_after: config.forget_after,
         weight: 1,
         agents: agents(config),
+        vouching: config.vouching.clone(),
     }
 }
 

@@ -84,6 +84,11 @@ impl Ledger {
         Self { founded: BTreeMap::from([(founder, ONE)]), ..Self::default() }
     }
 
+    /// The ledger of founders that are known from the start.
+    pub fn founded_by(founders: &BTreeMap<NodeId, Share>) -> Self {
+        Self { founded: founders.clone(), ..Self::default() }
+    }
+
     /// Merges that `founder` founded with `share`. True if it is news.
     pub fn merge_founded(&mut self, founder: NodeId, share: Share) -> bool {
         grow(self.founded.entry(founder).or_default(), share)

@@ -48,7 +48,7 @@ pub use durable::Missing;
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
-pub use super::policy::Policy;
+pub use super::policy::{Policy, Trust, Vouching};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::agents::Agents;
@@ -64,7 +64,7 @@ use super::pause::Pauses;
 use super::permit::{PERMITS_DEFAULT, Permits};
 use super::queue::Ticket;
 use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
-use super::share::{ONE, Share};
+use super::share::Share;
 use super::time::Instant;
 use super::wall::Wall;
 use gates::Gate;
@@ -113,6 +113,8 @@ pub struct NodeConfig {
     pub weight: u32,
     /// Those who ask, as far as anything is known of them: their rules.
     pub agents: Agents,
+    /// Whom base shares come from and go to.
+    pub vouching: Vouching,
 }
 
 /// Where a node's ledger comes from.
@@ -120,7 +122,8 @@ pub struct NodeConfig {
 pub enum Start {
     /// It founds a swarm and has the whole.
     Found,
-    /// It has nothing and asks its first peer to vouch for it.
+    /// It has nothing and asks its first peer to vouch for it. Where founders are configured it knows the ledger, and may
+    /// be one of them.
     Join,
     /// It was a member in a former life.
     Resume(Saved),
@@ -350,21 +353,19 @@ impl Node {
     }
 
     fn begin(&mut self, start: Start, now: Instant) {
+        let founders = self.config.vouching.ledger();
         match start {
+            // What was saved of another ledger than the configured one is void.
+            start if founders.is_some_and(|id| !matches!(&start, Start::Resume(saved) if saved.id == id)) => {
+                self.ledger_id = founders;
+                self.ledger = Ledger::founded_by(&self.config.vouching.founders);
+                self.begin_founded(now);
+            }
             Start::Join => {}
             Start::Found => {
                 self.ledger_id = Some(LedgerId(self.config.id));
                 self.ledger = Ledger::found(self.config.id);
-                self.phase = Phase::Ready;
-                self.publish_ledger(now);
-                self.rebase(now);
-                for meter in &mut self.meters {
-                    // Nothing of this ledger was ever spent, so the whole burst is there.
-                    let full = meter.bucket().depth_of(ONE);
-                    meter.set_base(ONE, full, now);
-                }
-                self.all_keys().for_each(|keys| keys.start_full(ONE, now));
-                self.save(false);
+                self.begin_founded(now);
             }
             Start::Resume(saved) => {
                 self.ledger_id = Some(saved.id);
@@ -387,6 +388,23 @@ impl Node {
                 self.save(false);
             }
         }
+    }
+
+    /// Begins in a ledger of which nothing was ever spent.
+    fn begin_founded(&mut self, now: Instant) {
+        self.publish_ledger(now);
+        if self.ledger.is_member(&self.config.id) {
+            self.phase = Phase::Ready;
+        }
+        self.rebase(now);
+        let base = self.usable_base();
+        for meter in &mut self.meters {
+            // So the whole burst is there.
+            let full = meter.bucket().depth_of(base);
+            meter.set_base(base, full, now);
+        }
+        self.all_keys().for_each(|keys| keys.start_full(base, now));
+        self.save(false);
     }
 
     /// Tells where this node is reached, as multiaddresses; the first eight travel.

@@ -11,7 +11,7 @@ use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::node::{
-    Acquired, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy, Saved, Start,
+    Acquired, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy, Saved, Start, Vouching,
 };
 use aquifer::protocol::queue::Ticket;
 use aquifer::protocol::share::{ONE, Share};
@@ -269,6 +269,7 @@ impl Cluster {
             forget_after: Duration::from_secs(15),
             weight: 1,
             agents: Agents::default(),
+            vouching: Vouching::default(),
         };
         let start = match machine.saved.clone() {
             Some(saved) => Start::Resume(saved),

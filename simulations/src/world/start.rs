@@ -7,7 +7,7 @@ use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::ledger::{Gift, Ledger};
 use aquifer::protocol::limit::{Limit, Pool};
-use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Policy, Saved, Start};
+use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Policy, Saved, Start, Vouching};
 use aquifer::protocol::share::{ONE, Share};
 use aquifer::wire;
 
@@ -89,6 +89,7 @@ impl World<'_> {
             forget_after: FORGET_AFTER,
             weight: self.scenario.weight(place),
             agents: Agents::default(),
+            vouching: Vouching::default(),
         };
         // A stream for each life, so that one node's restart changes nothing for the others.
         let seed = Stream::new(self.seed, Purpose::Nodes, (place as u64) << 24 | lives).seed();

@@ -74,6 +74,10 @@ impl Node {
             (_, None) => self.ledger_id.is_some(),
             (Some(ours), Some(theirs)) if ours == theirs => true,
             (Some(ours), Some(theirs)) if ours < theirs => false,
+            _ if !self.config.vouching.founders.is_empty() => {
+                self.met_others(from);
+                false
+            }
             (ours, Some(theirs)) => {
                 if ours.is_some() {
                     self.notice(format!(
@@ -88,9 +92,26 @@ impl Node {
         }
     }
 
-    /// Whether a node that says so founded the ledger with so much: a ledger is named after who founded it with the whole.
+    /// Where founders are configured nobody's claim is older than theirs.
+    fn met_others(&mut self, from: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&from)
+            && !std::mem::replace(&mut peer.is_foreign, true)
+        {
+            self.notice(format!(
+                "{} belongs to another swarm; write the same [[swarm.founder]] on all nodes",
+                from.short()
+            ));
+        }
+    }
+
+    /// Whether a node that says so founded the ledger with so much: as the configuration says, or else a ledger is named
+    /// after who founded it with the whole.
     pub(super) fn may_have_founded(&self, node: NodeId, share: Share) -> bool {
-        self.ledger_id == Some(LedgerId(node)) && share == ONE
+        let founders = &self.config.vouching.founders;
+        if founders.is_empty() {
+            return self.ledger_id == Some(LedgerId(node)) && share == ONE;
+        }
+        founders.get(&node) == Some(&share)
     }
 
     fn adopt(&mut self, ledger: LedgerId, now: Instant) {

@@ -197,6 +197,11 @@ impl Node {
                 ));
             }
         }
+        if self.ledger_id.is_some() && !self.bases.is_empty() && self.bases.values().all(|base| *base == Share::ZERO) {
+            warnings.push(
+                "nobody is known to have founded this swarm; write the same [[swarm.founder]] on all nodes".to_owned(),
+            );
+        }
         let skew = self.wall.as_ref().and_then(Wall::skew);
         if let Some(skew) = skew.filter(|skew| *skew >= SKEW_SHOWN) {
             warnings.push(format!(
