@@ -142,6 +142,14 @@ impl Engine {
         self.change(|node, now| node.resume(pool, now));
     }
 
+    /// Takes back what this node gave to a member.
+    ///
+    /// # Errors
+    /// If there is nothing to take back, or this node is no member itself.
+    pub fn forget(&self, member: NodeId) -> Result<Forgotten, ForgetError> {
+        self.change(|node, now| node.forget(member, now))
+    }
+
     /// Tells how a call of the pool ended.
     pub fn observe(&self, pool: usize, outcome: CallOutcome, retry_after: Option<Duration>) {
         self.change(|node, now| node.observe(pool, outcome, retry_after, now));

@@ -61,6 +61,8 @@ pub struct Loss {
     pub weight: Share,
 }
 
+/// The most members that one gives to; gifts to further ones do not count.
+pub const GIFTS_MAX: usize = 256;
 /// The most members that one agrees may reclaim from another; further ones are left out.
 pub const LOSSES_MAX: usize = 16;
 
@@ -72,6 +74,8 @@ pub struct Ledger {
     given: BTreeMap<(NodeId, NodeId), Gift>,
     /// By who reclaimed, and from whom.
     reclaimed: BTreeMap<(NodeId, NodeId), Share>,
+    /// By voucher and subject: what the subject should give back, or has.
+    revoked: BTreeMap<(NodeId, NodeId), Share>,
     /// By whom something is reclaimed from, and who agrees; in order of who may reclaim.
     lost: BTreeMap<(NodeId, NodeId), Vec<Loss>>,
     /// What of `reclaimed` a majority was once seen to have agreed to.
@@ -97,6 +101,14 @@ impl Ledger {
     /// Merges what `voucher` says that it has given to `subject`. True if it is news.
     pub fn merge_given(&mut self, voucher: NodeId, subject: NodeId, gift: &Gift) -> bool {
         let is_new = !self.given.contains_key(&(voucher, subject));
+        if is_new && self.gifts(&voucher).count() >= GIFTS_MAX {
+            // Those to the least ids count, in whatever order they are heard of.
+            let last = self.gifts(&voucher).last().map(|(subject, _)| subject);
+            if last.is_none_or(|last| last < subject) {
+                return false;
+            }
+            self.given.remove(&(voucher, last.unwrap_or(subject)));
+        }
         let known = self.given.entry((voucher, subject)).or_default();
         // Levels are only ever written together with more share, so the greater share has the newer levels.
         let news = is_new || gift.share > known.share;
@@ -109,6 +121,18 @@ impl Ledger {
     /// Merges what `by` says that it has reclaimed from `subject`. True if it is news.
     pub fn merge_reclaimed(&mut self, by: NodeId, subject: NodeId, share: Share) -> bool {
         grow(self.reclaimed.entry((by, subject)).or_default(), share)
+    }
+
+    /// Merges how much of its gifts to `subject` `voucher` says that it wants back. True if it is news.
+    pub fn merge_revoked(&mut self, voucher: NodeId, subject: NodeId, share: Share) -> bool {
+        // Of gifts that do not count nothing comes back.
+        self.given.contains_key(&(voucher, subject))
+            && grow(self.revoked.entry((voucher, subject)).or_default(), share)
+    }
+
+    /// How much of its gifts to `subject` `voucher` wants back, ever.
+    pub fn revoked(&self, voucher: &NodeId, subject: &NodeId) -> Share {
+        self.revoked.get(&(*voucher, *subject)).copied().unwrap_or_default()
     }
 
     /// Merges what `author` agrees that others may reclaim from `subject`. True if it is news.
@@ -193,6 +217,25 @@ impl Ledger {
     /// What `founder` founded with, if it did.
     pub fn founded(&self, founder: &NodeId) -> Option<Share> {
         self.founded.get(founder).copied()
+    }
+
+    /// All that `voucher` has given, by subject.
+    pub fn gifts(&self, voucher: &NodeId) -> impl Iterator<Item = (NodeId, &Gift)> {
+        let all = (*voucher, NodeId([0; 32]))..=(*voucher, NodeId([u8::MAX; 32]));
+        self.given.range(all).map(|((_, subject), gift)| (*subject, gift))
+    }
+
+    /// What `voucher` has given to `subject` and neither has back nor took back.
+    pub fn given_net(&self, voucher: &NodeId, subject: &NodeId) -> Share {
+        let share = |from, to| self.gift(from, to).map_or(Share::ZERO, |gift| gift.share);
+        let back = share(subject, voucher) + self.reclaimed(voucher, subject);
+        share(voucher, subject).saturating_sub(back)
+    }
+
+    /// All that ever came in: what `node` founded with and was given, less what it gave back to those who gave it.
+    pub fn income(&self, node: &NodeId) -> Share {
+        let vouchers = self.given.keys().filter(|(_, subject)| subject == node).map(|(voucher, _)| voucher);
+        self.founded(node).unwrap_or_default() + vouchers.map(|voucher| self.given_net(voucher, node)).sum()
     }
 
     /// What `voucher` has given to `subject` so far, if anything was ever written.

@@ -19,6 +19,7 @@ mod admission;
 mod calendars;
 mod durable;
 mod exchange;
+mod forgetting;
 mod gates;
 mod keys;
 mod listing;
@@ -45,6 +46,7 @@ use serde::{Deserialize, Serialize};
 
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
 pub use durable::Missing;
+pub use forgetting::{ForgetError, Forgotten};
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};

@@ -25,6 +25,8 @@ pub enum Key {
     Given(NodeId),
     /// What the author has reclaimed from a node, ever.
     Reclaimed(NodeId),
+    /// How much of its gifts to a node the author wants back, ever.
+    Revoked(NodeId),
     /// What the author agrees that members may reclaim from a node, ever.
     Lost(NodeId),
     /// How the author stands with one limit.
@@ -43,7 +45,10 @@ pub enum Key {
 impl Key {
     /// Whether it names a record of the ledger.
     pub fn is_record(&self) -> bool {
-        matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_) | Self::Lost(_))
+        matches!(
+            self,
+            Self::Founded | Self::Given(_) | Self::Reclaimed(_) | Self::Revoked(_) | Self::Lost(_)
+        )
     }
 
     /// Whether everybody should know it soon: it is not one of the values that change all the time.
@@ -62,7 +67,7 @@ impl Key {
 pub enum Value {
     /// For [`Key::Profile`].
     Profile(Profile),
-    /// For [`Key::Founded`] and [`Key::Reclaimed`].
+    /// For [`Key::Founded`], [`Key::Reclaimed`] and [`Key::Revoked`].
     Share(Share),
     /// For [`Key::Given`].
     Gift(Gift),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, NodeId};
+use aquifer::protocol::message::Message;
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::node::{
     Acquired, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy, Saved, Start, Vouching,
@@ -107,6 +108,10 @@ pub struct Cluster {
     rng: ChaCha8Rng,
     /// Which ordered pairs cannot hear each other.
     cut: BTreeSet<(usize, usize)>,
+    /// What every node that starts is told of vouching.
+    pub vouching: Vouching,
+    /// Nodes whose messages are changed before they are sent, and how.
+    pub liars: BTreeMap<usize, fn(&mut Message)>,
     /// Whether T1 and T2 are promised.
     strict: bool,
     /// A central bucket that sees every admission at true time: the exact check of T1 over every interval. In atoms of
@@ -151,6 +156,8 @@ impl Cluster {
             numbers: 0,
             rng,
             cut: BTreeSet::new(),
+            vouching: Vouching::default(),
+            liars: BTreeMap::new(),
             strict: setup.policy != Policy::Available,
             central: i128::from(setup.burst) * i128::from(SEC),
             central_at: 0,
@@ -269,7 +276,7 @@ impl Cluster {
             forget_after: Duration::from_secs(15),
             weight: 1,
             agents: Agents::default(),
-            vouching: Vouching::default(),
+            vouching: self.vouching.clone(),
         };
         let start = match machine.saved.clone() {
             Some(saved) => Start::Resume(saved),
@@ -545,7 +552,10 @@ impl Cluster {
                     let bytes = wire::encode_saved(&saved).unwrap();
                     self.machines[place].saved = Some(wire::decode_saved(&bytes).unwrap());
                 }
-                Output::Send(to, message) => {
+                Output::Send(to, mut message) => {
+                    if let Some(lie) = self.liars.get(&place) {
+                        lie(&mut message);
+                    }
                     self.send(place, place_of(to), wire::encode_message(&message).unwrap());
                 }
                 Output::Answer(ticket, outcome) => {

@@ -276,6 +276,9 @@ impl Node {
             (Key::Reclaimed(subject), Value::Share(share)) => {
                 self.ledger.merge_reclaimed(author.node, subject, *share)
             }
+            (Key::Revoked(subject), Value::Share(share)) => {
+                self.ledger.merge_revoked(author.node, subject, *share)
+            }
             (Key::Lost(subject), Value::Lost(losses)) => self.ledger.merge_lost(author.node, subject, losses),
             (Key::Given(subject), Value::Gift(gift)) => {
                 let news = self.ledger.merge_given(author.node, subject, gift);

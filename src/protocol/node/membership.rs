@@ -8,7 +8,7 @@ use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
 use crate::protocol::gossip::{PAGES_MAX, Page};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
-use crate::protocol::ledger::{Gift, GiftLevels, Ledger};
+use crate::protocol::ledger::{GIFTS_MAX, Gift, GiftLevels, Ledger};
 use crate::protocol::lending::{Position, plan};
 use crate::protocol::meter::Meter;
 use crate::protocol::record::{Key, Value};
@@ -140,6 +140,7 @@ impl Node {
     pub(super) fn ledger_changed(&mut self, now: Instant) {
         self.rebase(now);
         self.look_at_losses(now);
+        self.return_revoked(now);
         self.save_soon(now);
     }
 
@@ -161,17 +162,37 @@ impl Node {
             || has
             || self.is_leaving(&subject.node)
             || self.bases.len() >= PAGES_MAX
+            || !self.may_give_to(&subject.node)
+            || self.is_forgotten(&subject.node)
         {
             return;
         }
         let members = self.bases.len() as u64 + u64::from(!self.bases.contains_key(&subject.node));
-        let share = self.free().scale(1, 2).min(ONE.scale(1, members));
+        let share = self.free().scale(1, 2).min(ONE.scale(1, members)).min(self.auto_room());
         self.give(subject, share, now);
         self.notice(format!("vouched for {} with {share}", subject.node.short()));
     }
 
+    /// How much more this node gives by itself. Below an `auto_vouch` of one, whoever joined through it shares that part of
+    /// all that it ever had, however many they are; what they give back is there to be given again.
+    fn auto_room(&self) -> Share {
+        let part = self.config.vouching.auto_vouch;
+        if part >= ONE {
+            return ONE;
+        }
+        let me = &self.config.id;
+        let given: Share = self.ledger.gifts(me).map(|(subject, _)| self.ledger.given_net(me, &subject)).sum();
+        self.ledger.income(me).scale(part.0, ONE.0).saturating_sub(given)
+    }
+
+    /// Whether one more gift of this node would count.
+    fn may_give_to(&self, subject: &NodeId) -> bool {
+        let me = &self.config.id;
+        self.ledger.gift(me, subject).is_some() || self.ledger.gifts(me).count() < GIFTS_MAX
+    }
+
     /// Moves base share, and its part of every bucket's level, to another member. On disk before it is known.
-    fn give(&mut self, subject: Replica, share: Share, now: Instant) {
+    pub(super) fn give(&mut self, subject: Replica, share: Share, now: Instant) {
         let share = share.min(self.free());
         let known = self.ledger.gift(&self.config.id, &subject.node).cloned().unwrap_or_default();
         if share == Share::ZERO && self.ledger.is_member(&subject.node) {
@@ -234,6 +255,7 @@ impl Node {
             Phase::Ready => {
                 self.reclaim(now);
                 self.look_at_losses(now);
+                self.return_revoked(now);
                 self.drift(now);
             }
             _ => {}
@@ -266,9 +288,16 @@ impl Node {
     /// rich. Whoever has too much gives, in proportion to what the others lack.
     fn drift(&mut self, now: Instant) {
         let mut members = vec![self.replica];
-        members.extend(
-            self.linked().filter(|peer| self.bases.contains_key(&peer.node) && !self.is_leaving(&peer.node)),
-        );
+        let auto_room = self.auto_room();
+        // Where trust weighs, a node evens out with those alone whom it vouched for.
+        let concerns = |peer: &Replica| {
+            let is_open = auto_room == ONE || self.ledger.gift(&self.config.id, &peer.node).is_some();
+            is_open && !self.is_forgotten(&peer.node)
+        };
+        members.extend(self.linked().filter(|peer| {
+            self.bases.contains_key(&peer.node) && !self.is_leaving(&peer.node) && concerns(peer)
+        }));
+        members.retain(|peer| peer.node == self.config.id || self.may_give_to(&peer.node));
         let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
         let total: Share = members.iter().map(base).sum();
         let fair = total.scale(1, members.len() as u64);
@@ -278,7 +307,7 @@ impl Node {
         };
         let positions: Vec<Position> = members.iter().map(position).collect();
         for (place, share) in plan(0, &positions, Share::ZERO, DRIFT_GRAIN).lend {
-            self.give(members[place], share, now);
+            self.give(members[place], share.min(self.auto_room()), now);
         }
     }
 
@@ -359,10 +388,15 @@ impl Node {
         let (given, reclaimed) = self.ledger.written_by(*writer);
         let given = given.map(|(subject, gift)| (Key::Given(subject), Value::Gift(gift.clone())));
         let reclaimed = reclaimed.map(|(subject, share)| (Key::Reclaimed(subject), Value::Share(share)));
+        let gifts = self.ledger.gifts(writer).map(|(subject, _)| subject);
+        let revoked = gifts.filter_map(|subject| {
+            let share = self.ledger.revoked(writer, &subject);
+            (share > Share::ZERO).then_some((Key::Revoked(subject), Value::Share(share)))
+        });
         let lost = self.ledger.lost().into_iter().filter_map(|subject| {
             let losses = self.ledger.losses_by(writer, &subject).to_vec();
             (!losses.is_empty()).then_some((Key::Lost(subject), Value::Lost(losses)))
         });
-        founded.into_iter().chain(given).chain(reclaimed).chain(lost).collect()
+        founded.into_iter().chain(given).chain(reclaimed).chain(revoked).chain(lost).collect()
     }
 }
