@@ -17,8 +17,7 @@ const FORGET_AFTER: Nanos = 15 * SEC;
 /// A swarm whose members have been members for so long that their votes count.
 fn swarm(seed: u64) -> Cluster {
     let faults = Faults { drift_ppm: 200, timers_late: 5 * MS, ..LOOPBACK };
-    let setup =
-        Setup { amount: AMOUNT, burst: 40, nodes: NODES, policy: Policy::Majority, faults, seed };
+    let setup = Setup { amount: AMOUNT, burst: 40, nodes: NODES, policy: Policy::Majority, faults, seed };
     let mut cluster = Cluster::formed(setup);
     spend(&mut cluster, 2 * FORGET_AFTER + SEC);
     cluster

@@ -9,12 +9,13 @@ mod listing;
 use serde::{Deserialize, Serialize};
 
 pub use self::call::{
-    AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ItemRequest, LimitState, ObserveRequest,
-    PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
+    AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ForgetRequest, ItemRequest, LimitState,
+    ObserveRequest, PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
 };
 pub use self::listing::{
-    ByClass, Explanation, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus, PauseStatus, PeerStatus,
-    Peers, PoolStatus, QueueListing, Queues, Status, TokenAnswer, TopAgent, Waiter,
+    ByClass, Explanation, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus, Limits,
+    MemberListing, NodeStatus, PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues, Status,
+    TokenAnswer, TopAgent, Waiter,
 };
 /// How a call ended: `ok`, `throttled` or `error`.
 pub use crate::protocol::breaker::CallOutcome;

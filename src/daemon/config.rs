@@ -180,7 +180,8 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
     if let (Ok(Policy::Majority), Some(after)) = (&policy, &swarm.forget_after)
         && after.value < MAJORITY_FORGET_AFTER_MIN
     {
-        let reason = "must be at least 10s under policy \"majority\": a node that is not heard stops that long before";
+        let reason =
+            "must be at least 10s under policy \"majority\": a node that is not heard stops that long before";
         errors.push(after.place.error(reason.to_owned()));
     }
     let vouching = vouching::validate(&swarm, errors);

@@ -24,7 +24,7 @@ use super::timer::Timer;
 use crate::protocol::breaker::CallOutcome;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{Input, Node, Output, Saved, SettleError, Settling};
+use crate::protocol::node::{ForgetError, Forgotten, Input, Node, Output, Saved, SettleError, Settling};
 use crate::protocol::permit::PermitId;
 use crate::protocol::queue::Ticket;
 use crate::protocol::time::Instant;

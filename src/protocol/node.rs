@@ -44,13 +44,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+pub use super::policy::{Policy, Trust, Vouching};
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
 pub use durable::Missing;
 pub use forgetting::{ForgetError, Forgotten};
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
-pub use super::policy::{Policy, Trust, Vouching};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 
 use super::agents::Agents;

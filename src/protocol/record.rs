@@ -45,10 +45,7 @@ pub enum Key {
 impl Key {
     /// Whether it names a record of the ledger.
     pub fn is_record(&self) -> bool {
-        matches!(
-            self,
-            Self::Founded | Self::Given(_) | Self::Reclaimed(_) | Self::Revoked(_) | Self::Lost(_)
-        )
+        matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_) | Self::Revoked(_) | Self::Lost(_))
     }
 
     /// Whether everybody should know it soon: it is not one of the values that change all the time.

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, NodeId};
-use aquifer::protocol::message::Message;
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
+use aquifer::protocol::message::Message;
 use aquifer::protocol::node::{
-    Acquired, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy, Saved, Start, Vouching,
+    Acquired, ForgetError, Forgotten, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy,
+    Saved, Start, Vouching,
 };
 use aquifer::protocol::queue::Ticket;
 use aquifer::protocol::share::{ONE, Share};
@@ -342,6 +343,15 @@ impl Cluster {
     /// Starts to leave gracefully.
     pub fn leave(&mut self, place: usize) {
         self.command(place, Node::leave);
+    }
+
+    /// Has one node take back what it gave to another.
+    pub fn forget(&mut self, place: usize, subject: usize) -> Result<Forgotten, ForgetError> {
+        let now = self.clock(place);
+        let node = self.machines[place].node.as_mut().expect("node is down");
+        let done = node.forget(node_id(subject), now);
+        self.drain(place);
+        done
     }
 
     /// Listens elsewhere from now on.

@@ -83,17 +83,8 @@ pub(super) struct AgentSection {
 
 const SECTIONS: [&str; 4] = ["node", "swarm", "pool", "agent"];
 const NODE_KEYS: [&str; 3] = ["name", "data_dir", "socket"];
-const SWARM_KEYS: [&str; 9] = [
-    "gossip",
-    "seeds",
-    "key_file",
-    "policy",
-    "forget_after",
-    "discover",
-    "auto_vouch",
-    "trust",
-    "founder",
-];
+const SWARM_KEYS: [&str; 9] =
+    ["gossip", "seeds", "key_file", "policy", "forget_after", "discover", "auto_vouch", "trust", "founder"];
 const FOUNDER_KEYS: [&str; 2] = ["id", "share"];
 /// The keys of a pool that are one value each.
 pub(super) const POOL_KEYS: [&str; 8] =

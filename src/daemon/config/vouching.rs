@@ -52,7 +52,8 @@ fn founders(sections: &[FounderSection], errors: &mut Vec<ConfigError>) -> BTree
         if founders.insert(node, parts).is_some() {
             errors.push(id.place.error("is the id of a founder above; each founds once"));
         } else if sum > ONE {
-            errors.push(share.place.error("makes the shares of all founders more than 1 together; lower some"));
+            errors
+                .push(share.place.error("makes the shares of all founders more than 1 together; lower some"));
         }
     }
     founders
@@ -68,7 +69,9 @@ fn node_id(id: &Set<String>) -> Result<NodeId, ConfigError> {
     if is_whole {
         Ok(NodeId(bytes))
     } else {
-        Err(id.place.error("must be the 64 hexadecimal digits that `aquifer status --json` shows as the founder's id"))
+        Err(id.place.error(
+            "must be the 64 hexadecimal digits that `aquifer status --json` shows as the founder's id",
+        ))
     }
 }
 

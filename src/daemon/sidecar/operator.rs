@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::body::{Members, object};
+use super::response::problem;
 use crate::daemon::api::{CallOutcome, Problem};
 use crate::daemon::config::PoolConfig;
 use crate::daemon::engine::Engine;
@@ -47,7 +48,8 @@ pub fn forget(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Prob
     let body = object(body, false, "{\"peer\":\"ci-runner-2\"}")?;
     let members = Members::new(&body, "", &["peer"])?;
     let wanted = members.text("peer", NAME_MAX)?;
-    let wanted = wanted.ok_or_else(|| members.bad("peer", "peer is missing; give its name or id".to_owned()))?;
+    let wanted =
+        wanted.ok_or_else(|| members.bad("peer", "peer is missing; give its name or id".to_owned()))?;
     let peer = engine.look(|node, now| peer_named(wanted, &node.peers(now)))?;
     let done = engine.forget(peer);
     done.map(|_| ()).map_err(|error| problem(409, "cannot be forgotten", error.to_string()))

@@ -27,7 +27,9 @@ pub enum Forgotten {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ForgetError {
     /// This node gave it nothing, or has it back.
-    #[error("this node has given it nothing that it did not give back; ask the node that vouched for it (see the ledger)")]
+    #[error(
+        "this node has given it nothing that it did not give back; ask the node that vouched for it (see the ledger)"
+    )]
     NothingGiven,
     /// This node is no member itself, or leaves.
     #[error("this node is not a member at the moment; ask again when status says ready")]

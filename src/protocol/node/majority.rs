@@ -174,7 +174,11 @@ impl Node {
         let base = self.bases.get(&subject).copied().unwrap_or_default();
         if base > Share::ZERO && self.has_quorum() && !self.has_open_loss(&subject) {
             let share = self.ledger.reclaimed(&me, &subject) + base;
-            self.agree(subject, Loss { by: me, share, weight: self.quorum.least.0.min(self.quorum.least.1) }, now);
+            self.agree(
+                subject,
+                Loss { by: me, share, weight: self.quorum.least.0.min(self.quorum.least.1) },
+                now,
+            );
             self.look_at_losses(now);
         }
     }

@@ -168,7 +168,10 @@ impl Node {
             return;
         }
         let members = self.bases.len() as u64 + u64::from(!self.bases.contains_key(&subject.node));
-        let share = self.free().scale(1, 2).min(ONE.scale(1, members)).min(self.auto_room());
+        let share = self.free().scale(1, 2).min(ONE.scale(1, members));
+        // The next who asks should find something, too.
+        let room = self.auto_room();
+        let share = share.min(if room < ONE { room.scale(1, 2) } else { room });
         self.give(subject, share, now);
         self.notice(format!("vouched for {} with {share}", subject.node.short()));
     }
@@ -181,7 +184,8 @@ impl Node {
             return ONE;
         }
         let me = &self.config.id;
-        let given: Share = self.ledger.gifts(me).map(|(subject, _)| self.ledger.given_net(me, &subject)).sum();
+        let given: Share =
+            self.ledger.gifts(me).map(|(subject, _)| self.ledger.given_net(me, &subject)).sum();
         self.ledger.income(me).scale(part.0, ONE.0).saturating_sub(given)
     }
 

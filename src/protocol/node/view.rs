@@ -191,15 +191,20 @@ impl Node {
                     peer.base,
                     match self.config.policy {
                         Policy::Strict => "reserved until it returns",
-                        Policy::Majority => "reclaimed after forget_after by members that hold more than half",
+                        Policy::Majority =>
+                            "reclaimed after forget_after by members that hold more than half",
                         Policy::Available => "reclaimed after forget_after",
                     }
                 ));
             }
         }
-        if self.ledger_id.is_some() && !self.bases.is_empty() && self.bases.values().all(|base| *base == Share::ZERO) {
+        if self.ledger_id.is_some()
+            && !self.bases.is_empty()
+            && self.bases.values().all(|base| *base == Share::ZERO)
+        {
             warnings.push(
-                "nobody is known to have founded this swarm; write the same [[swarm.founder]] on all nodes".to_owned(),
+                "nobody is known to have founded this swarm; write the same [[swarm.founder]] on all nodes"
+                    .to_owned(),
             );
         }
         let skew = self.wall.as_ref().and_then(Wall::skew);
