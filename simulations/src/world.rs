@@ -305,7 +305,7 @@ impl<'a> World<'a> {
     fn carry_out(&mut self, place: usize, output: Output) -> Result<(), Violation> {
         match output {
             Output::Save(saved) => {
-                let bases: Share = saved.ledger.bases().into_values().sum();
+                let bases: Share = saved.ledger.bases(self.scenario.policy.into()).into_values().sum();
                 Conservation::check_bases(place, bases, self.now)?;
                 let bytes = wire::encode_saved(&saved).map_err(|error| self.malformed(&error))?;
                 self.checks.bounded.saved(bytes.len(), self.now)?;

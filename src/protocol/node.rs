@@ -121,6 +121,7 @@ pub struct NodeConfig {
 
 /// Where a node's ledger comes from.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each life of a node")]
 pub enum Start {
     /// It founds a swarm and has the whole.
     Found,

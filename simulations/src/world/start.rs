@@ -7,7 +7,7 @@ use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::ledger::{Gift, Ledger};
 use aquifer::protocol::limit::{Limit, Pool};
-use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Policy, Saved, Start, Vouching};
+use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Saved, Start, Vouching};
 use aquifer::protocol::share::{ONE, Share};
 use aquifer::wire;
 
@@ -16,7 +16,7 @@ use super::machine::{Party, node_id};
 use super::{READ_WALL, World};
 use crate::checker::Violation;
 use crate::random::{Purpose, Stream};
-use crate::scenario::{PolicySpec, StartSpec};
+use crate::scenario::StartSpec;
 use crate::time::SEC;
 
 /// How long members under `available` must be silent to count as vanished.
@@ -81,11 +81,7 @@ impl World<'_> {
             incarnation: Incarnation(lives),
             name: format!("node-{place}"),
             pools: vec![Pool::new("pool", vec![limit]).expect("BUG! a pool of one good limit")],
-            policy: match self.scenario.policy {
-                PolicySpec::Strict => Policy::Strict,
-                PolicySpec::Majority => Policy::Majority,
-                PolicySpec::Available => Policy::Available,
-            },
+            policy: self.scenario.policy.into(),
             forget_after: FORGET_AFTER,
             weight: self.scenario.weight(place),
             agents: Agents::default(),
@@ -180,7 +176,7 @@ mod tests {
         for nodes in [1, 2, 3, 7, 100] {
             let machines = (0..nodes).map(|place| Machine::new(place, &ClockSpec::default(), 1));
             let parties: Vec<Party> = machines.map(|machine| machine.party()).collect();
-            let bases = formed_ledger(&parties).bases();
+            let bases = formed_ledger(&parties).bases(aquifer::protocol::policy::Policy::Strict);
             assert_eq!(bases.len(), nodes);
             assert_eq!(bases.values().copied().sum::<Share>(), ONE);
             let part = ONE.scale(1, nodes as u64);
