@@ -14,7 +14,7 @@ use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::keyed::{KEYS_MAX_DEFAULT, KeyHash, Keys, Taken};
 use aquifer::protocol::limit::{Concurrency, Cost, Kind, Limit, Pool, Rate};
 use aquifer::protocol::node::{
-    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, Output, PERMIT_TTL, Policy, Start,
+    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, Output, PERMIT_TTL, Policy, Start, Vouching,
 };
 use aquifer::protocol::permit::{PermitId, REMEMBERED};
 use aquifer::protocol::queue::Class;
@@ -65,6 +65,7 @@ impl Lone {
             weight: 1,
             agents: Agents::new(vec![rule]).expect("the rule is in bounds"),
             keys: Arc::new(Ideal),
+            vouching: Vouching::default(),
         };
         let now = Instant::ZERO + Duration::from_secs(1);
         let mut lone = Self { node: Node::new(config, Start::Found, [7; 32], now), now };

@@ -14,6 +14,7 @@ mod check;
 mod demo;
 mod exec;
 mod exit;
+mod ledger;
 mod output;
 mod pause;
 mod peers;
@@ -69,6 +70,10 @@ enum Command {
     Queue(Listing),
     /// Say what would become of a request now, and why
     Explain(queue::Explain),
+    /// Show who founded, who vouched for whom, and who has how much
+    Ledger(Listing),
+    /// Take back what this node gave to a member
+    Forget(ledger::Forget),
     /// Stop admitting requests to a pool, on all nodes
     Pause(pause::Pause),
     /// Admit requests to a paused pool again, on all nodes
@@ -117,6 +122,8 @@ pub fn run() -> ExitCode {
         Command::Limits(args) => exit::block_on(peers::limits(client(), &args)),
         Command::Queue(args) => exit::block_on(queue::queue(client(), &args)),
         Command::Explain(args) => exit::block_on(queue::explain(client(), &args)),
+        Command::Ledger(args) => exit::block_on(ledger::ledger(client(), &args)),
+        Command::Forget(args) => exit::block_on(ledger::forget(client(), args)),
         Command::Pause(args) => exit::block_on(pause::pause(client(), args)),
         Command::Resume(args) => exit::block_on(pause::resume(client(), args)),
         Command::Check(args) => check::run(&args),

@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::daemon::api::{
-    AcquireAnswer, AcquireRequest, CommitRequest, Explanation, Limits, ObserveRequest, PauseRequest, Peers,
-    Problem, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
+    AcquireAnswer, AcquireRequest, CommitRequest, Explanation, ForgetRequest, LedgerListing, Limits,
+    ObserveRequest, PauseRequest, Peers, Problem, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
 };
 
 /// The largest answer that is read: 8 MiB.
@@ -149,6 +149,23 @@ impl Client {
     /// See [`ClientError`].
     pub async fn limits(&mut self) -> Result<Limits, ClientError> {
         self.listing("/v1/limits").await
+    }
+
+    /// Who founded, who gave to whom, and who has how much.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn ledger(&mut self) -> Result<LedgerListing, ClientError> {
+        self.listing("/v1/ledger").await
+    }
+
+    /// Takes back what the node gave to a member.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; an unknown member, or one that was given nothing, is a [`ClientError::Problem`].
+    pub async fn forget(&mut self, ask: &ForgetRequest) -> Result<(), ClientError> {
+        let body = self.json(ask)?;
+        self.order("/v1/forget", body).await
     }
 
     /// Who waits on the node, by pool.

@@ -22,6 +22,7 @@ pub mod meter;
 pub mod node;
 pub mod pause;
 pub mod permit;
+pub mod policy;
 pub mod provider;
 pub mod queue;
 mod recency;

@@ -8,7 +8,7 @@ use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Concurrency, Cost, Kind, Limit, Pool, Rate};
 use aquifer::protocol::node::{
-    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, PERMIT_TTL, Policy, Start,
+    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, PERMIT_TTL, Policy, Start, Vouching,
 };
 use aquifer::protocol::permit::REMEMBERED;
 use aquifer::protocol::queue::Class;
@@ -49,6 +49,7 @@ impl Warm {
             weight: 1,
             agents: Agents::default(),
             keys: Arc::new(Ideal),
+            vouching: Vouching::default(),
         };
         let now = Instant::ZERO + Duration::from_secs(1);
         let node = Node::new(config, Start::Found, [7; 32], now);

@@ -10,7 +10,7 @@ use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::node::{
     Acquired, Ask, Input, Item, METERS_MAX, Node, NodeConfig, Outcome, Output, PERMIT_TTL, Policy, Reason,
-    Saved, Start,
+    Saved, Start, Vouching,
 };
 use aquifer::protocol::permit::PermitId;
 use aquifer::protocol::queue::{Class, Ticket};
@@ -52,6 +52,7 @@ fn node(place: usize, incarnation: u64, keys_max: usize, start: Start, now: Inst
         weight: 1,
         agents: Agents::default(),
         keys: Arc::new(Ideal),
+        vouching: Vouching::default(),
     };
     Node::new(config, start, [place as u8; 32], now)
 }

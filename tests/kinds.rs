@@ -11,7 +11,7 @@ use aquifer::protocol::calendar::{Calendar, Every, UnixNanos, Zone};
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Concurrency, Cost, Kind, Limit, Pool, Rate, Window};
 use aquifer::protocol::node::{
-    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, Output, Policy, Reason, Saved, Start,
+    Acquired, Ask, Input, Item, Node, NodeConfig, Outcome, Output, Policy, Reason, Saved, Start, Vouching,
 };
 use aquifer::protocol::permit::PermitId;
 use aquifer::protocol::queue::{Class, Ticket};
@@ -73,6 +73,7 @@ impl Swarm {
                 weight: 1,
                 agents: Agents::default(),
                 keys: Arc::new(Ideal),
+                vouching: Vouching::default(),
             };
             let start = if place == 0 { Start::Found } else { Start::Join };
             Node::new(config, start, [place as u8; 32], at(0))
@@ -360,6 +361,7 @@ fn alone(kind: Kind, start: Start, now: Instant, unix: i64) -> Node {
         weight: 1,
         agents: Agents::default(),
         keys: Arc::new(Ideal),
+        vouching: Vouching::default(),
     };
     let mut node = Node::new(config, start, [7; 32], now);
     node.set_wall(UnixNanos(unix), now);

@@ -9,6 +9,7 @@ mod set;
 use std::path::Path;
 
 use aquifer::protocol::limit::Kind as LimitKind;
+use aquifer::protocol::policy::Policy;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::{Invalid, ScenarioError};
@@ -74,8 +75,20 @@ pub enum PolicySpec {
     /// Their share stays reserved. T1 is checked.
     #[default]
     Strict,
+    /// A majority takes it after 15 seconds. T1 is checked.
+    Majority,
     /// Any side takes it after 15 seconds. T1 is not promised where the network separates nodes.
     Available,
+}
+
+impl From<PolicySpec> for Policy {
+    fn from(spec: PolicySpec) -> Self {
+        match spec {
+            PolicySpec::Strict => Self::Strict,
+            PolicySpec::Majority => Self::Majority,
+            PolicySpec::Available => Self::Available,
+        }
+    }
 }
 
 /// How the swarm comes to be.

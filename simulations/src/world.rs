@@ -125,7 +125,7 @@ impl<'a> World<'a> {
             starvation: NoStarvation::new(nodes, largest, pace, back, u64::from(ratio)),
             liveness: Liveness::new(nodes, largest, reach),
             bounded: Bounded::new(nodes, QUEUE_DEFAULT),
-            strict: scenario.policy == PolicySpec::Strict,
+            strict: scenario.policy != PolicySpec::Available,
             // What a period had is used up before it ends, and then everybody waits.
             whole: !matches!(limit, Kind::Calendar(_)),
             in_turn: scenario.workload.iter().all(|workload| workload.classes == [0; 4]),
@@ -305,7 +305,7 @@ impl<'a> World<'a> {
     fn carry_out(&mut self, place: usize, output: Output) -> Result<(), Violation> {
         match output {
             Output::Save(saved) => {
-                let bases: Share = saved.ledger().bases().into_values().sum();
+                let bases: Share = saved.ledger().bases(self.scenario.policy.into()).into_values().sum();
                 Conservation::check_bases(place, bases, self.now)?;
                 let bytes = wire::encode_saved(&saved).map_err(|error| self.malformed(&error))?;
                 self.checks.bounded.saved(bytes.len(), self.now)?;

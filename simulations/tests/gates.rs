@@ -11,7 +11,7 @@ use aquifer::protocol::breaker::{BreakerConfig, BreakerState, CallOutcome};
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::message::Message;
-use aquifer::protocol::node::{Acquired, Input, Node, NodeConfig, Outcome, Output, Policy, Start};
+use aquifer::protocol::node::{Acquired, Input, Node, NodeConfig, Outcome, Output, Policy, Start, Vouching};
 use aquifer::protocol::time::Instant;
 use aquifer::wire::signing::Ideal;
 
@@ -166,6 +166,7 @@ fn node(place: usize, now: Instant) -> Node {
         weight: 1,
         agents: Agents::default(),
         keys: Arc::new(Ideal),
+        vouching: Vouching::default(),
     };
     let start = if place == 0 { Start::Found } else { Start::Join };
     Node::new(config, start, [place as u8; 32], now)

@@ -9,13 +9,13 @@ mod listing;
 use serde::{Deserialize, Serialize};
 
 pub use self::call::{
-    AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ItemRequest, LimitState, ObserveRequest,
-    PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
+    AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ForgetRequest, ItemRequest, LimitState,
+    ObserveRequest, PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
 };
 pub use self::listing::{
-    ByClass, CallersStatus, Explanation, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus,
-    PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues, Status, TokenAnswer, TopAgent,
-    UserStatus, Waiter,
+    ByClass, CallersStatus, Explanation, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus,
+    Limits, MemberListing, NodeStatus, PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues,
+    Status, TokenAnswer, TopAgent, UserStatus, Waiter,
 };
 /// How a call ended: `ok`, `throttled` or `error`.
 pub use crate::protocol::breaker::CallOutcome;

@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 
 use crate::client::default_socket;
 use crate::protocol::limit::{Limit, NAME_MAX, Pool};
-pub use crate::protocol::node::Policy;
+pub use crate::protocol::node::{Policy, Trust, Vouching};
 
 mod access;
 mod address;
@@ -25,6 +25,7 @@ mod problem;
 mod shorthand;
 mod source;
 mod units;
+mod vouching;
 
 pub use access::AccessConfig;
 pub use flags::Overrides;
@@ -53,6 +54,8 @@ pub struct Config {
     pub policy: Policy,
     /// How long a lost peer's share stays reserved; [`FORGET_AFTER_DEFAULT`] unless said.
     pub forget_after: Duration,
+    /// Who founds, what is vouched for by itself, and how far members are believed.
+    pub vouching: Vouching,
     /// Whether peers are looked for on the local network.
     pub mdns: bool,
     /// Which users of the machine may do what.
@@ -134,6 +137,9 @@ pub const KEYS_DEFAULT: usize = 1_000_000;
 /// something to try: one request per second, up to 60 at once.
 pub const DEFAULT_POOL: &str = "default:rpm=60,burst=60";
 
+/// The shortest `forget_after` under policy `majority`: a node must have time to be heard before it stops.
+pub const MAJORITY_FORGET_AFTER_MIN: Duration = Duration::from_secs(10);
+
 const FILE_MAX: u64 = 1 << 20;
 const FORGET_AFTER: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 60 * 60);
@@ -174,9 +180,17 @@ impl Config {
 fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
     let ConfigFile { node, swarm, access, pools, agents } = file;
     let forget_after = within_or(swarm.forget_after.as_ref(), &FORGET_AFTER, FORGET_AFTER_DEFAULT, errors);
+    let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
+    if let (Ok(Policy::Majority), Some(after)) = (&policy, &swarm.forget_after)
+        && after.value < MAJORITY_FORGET_AFTER_MIN
+    {
+        let reason =
+            "must be at least 10s under policy \"majority\": a node that is not heard stops that long before";
+        errors.push(after.place.error(reason.to_owned()));
+    }
+    let vouching = vouching::validate(&swarm, errors);
     let mut keep = |error: ConfigError| errors.push(error);
     let name = node.name.map_or_else(|| Ok(host_name()), node_name);
-    let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
     let mdns = swarm.discover.as_ref().map_or(Ok(true), discover);
     let gossip = swarm.gossip.as_ref().map_or_else(default_gossip, address::listening);
     let seeds =
@@ -192,6 +206,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         forget_after,
         mdns: mdns.map_err(&mut keep).unwrap_or_default(),
         access: access::validate(access, errors),
+        vouching,
         pools: pool::validate(pools, errors),
         agents: agent::validate(agents, errors),
     }
@@ -208,10 +223,8 @@ fn policy(policy: &Set<String>) -> Result<Policy, ConfigError> {
     match policy.value.as_str() {
         "strict" => Ok(Policy::Strict),
         "available" => Ok(Policy::Available),
-        "majority" => Err(policy.place.error(
-            "\"majority\" is not supported yet by this version; write \"strict\" or \"available\"".to_owned(),
-        )),
-        other => Err(policy.place.choice(other, &["strict", "available"])),
+        "majority" => Ok(Policy::Majority),
+        other => Err(policy.place.choice(other, &["strict", "majority", "available"])),
     }
 }
 

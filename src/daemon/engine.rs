@@ -26,7 +26,7 @@ use super::timer::Timer;
 use crate::protocol::breaker::CallOutcome;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{Input, Node, Output, SettleError, Settling};
+use crate::protocol::node::{ForgetError, Forgotten, Input, Node, Output, SettleError, Settling};
 use crate::protocol::permit::PermitId;
 use crate::protocol::queue::Ticket;
 use crate::protocol::time::Instant;
@@ -125,6 +125,14 @@ impl Engine {
     /// Ends every pause of a pool in the whole swarm.
     pub fn resume(&self, pool: usize) {
         self.change(|node, now| node.resume(pool, now));
+    }
+
+    /// Takes back what this node gave to a member.
+    ///
+    /// # Errors
+    /// If there is nothing to take back, or this node is no member itself.
+    pub fn forget(&self, member: NodeId) -> Result<Forgotten, ForgetError> {
+        self.change(|node, now| node.forget(member, now))
     }
 
     /// Tells how a call of the pool ended.

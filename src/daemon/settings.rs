@@ -27,6 +27,7 @@ pub fn node_config(config: &Config, keys: Ed25519, incarnation: Incarnation) -> 
         weight: 1,
         agents: agents(config),
         keys: Arc::new(keys),
+        vouching: config.vouching.clone(),
     }
 }
 

@@ -6,6 +6,17 @@
 //! that base shares sum to at most [`ONE`] in every view.
 //!
 //! Returning a base share is vouching in the other direction, and is written as such.
+//!
+//! # What a liar can do
+//!
+//! A record counts for its writer alone, so a liar writes gifts and reclaims of its own, and nothing else:
+//! - It gives more than it has: what is not covered waits, whoever it was for.
+//! - It takes back: under [`Policy::Strict`] a reclaim of `s` by `v` undoes a gift and no more. It counts up to what `v`
+//!   gave to `s` less what `s` gave to `v`.
+//!
+//! So whoever never had anything from a liar, neither itself nor through others, keeps what it founded with and was
+//! given less what it gave, to the part: nothing that the liar writes flows into or out of it. All others together
+//! lose at most what liars gave to honest nodes: every part that a gift lacks is missing from one node in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{Incarnation, LedgerId, NodeId};
 use super::limit::Fingerprint;
+use super::policy::Policy;
 use super::record::{Key, Value};
 use super::share::{ONE, Share};
+use flows::Flows;
+
+mod flows;
 
 /// What a voucher has given to one subject so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +51,36 @@ pub struct GiftLevels {
     pub atoms: Vec<(Fingerprint, u128)>,
 }
 
+/// What a member agrees that another may reclaim of a third (policy `majority`). It is never taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Who may reclaim.
+    pub by: NodeId,
+    /// Up to how many parts, ever.
+    pub share: Share,
+    /// The base share that agrees; [`ONE`] by members who know that it was reclaimed, for those who come later.
+    pub weight: Share,
+}
+
+/// The most members that one gives to; gifts to further ones do not count.
+pub const GIFTS_MAX: usize = 256;
+/// The most members that one agrees may reclaim from another; further ones are left out.
+pub const LOSSES_MAX: usize = 16;
+
 /// Everything that is known of one ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     founded: BTreeMap<NodeId, Share>,
+    /// By voucher and subject.
     given: BTreeMap<(NodeId, NodeId), Gift>,
+    /// By who reclaimed, and from whom.
     reclaimed: BTreeMap<(NodeId, NodeId), Share>,
+    /// By voucher and subject: what the subject should give back, or has.
+    revoked: BTreeMap<(NodeId, NodeId), Share>,
+    /// By whom something is reclaimed from, and who agrees; in order of who may reclaim.
+    lost: BTreeMap<(NodeId, NodeId), Vec<Loss>>,
+    /// What of `reclaimed` a majority was once seen to have agreed to.
+    granted: BTreeMap<(NodeId, NodeId), Share>,
 }
 
 impl Ledger {
@@ -54,12 +93,19 @@ impl Ledger {
     pub fn merge(&mut self, id: LedgerId, author: NodeId, key: Key, value: &Value) -> bool {
         match (key, value) {
             (Key::Founded, Value::Share(share)) => {
-                id == LedgerId(author) && *share <= ONE && self.merge_founded(author, *share)
+                id == LedgerId(author) && *share == ONE && self.merge_founded(author, *share)
             }
             (Key::Reclaimed(subject), Value::Share(share)) => self.merge_reclaimed(author, subject, *share),
             (Key::Given(subject), Value::Gift(gift)) => self.merge_given(author, subject, gift),
+            (Key::Revoked(subject), Value::Share(share)) => self.merge_revoked(author, subject, *share),
+            (Key::Lost(subject), Value::Lost(losses)) => self.merge_lost(author, subject, losses),
             _ => false,
         }
+    }
+
+    /// The ledger of founders that are known from the start.
+    pub fn founded_by(founders: &BTreeMap<NodeId, Share>) -> Self {
+        Self { founded: founders.clone(), ..Self::default() }
     }
 
     /// Merges that `founder` founded with `share`. True if it is news.
@@ -70,6 +116,14 @@ impl Ledger {
     /// Merges what `voucher` says that it has given to `subject`. True if it is news.
     pub fn merge_given(&mut self, voucher: NodeId, subject: NodeId, gift: &Gift) -> bool {
         let is_new = !self.given.contains_key(&(voucher, subject));
+        if is_new && self.gifts(&voucher).count() >= GIFTS_MAX {
+            // Those to the least ids count, in whatever order they are heard of.
+            let last = self.gifts(&voucher).last().map(|(subject, _)| subject);
+            if last.is_none_or(|last| last < subject) {
+                return false;
+            }
+            self.given.remove(&(voucher, last.unwrap_or(subject)));
+        }
         let known = self.given.entry((voucher, subject)).or_default();
         // Levels are only ever written together with more share, so the greater share has the newer levels.
         let news = is_new || gift.share > known.share;
@@ -84,9 +138,119 @@ impl Ledger {
         grow(self.reclaimed.entry((by, subject)).or_default(), share)
     }
 
+    /// Merges how much of its gifts to `subject` `voucher` says that it wants back. True if it is news.
+    pub fn merge_revoked(&mut self, voucher: NodeId, subject: NodeId, share: Share) -> bool {
+        // Of gifts that do not count nothing comes back.
+        self.given.contains_key(&(voucher, subject))
+            && grow(self.revoked.entry((voucher, subject)).or_default(), share)
+    }
+
+    /// How much of its gifts to `subject` `voucher` wants back, ever.
+    pub fn revoked(&self, voucher: &NodeId, subject: &NodeId) -> Share {
+        self.revoked.get(&(*voucher, *subject)).copied().unwrap_or_default()
+    }
+
+    /// Merges what `author` agrees that others may reclaim from `subject`. True if it is news.
+    pub fn merge_lost(&mut self, author: NodeId, subject: NodeId, losses: &[Loss]) -> bool {
+        let known = self.lost.entry((subject, author)).or_default();
+        let mut news = false;
+        for loss in losses {
+            match known.binary_search_by_key(&loss.by, |known| known.by) {
+                Ok(place) => {
+                    let known = &mut known[place];
+                    // The weight is that of the greater share; of the same share, the greater.
+                    if (loss.share, loss.weight) > (known.share, known.weight) {
+                        *known = *loss;
+                        news = true;
+                    }
+                }
+                Err(place) => {
+                    known.insert(place, *loss);
+                    news = known.len() <= LOSSES_MAX || place < LOSSES_MAX;
+                    known.truncate(LOSSES_MAX);
+                }
+            }
+        }
+        news
+    }
+
+    /// Takes note of what majorities have agreed to, by these base shares. What was granted once stays granted. True if
+    /// it is news.
+    pub fn grant(&mut self, bases: &BTreeMap<NodeId, Share>) -> bool {
+        let open = |((by, subject), share): (&(NodeId, NodeId), &Share)| {
+            let is_open = self.granted.get(&(*by, *subject)).is_none_or(|granted| granted < share);
+            let agreed = is_open && self.agreed(by, subject, *share, bases) > ONE.scale(1, 2);
+            agreed.then_some(((*by, *subject), *share))
+        };
+        let news: Vec<_> = self.reclaimed.iter().filter_map(open).collect();
+        let any = !news.is_empty();
+        self.granted.extend(news);
+        any
+    }
+
+    /// The base share that agrees that `by` may reclaim up to `share` from `subject`.
+    pub fn agreed(
+        &self,
+        by: &NodeId,
+        subject: &NodeId,
+        share: Share,
+        bases: &BTreeMap<NodeId, Share>,
+    ) -> Share {
+        let weight = |(author, loss): (NodeId, &Loss)| {
+            let base = bases.get(&author).copied().unwrap_or_default();
+            if loss.by == *by && loss.share >= share { loss.weight.min(base) } else { Share::ZERO }
+        };
+        self.losses(subject).map(weight).sum()
+    }
+
+    /// Who agrees to what being reclaimed from `subject`.
+    pub fn losses(&self, subject: &NodeId) -> impl Iterator<Item = (NodeId, &Loss)> {
+        let all = (*subject, NodeId([0; 32]))..=(*subject, NodeId([u8::MAX; 32]));
+        self.lost.range(all).flat_map(|((_, author), losses)| losses.iter().map(|loss| (*author, loss)))
+    }
+
+    /// All of whom somebody agreed that something may be reclaimed.
+    pub fn lost(&self) -> BTreeSet<NodeId> {
+        self.lost.keys().map(|(subject, _)| *subject).collect()
+    }
+
+    /// What `author` agrees that others may reclaim from `subject`.
+    pub fn losses_by(&self, author: &NodeId, subject: &NodeId) -> &[Loss] {
+        self.lost.get(&(*subject, *author)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Up to what a majority let `by` reclaim from `subject`.
+    pub fn granted_to(&self, by: &NodeId, subject: &NodeId) -> Share {
+        self.granted.get(&(*by, *subject)).copied().unwrap_or_default()
+    }
+
+    /// What a majority let members reclaim (by, from whom, up to what), as far as it is known.
+    pub fn granted(&self) -> impl Iterator<Item = (NodeId, NodeId, Share)> {
+        self.granted.iter().map(|((by, subject), share)| (*by, *subject, *share))
+    }
+
     /// What `founder` founded with, if it did.
     pub fn founded(&self, founder: &NodeId) -> Option<Share> {
         self.founded.get(founder).copied()
+    }
+
+    /// All that `voucher` has given, by subject.
+    pub fn gifts(&self, voucher: &NodeId) -> impl Iterator<Item = (NodeId, &Gift)> {
+        let all = (*voucher, NodeId([0; 32]))..=(*voucher, NodeId([u8::MAX; 32]));
+        self.given.range(all).map(|((_, subject), gift)| (*subject, gift))
+    }
+
+    /// What `voucher` has given to `subject` and neither has back nor took back.
+    pub fn given_net(&self, voucher: &NodeId, subject: &NodeId) -> Share {
+        let share = |from, to| self.gift(from, to).map_or(Share::ZERO, |gift| gift.share);
+        let back = share(subject, voucher) + self.reclaimed(voucher, subject);
+        share(voucher, subject).saturating_sub(back)
+    }
+
+    /// All that ever came in: what `node` founded with and was given, less what it gave back to those who gave it.
+    pub fn income(&self, node: &NodeId) -> Share {
+        let vouchers = self.given.keys().filter(|(_, subject)| subject == node).map(|(voucher, _)| voucher);
+        self.founded(node).unwrap_or_default() + vouchers.map(|voucher| self.given_net(voucher, node)).sum()
     }
 
     /// What `voucher` has given to `subject` so far, if anything was ever written.
@@ -107,7 +271,8 @@ impl Ledger {
     /// Everybody who wrote something that is known here.
     pub fn writers(&self) -> BTreeSet<NodeId> {
         let pairs = self.given.keys().chain(self.reclaimed.keys()).map(|(writer, _)| writer);
-        self.founded.keys().chain(pairs).copied().collect()
+        let agreed = self.lost.keys().map(|(_, author)| author);
+        self.founded.keys().chain(pairs).chain(agreed).copied().collect()
     }
 
     /// All that `writer` wrote of gifts and reclaims, to publish it again after a restart.
@@ -132,63 +297,29 @@ impl Ledger {
     ///
     /// Where two sides of a partition both reclaimed the share of the same node (policy `available`), only as much
     /// counts as that node had; every view that has heard the same records decides alike.
-    pub fn bases(&self) -> BTreeMap<NodeId, Share> {
-        let mut balance: BTreeMap<NodeId, i128> =
-            self.founded.iter().map(|(node, share)| (*node, i128::from(share.0))).collect();
+    pub fn bases(&self, policy: Policy) -> BTreeMap<NodeId, Share> {
+        let mut flows = Flows::new(self.founded.iter().map(|(node, share)| (*node, *share)));
         for ((voucher, subject), gift) in &self.given {
-            *balance.entry(*subject).or_default() += i128::from(gift.share.0);
-            *balance.entry(*voucher).or_default() -= i128::from(gift.share.0);
+            flows.give(*voucher, *subject, gift.share);
         }
-        // What flowed from one to another: gifts in full, reclaims as far as there was something.
-        let mut flows: Vec<(NodeId, NodeId, i128)> =
-            self.given.iter().map(|((from, to), gift)| (*from, *to, i128::from(gift.share.0))).collect();
-        let mut open: Vec<_> = self
-            .reclaimed
-            .iter()
-            .map(|((by, subject), share)| (*by, *subject, i128::from(share.0)))
-            .collect();
-        // A reclaimed share can itself be reclaimed, in any order of ids: repeat until nothing moves.
-        for _ in 0..=self.reclaimed.len() {
-            let mut moved = false;
-            for (by, subject, left) in &mut open {
-                let had = balance.get(subject).copied().unwrap_or(0).max(0);
-                let taken = had.min(*left);
-                if taken > 0 {
-                    *balance.entry(*subject).or_default() -= taken;
-                    *balance.entry(*by).or_default() += taken;
-                    *left -= taken;
-                    flows.push((*subject, *by, taken));
-                    moved = true;
+        match policy {
+            Policy::Strict => {
+                for ((by, subject), share) in &self.reclaimed {
+                    flows.undo(*by, *subject, *share);
                 }
             }
-            if !moved {
-                break;
+            Policy::Majority => {
+                flows.take(self.granted());
+                for ((by, subject), share) in &self.reclaimed {
+                    let granted = self.granted.get(&(*by, *subject)).copied().unwrap_or_default();
+                    flows.undo(*by, *subject, share.saturating_sub(granted));
+                }
+            }
+            Policy::Available => {
+                flows.take(self.reclaimed.iter().map(|((by, subject), share)| (*by, *subject, *share)));
             }
         }
-        let_wait(&mut balance, &mut flows);
-        balance
-            .into_iter()
-            .map(|(node, parts)| (node, Share(u64::try_from(parts.max(0)).unwrap_or(0))))
-            .collect()
-    }
-}
-
-/// Undoes what flowed from nodes that are not known to have had it, the latest first, until nobody has less than
-/// nothing. A node's own base share never comes out too great in its own view: it knows all that it gave, and here its
-/// balance grows up to zero at most.
-fn let_wait(balance: &mut BTreeMap<NodeId, i128>, flows: &mut [(NodeId, NodeId, i128)]) {
-    while let Some((poor, lack)) =
-        balance.iter().find(|(_, parts)| **parts < 0).map(|(node, parts)| (*node, -parts))
-    {
-        // More went out of it than came in, so there is one.
-        let Some((_, to, parts)) = flows.iter_mut().rfind(|(from, _, parts)| *from == poor && *parts > 0)
-        else {
-            return;
-        };
-        let waits = lack.min(*parts);
-        *parts -= waits;
-        *balance.entry(*to).or_default() -= waits;
-        *balance.entry(poor).or_default() += waits;
+        flows.balances()
     }
 }
 
@@ -218,10 +349,14 @@ mod tests {
         ledger.merge_given(node(1), node(2), &gift(1 << 31));
         ledger.merge_given(node(2), node(3), &gift(1 << 30));
         ledger.merge_given(node(3), node(1), &gift(1 << 29));
-        let bases = ledger.bases();
-        assert_eq!(bases[&node(1)], Share(ONE.0 - (1 << 31) + (1 << 29)));
-        assert_eq!(bases[&node(2)], Share(1 << 30));
-        assert_eq!(bases[&node(3)], Share(1 << 29));
+        let shares = bases(&ledger);
+        assert_eq!(shares[&node(1)], Share(ONE.0 - (1 << 31) + (1 << 29)));
+        assert_eq!(shares[&node(2)], Share(1 << 30));
+        assert_eq!(shares[&node(3)], Share(1 << 29));
+    }
+
+    fn bases(ledger: &Ledger) -> BTreeMap<NodeId, Share> {
+        ledger.bases(Policy::Strict)
     }
 
     #[test]
@@ -230,9 +365,41 @@ mod tests {
         ledger.merge_given(node(1), node(2), &gift(100));
         ledger.merge_reclaimed(node(1), node(2), Share(100));
         ledger.merge_reclaimed(node(3), node(2), Share(100));
-        let bases = ledger.bases();
+        let bases = ledger.bases(Policy::Available);
         assert_eq!(bases.values().copied().sum::<Share>(), ONE);
         assert_eq!(bases[&node(2)], Share::ZERO);
+    }
+
+    #[test]
+    fn a_reclaim_undoes_a_gift_and_nothing_else() {
+        let mut ledger = Ledger::found(node(1));
+        ledger.merge_given(node(1), node(2), &gift(1_000));
+        ledger.merge_given(node(1), node(3), &gift(100));
+        ledger.merge_given(node(2), node(3), &gift(300));
+        ledger.merge_given(node(3), node(2), &gift(50));
+        ledger.merge_reclaimed(node(4), node(3), Share(1_000));
+        ledger.merge_reclaimed(node(3), node(1), Share(1_000));
+        assert_eq!(bases(&ledger)[&node(3)], Share(350), "by whoever gave nothing");
+        ledger.merge_reclaimed(node(2), node(3), Share(1_000));
+        assert_eq!(bases(&ledger)[&node(3)], Share(100), "what the other voucher gave is left");
+        assert_eq!(bases(&ledger)[&node(2)], Share(1_000));
+    }
+
+    #[test]
+    fn amounts_and_circles_of_liars_cost_no_time() {
+        let mut ledger = Ledger::found(node(0));
+        ledger.merge_given(node(0), node(1), &gift(7));
+        for from in 1..=200 {
+            for to in 1..=200 {
+                ledger.merge_given(node(from), node(to), &gift(u64::MAX - u64::from(from ^ to)));
+                ledger.merge_reclaimed(node(to), node(from), Share(u64::MAX));
+            }
+        }
+        for policy in [Policy::Strict, Policy::Available] {
+            let bases = ledger.bases(policy);
+            assert_eq!(bases.values().copied().sum::<Share>(), ONE);
+            assert_eq!(bases[&node(0)], Share(ONE.0 - 7));
+        }
     }
 
     #[test]
@@ -240,13 +407,13 @@ mod tests {
         let mut ledger = Ledger::found(node(1));
         ledger.merge_given(node(2), node(3), &gift(1 << 30));
         ledger.merge_given(node(3), node(4), &gift(1 << 29));
-        let bases = ledger.bases();
-        assert_eq!((bases[&node(1)], bases[&node(3)], bases[&node(4)]), (ONE, Share::ZERO, Share::ZERO));
+        let shares = bases(&ledger);
+        assert_eq!((shares[&node(1)], shares[&node(3)], shares[&node(4)]), (ONE, Share::ZERO, Share::ZERO));
         ledger.merge_given(node(1), node(2), &gift(1 << 31));
-        let bases = ledger.bases();
-        assert_eq!(bases[&node(3)], Share(1 << 29));
-        assert_eq!(bases[&node(4)], Share(1 << 29));
-        assert_eq!(bases.values().copied().sum::<Share>(), ONE);
+        let shares = bases(&ledger);
+        assert_eq!(shares[&node(3)], Share(1 << 29));
+        assert_eq!(shares[&node(4)], Share(1 << 29));
+        assert_eq!(shares.values().copied().sum::<Share>(), ONE);
     }
 
     #[test]
@@ -267,7 +434,7 @@ mod tests {
             let mut records = Vec::new();
             for (from, to, parts, reclaim) in steps {
                 let (from, to) = (node(from), node(to));
-                let base = ledger.bases().get(&from).copied().unwrap_or_default();
+                let base = ledger.bases(Policy::Available).get(&from).copied().unwrap_or_default();
                 let parts = Share(parts).min(base);
                 if from == to || parts == Share::ZERO {
                     continue;
@@ -281,13 +448,13 @@ mod tests {
                     ledger.merge_given(from, to, &Gift { share: total, levels: None });
                     records.push((from, to, total, false));
                 }
-                prop_assert_eq!(ledger.bases().values().copied().sum::<Share>(), ONE);
+                prop_assert_eq!(ledger.bases(Policy::Available).values().copied().sum::<Share>(), ONE);
             }
             let mut other = Ledger::found(node(0));
             let turn = turn % records.len().max(1);
             records.rotate_left(turn);
             for (by, subject, total, reclaim) in records.iter().chain(&records) {
-                prop_assert_eq!(other.bases().values().copied().sum::<Share>(), ONE);
+                prop_assert_eq!(other.bases(Policy::Available).values().copied().sum::<Share>(), ONE);
                 if *reclaim {
                     other.merge_reclaimed(*by, *subject, *total);
                 } else {
@@ -295,6 +462,73 @@ mod tests {
                 }
             }
             prop_assert_eq!(ledger, other);
+        }
+
+        #[test]
+        fn whoever_has_nothing_from_liars_loses_nothing_to_them_and_the_others_together_only_what_they_gave(
+            steps in proptest::collection::vec((0u8..8, 0u8..8, 1u64..1 << 33, any::<bool>()), 0..60),
+            lies in proptest::collection::vec((5u8..8, 0u8..10, any::<u64>(), 0..3_u8), 0..40),
+            turn in any::<usize>(),
+        ) {
+            // 0 to 4 are honest and give what they have; 5 to 7 lie, 8 and 9 are made up.
+            let is_honest = |node: &NodeId| node.0[0] < 5;
+            let mut ledger = Ledger::found(node(0));
+            let (mut records, mut bought) = (Vec::new(), Share::ZERO);
+            let mut gifts = BTreeSet::new();
+            for (from, to, parts, takes_back) in steps {
+                let (from, to) = (node(from), node(to));
+                if from == to {
+                    continue;
+                }
+                let had = bases(&ledger);
+                let of = |node: &NodeId| had.get(node).copied().unwrap_or_default();
+                if takes_back && is_honest(&from) {
+                    // An honest voucher takes back what is still there.
+                    let gift = |from, to| ledger.gift(from, to).map_or(Share::ZERO, |gift| gift.share);
+                    let before = ledger.reclaimed(&from, &to);
+                    let net = gift(&from, &to).saturating_sub(gift(&to, &from)).saturating_sub(before);
+                    let total = before + net.min(of(&to));
+                    ledger.merge_reclaimed(from, to, total);
+                    records.push((from, to, total, true));
+                } else {
+                    let share = Share(parts).min(of(&from));
+                    let total = ledger.gift(&from, &to).map_or(Share::ZERO, |gift| gift.share) + share;
+                    ledger.merge_given(from, to, &gift(total.0));
+                    records.push((from, to, total, false));
+                    gifts.insert((from, to));
+                    bought += if is_honest(&to) && !is_honest(&from) { share } else { Share::ZERO };
+                }
+            }
+            let honest = bases(&ledger);
+            let mut tainted: BTreeSet<NodeId> = (5..8).map(node).collect();
+            for _ in 0..8 {
+                let through = gifts.iter().filter(|(from, _)| tainted.contains(from)).map(|(_, to)| *to);
+                tainted = tainted.iter().copied().chain(through).collect();
+            }
+            for (from, to, parts, kind) in lies {
+                let share = Share(if kind == 0 { parts } else { parts >> 32 });
+                records.push((node(from), node(to), share, kind == 2));
+            }
+            let turn = turn % records.len().max(1);
+            records.rotate_left(turn);
+            let mut lied = Ledger::found(node(0));
+            for (by, subject, total, takes_back) in records {
+                if takes_back {
+                    lied.merge_reclaimed(by, subject, total);
+                } else {
+                    lied.merge_given(by, subject, &gift(total.0));
+                }
+                prop_assert_eq!(bases(&lied).values().copied().sum::<Share>(), ONE);
+            }
+            let lied = bases(&lied);
+            let of = |bases: &BTreeMap<NodeId, Share>, node: NodeId| bases.get(&node).copied().unwrap_or_default();
+            let mut lost = Share::ZERO;
+            for member in (0..5).map(node) {
+                let less = of(&honest, member).saturating_sub(of(&lied, member));
+                prop_assert!(less == Share::ZERO || tainted.contains(&member), "{member:?} lost {less:?}");
+                lost += less;
+            }
+            prop_assert!(lost <= bought, "lost {lost:?} of {bought:?}");
         }
     }
 }

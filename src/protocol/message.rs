@@ -7,6 +7,7 @@ use super::gossip::{Delta, News, Summary};
 use super::id::{Incarnation, LedgerId};
 use super::lease::{Grant, Return};
 use super::limit::Fingerprint;
+use super::share::Share;
 use super::time::Instant;
 
 /// One message, sent over a link that proves who sent it. It may be lost, doubled, late or out of order.
@@ -51,6 +52,9 @@ pub struct Echo {
     pub age: u64,
     /// How far the sender knows the recipient's page.
     pub version: u64,
+    /// The base share with which the sender confirms that it hears the recipient, where a majority is asked for (policy
+    /// `majority`); none if others hold the recipient to be lost and it does not know that yet.
+    pub weight: Share,
 }
 
 /// How much of what it knows the sender tells.

@@ -60,6 +60,8 @@ pub struct Meter {
     pub turn_end: u64,
     /// Units of the largest request that waited in this turn.
     pub turn_units: u64,
+    /// What is out on loan is wanted here: leases are not prolonged.
+    pub recalls: bool,
     /// The last target computed, for people.
     pub target: Share,
     /// Units of permits that are out.
@@ -112,6 +114,7 @@ impl Meter {
             tag: 0,
             turn_end: 0,
             turn_units: 0,
+            recalls: false,
             target: Share::ZERO,
             open: 0,
             unreported: None,

@@ -20,9 +20,11 @@ mod admission;
 mod calendars;
 mod durable;
 mod exchange;
+mod forgetting;
 mod gates;
 mod keys;
 mod listing;
+mod majority;
 mod membership;
 mod mesh;
 mod peers;
@@ -36,7 +38,6 @@ mod view;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +45,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+pub use super::policy::{Policy, Trust, Vouching};
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
 pub use durable::Missing;
+pub use forgetting::{ForgetError, Forgotten};
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
@@ -71,6 +74,7 @@ use super::time::Instant;
 use super::wall::Wall;
 use admission::Request;
 use gates::Gate;
+use majority::Quorum;
 use peers::Peers;
 use pools::{PoolState, Scope};
 use rows::Neighbour;
@@ -95,25 +99,6 @@ pub const LEAVE_MAX: Duration = Duration::from_secs(3);
 /// The most limits of all pools of a node together, those of contended keys counted for each: what it says of them to one peer must fit a message.
 pub const METERS_MAX: usize = 128;
 
-/// What happens to the base share of a member that vanished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// It stays reserved until the member returns. The limit holds in every partition.
-    Strict,
-    /// Any side takes it after `forget_after`. Separated sides can then exceed the limit together.
-    Available,
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Strict => "strict",
-            Self::Available => "available",
-        })
-    }
-}
-
 /// What a node is told once.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -136,6 +121,8 @@ pub struct NodeConfig {
     pub agents: Agents,
     /// Signs for this node, and checks what others signed.
     pub keys: Arc<dyn Keys>,
+    /// Whom base shares come from and go to.
+    pub vouching: Vouching,
 }
 
 /// Where a node's ledger comes from.
@@ -143,7 +130,8 @@ pub struct NodeConfig {
 pub enum Start {
     /// It founds a swarm and has the whole.
     Found,
-    /// It has nothing and asks its first peer to vouch for it.
+    /// It has nothing and asks its first peer to vouch for it. Where founders are configured it knows the ledger, and may
+    /// be one of them.
     Join,
     /// It was a member in a former life.
     Resume(Saved),
@@ -242,6 +230,7 @@ pub struct Node {
     ledger_id: Option<LedgerId>,
     ledger: Ledger,
     bases: BTreeMap<NodeId, Share>,
+    quorum: Quorum,
     /// Level of gifts already taken, by voucher and its life, per meter.
     gifts_taken: BTreeMap<Replica, Vec<u128>>,
     pages: Pages,
@@ -256,7 +245,7 @@ pub struct Node {
     lives: BTreeMap<NodeId, Incarnation>,
     /// Who says that it leaves.
     leaving: BTreeSet<NodeId>,
-    /// When links went down that have not come back.
+    /// When the last link to a member went down over which something was heard.
     down_at: BTreeMap<NodeId, Instant>,
     addresses: Vec<String>,
     /// Where peers are reached, by their own word; at most as many as there are pages.
@@ -347,6 +336,7 @@ impl Node {
             ledger_id: None,
             ledger: Ledger::default(),
             bases: BTreeMap::new(),
+            quorum: Quorum::new(!matches!(start, Start::Join), now),
             gifts_taken: BTreeMap::new(),
             pages: Pages::new(config.id, config.incarnation, Arc::clone(&config.keys), now),
             audit: Audit::default(),
@@ -402,22 +392,23 @@ impl Node {
     }
 
     fn begin(&mut self, start: Start, now: Instant) {
+        let founders = self.config.vouching.ledger();
         match start {
+            // What was saved of another ledger than the configured one is void.
+            start if founders.is_some_and(|id| !matches!(&start, Start::Resume(saved) if saved.id == id)) => {
+                self.ledger = Ledger::founded_by(&self.config.vouching.founders);
+                founders.into_iter().for_each(|id| self.set_ledger(id));
+                if matches!(start, Start::Rejoin) {
+                    self.forfeit();
+                }
+                self.begin_founded(now);
+            }
             Start::Join => {}
             Start::Rejoin => self.forfeit(),
             Start::Found => {
                 self.set_ledger(LedgerId(self.config.id));
                 self.ledger = Ledger::found(self.config.id);
-                self.phase = Phase::Ready;
-                self.pages.publish(Key::Founded, Value::Share(ONE), now);
-                self.rebase(now);
-                for meter in &mut self.meters {
-                    // Nothing of this ledger was ever spent, so the whole burst is there.
-                    let full = meter.bucket().depth_of(ONE);
-                    meter.set_base(ONE, full, now);
-                }
-                self.all_keys().for_each(|keys| keys.start_full(ONE, now));
-                self.save(false);
+                self.begin_founded(now);
             }
             Start::Resume(saved) => {
                 self.set_ledger(saved.id);
@@ -447,6 +438,25 @@ impl Node {
     fn set_ledger(&mut self, ledger: LedgerId) {
         self.ledger_id = Some(ledger);
         self.pages.set_ledger(ledger);
+    }
+
+    /// Begins in a ledger of which nothing was ever spent.
+    fn begin_founded(&mut self, now: Instant) {
+        if self.ledger_id == Some(LedgerId(self.config.id)) {
+            self.pages.publish(Key::Founded, Value::Share(ONE), now);
+        }
+        if self.ledger.is_member(&self.config.id) {
+            self.phase = Phase::Ready;
+        }
+        self.rebase(now);
+        let base = self.usable_base();
+        for meter in &mut self.meters {
+            // So the whole burst is there.
+            let full = meter.bucket().depth_of(base);
+            meter.set_base(base, full, now);
+        }
+        self.all_keys().for_each(|keys| keys.start_full(base, now));
+        self.save(false);
     }
 
     /// Tells where this node is reached, as multiaddresses; the first eight travel.
@@ -494,6 +504,7 @@ impl Node {
         if let Phase::Leaving(until) = self.phase {
             next = next.min(until);
         }
+        next = next.min(self.quorum_ends());
         let share_at = self.stale.then_some(self.share_at);
         let times = self.save_at.into_iter().chain(self.settles_at).chain(share_at);
         self.peers.send_at().into_iter().chain(times).fold(next, Instant::min)
@@ -525,6 +536,9 @@ impl Node {
         }
         if now >= self.period_ends {
             self.turn_periods(now);
+        }
+        if now >= self.quorum_ends() {
+            self.look_at_quorum(now);
         }
         if now < self.next_expiry {
             return;
@@ -571,7 +585,8 @@ impl Node {
 
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
-        self.bases = self.ledger.bases();
+        self.bases = self.ledger.bases(self.config.policy);
+        self.count_majority(now);
         self.pages.set_members(self.bases.keys().copied());
         self.look_at_forfeit();
         let base = self.usable_base();
@@ -595,7 +610,7 @@ impl Node {
             && !self.doubled
             && !self.forfeits
             && matches!(self.phase, Phase::Ready | Phase::Leaving(_));
-        if usable { self.base() } else { Share::ZERO }
+        if usable && self.has_quorum() { self.base() } else { Share::ZERO }
     }
 
     fn save(&mut self, clean: bool) {

@@ -8,7 +8,7 @@ use super::audit::Contradiction;
 use super::breaker::{Outcomes, Verdict};
 use super::id::NodeId;
 use super::keyed::KeyHash;
-use super::ledger::Gift;
+use super::ledger::{Gift, Loss};
 use super::lending::GRAIN;
 use super::limit::Fingerprint;
 use super::pause::{PauseMark, PauseReason};
@@ -26,6 +26,10 @@ pub enum Key {
     Given(NodeId),
     /// What the author has reclaimed from a node, ever.
     Reclaimed(NodeId),
+    /// How much of its gifts to a node the author wants back, ever.
+    Revoked(NodeId),
+    /// What the author agrees that members may reclaim from a node, ever.
+    Lost(NodeId),
     /// How the author stands with one limit.
     Row(Fingerprint),
     /// What the author says of a pool's pause.
@@ -44,7 +48,7 @@ pub enum Key {
 impl Key {
     /// Whether it names a record of the ledger.
     pub fn is_record(&self) -> bool {
-        matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_))
+        matches!(self, Self::Founded | Self::Given(_) | Self::Reclaimed(_) | Self::Revoked(_) | Self::Lost(_))
     }
 
     /// Whether everybody should know it soon: it is not one of the values that change all the time.
@@ -63,10 +67,12 @@ impl Key {
 pub enum Value {
     /// For [`Key::Profile`].
     Profile(Profile),
-    /// For [`Key::Founded`] and [`Key::Reclaimed`].
+    /// For [`Key::Founded`], [`Key::Reclaimed`] and [`Key::Revoked`].
     Share(Share),
     /// For [`Key::Given`].
     Gift(Gift),
+    /// For [`Key::Lost`].
+    Lost(Vec<Loss>),
     /// For [`Key::Row`].
     Row(Row),
     /// For [`Key::Pause`].
@@ -87,6 +93,10 @@ impl Value {
         match self {
             Self::Share(share) => share.0,
             Self::Gift(gift) => gift.share.0,
+            Self::Lost(losses) => {
+                let parts = losses.iter().map(|loss| loss.share.0.saturating_add(loss.weight.0));
+                parts.fold(0, u64::saturating_add)
+            }
             _ => 0,
         }
     }
@@ -101,6 +111,7 @@ impl Value {
             }
             Self::Share(_) => 8,
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
+            Self::Lost(losses) => 8 + 48 * losses.len(),
             Self::Row(_) => 104,
             Self::KeyRow(row) => row.map_or(8, |_| 136),
             Self::Pause(_) | Self::Breaker(..) => 32,

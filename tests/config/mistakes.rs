@@ -7,10 +7,31 @@ fn each_mistake_says_its_line_its_key_and_what_to_write() {
     let cases = [
         ("[swarm]\npolcy = \"strict\"", "a.toml:2: swarm.polcy: unknown key; did you mean \"policy\"?"),
         ("[nod]\n", "a.toml:1: nod: unknown key; did you mean \"node\"?"),
-        ("[swarm]\npolicy = \"majority\"", "a.toml:2: swarm.policy: \"majority\" is not supported yet"),
+        (
+            "[swarm]\npolicy = \"majority\"\nforget_after = \"9s\"",
+            "a.toml:3: swarm.forget_after: must be at least 10s under policy \"majority\"",
+        ),
+        (
+            "[swarm]\ntrust = \"nobody\"",
+            "a.toml:2: swarm.trust: is \"nobody\", must be \"members\" or \"weight\"",
+        ),
+        ("[swarm]\nauto_vouch = 1.5", "a.toml:2: swarm.auto_vouch: is 1.5, must be from 0 to 1"),
+        (
+            "[[swarm.founder]]\nid = \"ab\"\nshare = 1",
+            "a.toml:2: swarm.founder.id: must be the 64 hexadecimal digits",
+        ),
+        ("[[swarm.founder]]\nshare = 1", "a.toml:1: swarm.founder.id: is missing"),
+        (
+            "[[swarm.founder]]\nid = \"ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\"\nshare = 0.6\n[[swarm.founder]]\nid = \"ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\"\nshare = 0.4",
+            "a.toml:5: swarm.founder.id: is the id of a founder above",
+        ),
+        (
+            "[[swarm.founder]]\nid = \"ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\"\nshare = 0.6\n[[swarm.founder]]\nid = \"0000000000000000000000000000000000000000000000000000000000000000\"\nshare = 0.5",
+            "a.toml:6: swarm.founder.share: makes the shares of all founders more than 1 together",
+        ),
         (
             "[swarm]\npolicy = \"strikt\"",
-            "a.toml:2: swarm.policy: is \"strikt\", must be \"strict\" or \"available\"; did you mean \"strict\"?",
+            "a.toml:2: swarm.policy: is \"strikt\", must be \"strict\", \"majority\" or \"available\"; did you mean \"strict\"?",
         ),
         (
             "[swarm]\nforget_after = 60",

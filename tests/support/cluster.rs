@@ -11,8 +11,10 @@ use std::time::Duration;
 use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
+use aquifer::protocol::message::Message;
 use aquifer::protocol::node::{
-    Acquired, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy, Saved, Start,
+    Acquired, ForgetError, Forgotten, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy,
+    Saved, Start, Vouching,
 };
 use aquifer::protocol::queue::Ticket;
 use aquifer::protocol::share::{ONE, Share};
@@ -111,6 +113,10 @@ pub struct Cluster {
     rng: ChaCha8Rng,
     /// Which ordered pairs cannot hear each other.
     cut: BTreeSet<(usize, usize)>,
+    /// What every node that starts is told of vouching.
+    pub vouching: Vouching,
+    /// Nodes whose messages are changed before they are sent, and how.
+    pub liars: BTreeMap<usize, fn(&mut Message)>,
     /// Whether T1 and T2 are promised.
     strict: bool,
     /// A central bucket that sees every admission at true time: the exact check of T1 over every interval. In atoms of
@@ -155,7 +161,9 @@ impl Cluster {
             numbers: 0,
             rng,
             cut: BTreeSet::new(),
-            strict: setup.policy == Policy::Strict,
+            vouching: Vouching::default(),
+            liars: BTreeMap::new(),
+            strict: setup.policy != Policy::Available,
             central: i128::from(setup.burst) * i128::from(SEC),
             central_at: 0,
             closes: 0,
@@ -274,6 +282,7 @@ impl Cluster {
             weight: 1,
             agents: Agents::default(),
             keys: Arc::new(Ideal),
+            vouching: self.vouching.clone(),
         };
         let start = match machine.saved.clone() {
             Some(saved) => Start::Resume(saved),
@@ -348,6 +357,15 @@ impl Cluster {
     /// Starts to leave gracefully.
     pub fn leave(&mut self, place: usize) {
         self.command(place, Node::leave);
+    }
+
+    /// Has one node take back what it gave to another.
+    pub fn forget(&mut self, place: usize, subject: usize) -> Result<Forgotten, ForgetError> {
+        let now = self.clock(place);
+        let node = self.machines[place].node.as_mut().expect("node is down");
+        let done = node.forget(node_id(subject), now);
+        self.drain(place);
+        done
     }
 
     /// Listens elsewhere from now on.
@@ -558,7 +576,10 @@ impl Cluster {
                     let bytes = wire::encode_saved(&saved).unwrap();
                     self.machines[place].saved = Some(wire::decode_saved(&bytes).unwrap());
                 }
-                Output::Send(to, message) => {
+                Output::Send(to, mut message) => {
+                    if let Some(lie) = self.liars.get(&place) {
+                        lie(&mut message);
+                    }
                     self.send(place, place_of(to), wire::encode_message(&message).unwrap());
                 }
                 Output::Answer(ticket, outcome) => {

@@ -9,7 +9,7 @@ use aquifer::protocol::gossip::Record;
 use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::ledger::Gift;
 use aquifer::protocol::limit::{Limit, Pool};
-use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Policy, Saved, Start};
+use aquifer::protocol::node::{MESH_MAX, Node, NodeConfig, Saved, Start, Vouching};
 use aquifer::protocol::record::{Key, Value};
 use aquifer::protocol::share::{ONE, Share};
 use aquifer::protocol::signature::Statement;
@@ -21,7 +21,7 @@ use super::machine::{Party, node_id};
 use super::{READ_WALL, World};
 use crate::checker::Violation;
 use crate::random::{Purpose, Stream};
-use crate::scenario::{PolicySpec, StartSpec};
+use crate::scenario::StartSpec;
 use crate::time::SEC;
 
 /// How long members under `available` must be silent to count as vanished.
@@ -92,14 +92,12 @@ impl World<'_> {
             incarnation: Incarnation(lives),
             name: format!("node-{place}"),
             pools: vec![Pool::new("pool", vec![limit]).expect("BUG! a pool of one good limit")],
-            policy: match self.scenario.policy {
-                PolicySpec::Strict => Policy::Strict,
-                PolicySpec::Available => Policy::Available,
-            },
+            policy: self.scenario.policy.into(),
             forget_after: FORGET_AFTER,
             weight: self.scenario.weight(place),
             agents: Agents::default(),
             keys: Arc::new(Ideal),
+            vouching: Vouching::default(),
         };
         // A stream for each life, so that one node's restart changes nothing for the others.
         let seed = Stream::new(self.seed, Purpose::Nodes, (place as u64) << 24 | lives).seed();
@@ -205,7 +203,7 @@ mod tests {
                 missing: Vec::new(),
                 forfeits: false,
             };
-            let bases = saved.ledger().bases();
+            let bases = saved.ledger().bases(aquifer::protocol::policy::Policy::Strict);
             assert_eq!(bases.len(), nodes);
             assert_eq!(bases.values().copied().sum::<Share>(), ONE);
             let part = ONE.scale(1, nodes as u64);

@@ -116,6 +116,7 @@ impl Daemons {
         let limit = &scenario.limit;
         let policy = match scenario.policy {
             PolicySpec::Strict => "strict",
+            PolicySpec::Majority => "majority",
             PolicySpec::Available => "available",
         };
         command

@@ -211,6 +211,14 @@ pub struct PauseRequest {
     pub for_ms: Option<u64>,
 }
 
+/// Body of `POST /v1/forget`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetRequest {
+    /// The member's name, or how its id begins.
+    pub peer: String,
+}
+
 /// Body of `POST /v1/resume`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

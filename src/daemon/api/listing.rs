@@ -220,6 +220,47 @@ pub struct PeerStatus {
     pub evidence: Vec<String>,
 }
 
+/// Answer to `GET /v1/ledger`: where base shares come from. Shares are parts of 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LedgerListing {
+    /// [`API_VERSION`](super::API_VERSION).
+    pub version: u32,
+    /// The ledger's id in hexadecimal; absent while the node has none.
+    pub id: Option<String>,
+    /// All members.
+    pub members: Vec<MemberListing>,
+    /// Who gave to whom.
+    pub gifts: Vec<GiftListing>,
+}
+
+/// One member of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberListing {
+    /// Its public key in hexadecimal.
+    pub id: String,
+    /// What its configuration calls it.
+    pub name: String,
+    /// What it founded with.
+    pub founded: f64,
+    /// Its base share.
+    pub base_share: f64,
+}
+
+/// What one member gave to another, ever.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GiftListing {
+    /// The id of who gave.
+    pub voucher: String,
+    /// The id of whom it was given to.
+    pub subject: String,
+    /// How much, ever.
+    pub given: f64,
+    /// How much the subject gave back, ever.
+    pub returned: f64,
+    /// How much the voucher took back, ever.
+    pub reclaimed: f64,
+}
+
 /// Answer to `GET /v1/limits`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limits {

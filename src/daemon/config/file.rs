@@ -39,6 +39,16 @@ pub(super) struct SwarmSection {
     pub policy: Option<Set<String>>,
     pub forget_after: Option<Set<Duration>>,
     pub discover: Option<Set<String>>,
+    pub auto_vouch: Option<Set<f64>>,
+    pub trust: Option<Set<String>>,
+    pub founders: Vec<FounderSection>,
+}
+
+#[derive(Debug)]
+pub(super) struct FounderSection {
+    pub place: Place,
+    pub id: Option<Set<String>>,
+    pub share: Option<Set<f64>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +85,9 @@ pub(super) struct AgentSection {
 
 const SECTIONS: [&str; 5] = ["node", "swarm", "access", "pool", "agent"];
 const NODE_KEYS: [&str; 3] = ["name", "data_dir", "socket"];
-const SWARM_KEYS: [&str; 6] = ["gossip", "seeds", "key_file", "policy", "forget_after", "discover"];
+const SWARM_KEYS: [&str; 9] =
+    ["gossip", "seeds", "key_file", "policy", "forget_after", "discover", "auto_vouch", "trust", "founder"];
+const FOUNDER_KEYS: [&str; 2] = ["id", "share"];
 /// The keys of a pool that are one value each.
 pub(super) const POOL_KEYS: [&str; 8] =
     ["name", "headroom", "overflow", "queue_timeout", "max_queue", "ageing", "keyed", "max_keys"];
@@ -164,10 +176,34 @@ impl Source<'_> {
                 "policy" => swarm.policy = self.string(&entry),
                 "forget_after" => swarm.forget_after = self.duration(&entry),
                 "discover" => swarm.discover = self.string(&entry),
+                "auto_vouch" => swarm.auto_vouch = self.fraction(&entry),
+                "trust" => swarm.trust = self.string(&entry),
+                "founder" => {
+                    let tables = self.tables(&entry);
+                    let founders = tables.into_iter().map(|(place, founder)| self.founder(place, founder));
+                    swarm.founders = founders.collect();
+                }
                 _ => self.unknown(&entry, &SWARM_KEYS),
             }
         }
         swarm
+    }
+
+    fn founder(&mut self, place: Place, table: &DeTable) -> FounderSection {
+        let mut founder = FounderSection { place, id: None, share: None };
+        for entry in self.entries(table, "swarm.founder") {
+            match entry.key {
+                "id" => founder.id = self.string(&entry),
+                "share" => founder.share = self.fraction(&entry),
+                _ => self.unknown(&entry, &FOUNDER_KEYS),
+            }
+        }
+        for (key, example) in [("id", "\"<64 hexadecimal digits>\""), ("share", "0.5")] {
+            if !has(table, key) {
+                self.errors.push(founder.place.at(key).error(format!("is missing; add {key} = {example}")));
+            }
+        }
+        founder
     }
 
     fn pool(&mut self, place: Place, table: &DeTable) -> PoolSection {

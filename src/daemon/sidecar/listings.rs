@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::answers::{ceil_millis, full_name, limit_state, millis};
 use crate::daemon::api::{
-    API_VERSION, ByClass, CallersStatus, Guarantee, LimitListing, LimitStatus, Limits, NodeStatus,
-    PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues, Status, TopAgent, Waiter,
+    API_VERSION, ByClass, CallersStatus, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus,
+    Limits, MemberListing, NodeStatus, PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues,
+    Status, TopAgent, Waiter,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::facts::Facts;
@@ -16,6 +17,7 @@ use crate::protocol::id::NodeId;
 use crate::protocol::limit::Kind;
 use crate::protocol::node::{LimitView, Node, NodeView, Phase, Policy, PoolView, Standing, WaiterView};
 use crate::protocol::pause::PauseReason;
+use crate::protocol::share::Share;
 use crate::protocol::time::Instant;
 
 /// The most waiting requests that a listing shows.
@@ -76,6 +78,10 @@ pub(super) fn guarantee(view: &NodeView) -> Guarantee {
     let detail = match view.policy {
         Policy::Strict => {
             "never more than the limit, in any partition; the share of a lost member stays reserved"
+        }
+        Policy::Majority => {
+            "never more than the limit, in any partition; who is not heard by members with more than half of all base \
+             shares stops before forget_after, and they take its share then"
         }
         Policy::Available if view.worst_case_factor > 1.0 => {
             "members are lost: if they run on separated from each other, each side may come to use the whole limit"
@@ -205,6 +211,35 @@ pub fn limits(engine: &Engine) -> Limits {
     };
     let limits = pools.iter().flat_map(|pool| pool.limits.iter().map(move |limit| listing(pool, limit)));
     Limits { version: API_VERSION, limits: limits.collect() }
+}
+
+/// Answer to `GET /v1/ledger`.
+pub fn ledger(engine: &Engine) -> LedgerListing {
+    engine.look(|node, now| {
+        let (ledger, names) = (node.ledger(), names(node, now));
+        let member = |(id, base): (&NodeId, &Share)| MemberListing {
+            id: id.to_string(),
+            name: names.get(id).cloned().unwrap_or_else(|| id.short()),
+            founded: ledger.founded(id).unwrap_or_default().fraction(),
+            base_share: base.fraction(),
+        };
+        let share = |from: &NodeId, to: &NodeId| ledger.gift(from, to).map_or(Share::ZERO, |gift| gift.share);
+        let gifts = node.bases().keys().flat_map(|voucher| {
+            ledger.gifts(voucher).map(|(subject, gift)| GiftListing {
+                voucher: voucher.to_string(),
+                subject: subject.to_string(),
+                given: gift.share.fraction(),
+                returned: share(&subject, voucher).fraction(),
+                reclaimed: ledger.reclaimed(voucher, &subject).fraction(),
+            })
+        });
+        LedgerListing {
+            version: API_VERSION,
+            id: node.view(now).ledger.map(|id| id.0.to_string()),
+            members: node.bases().iter().map(member).collect(),
+            gifts: gifts.collect(),
+        }
+    })
 }
 
 fn calendar(limit: &LimitView) -> Option<&Calendar> {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::body::{Members, object};
+use super::response::problem;
 use crate::daemon::api::{CallOutcome, Problem};
 use crate::daemon::config::PoolConfig;
 use crate::daemon::engine::Engine;
-use crate::protocol::limit::AMOUNT_MAX;
-use crate::protocol::node::WAIT_MAX;
+use crate::protocol::id::NodeId;
+use crate::protocol::limit::{AMOUNT_MAX, NAME_MAX};
+use crate::protocol::node::{PeerView, WAIT_MAX};
 use crate::protocol::pause::PAUSE_MAX;
 
 const OUTCOMES: [(&str, CallOutcome); 3] =
@@ -36,6 +38,38 @@ pub fn resume(engine: &Engine, body: &[u8], pools: &[PoolConfig]) -> Result<(), 
     let pool = Members::new(&body, "", &["pool"])?.pool("pool", pools)?;
     engine.resume(pool);
     Ok(())
+}
+
+/// Takes back what this node gave to a member.
+///
+/// # Errors
+/// The answer to give: 400, 404 for a member that is not there, or 409 if there is nothing to take back.
+pub fn forget(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Problem> {
+    let body = object(body, false, "{\"peer\":\"ci-runner-2\"}")?;
+    let members = Members::new(&body, "", &["peer"])?;
+    let wanted = members.text("peer", NAME_MAX)?;
+    let wanted =
+        wanted.ok_or_else(|| members.bad("peer", "peer is missing; give its name or id".to_owned()))?;
+    let peer = engine.look(|node, now| peer_named(wanted, &node.peers(now)))?;
+    let done = engine.forget(peer);
+    done.map(|_| ()).map_err(|error| problem(409, "cannot be forgotten", error.to_string()))
+}
+
+/// The one member that is called so, or whose id begins so.
+fn peer_named(wanted: &str, peers: &[PeerView]) -> Result<NodeId, Problem> {
+    let is_it = |peer: &&PeerView| peer.name == wanted || peer.node.to_string().starts_with(wanted);
+    let found: Vec<&PeerView> = peers.iter().filter(is_it).collect();
+    let list = |peers: &mut dyn Iterator<Item = &PeerView>| {
+        let words: Vec<String> =
+            peers.take(8).map(|peer| format!("{} ({})", peer.name, peer.node.short())).collect();
+        words.join(", ")
+    };
+    let detail = match found.as_slice() {
+        [peer] => return Ok(peer.node),
+        [] => format!("no member is called so, and no id begins so; there is {}", list(&mut peers.iter())),
+        several => format!("several members may be meant; say which: {}", list(&mut several.iter().copied())),
+    };
+    Err(Problem { field: Some("peer".to_owned()), ..problem(404, "no such peer", detail) })
 }
 
 /// Tells how a call ended, what the provider says is left of a limit, or both.

@@ -19,6 +19,10 @@ pub enum Route {
     Pause,
     /// `POST /v1/resume`.
     Resume,
+    /// `POST /v1/forget`.
+    Forget,
+    /// `GET /v1/ledger`.
+    Ledger,
     /// `POST /v1/observe`.
     Observe,
     /// `GET /v1/status`.
@@ -41,7 +45,7 @@ pub enum Route {
 
 /// All endpoints, as people are told of them.
 pub const ENDPOINTS: &str = "/v1/acquire, /v1/permits/{id}/commit, /v1/permits/{id}/release, /v1/observe, \
-                             /v1/pause, /v1/resume, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
+                             /v1/pause, /v1/resume, /v1/forget, /v1/ledger, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
 
 impl Route {
     /// The endpoint at this path, if there is one.
@@ -51,6 +55,8 @@ impl Route {
             "/allow" => Self::Allow,
             "/v1/pause" => Self::Pause,
             "/v1/resume" => Self::Resume,
+            "/v1/forget" => Self::Forget,
+            "/v1/ledger" => Self::Ledger,
             "/v1/observe" => Self::Observe,
             "/v1/status" => Self::Status,
             "/v1/peers" => Self::Peers,
@@ -82,10 +88,12 @@ impl Route {
             | Self::Allow
             | Self::Pause
             | Self::Resume
+            | Self::Forget
             | Self::Observe => Method::POST,
             Self::Status
             | Self::Peers
             | Self::Limits
+            | Self::Ledger
             | Self::Queue
             | Self::Explain(_)
             | Self::Token
@@ -105,6 +113,7 @@ impl Route {
             | Self::Allow
             | Self::Status
             | Self::Peers
+            | Self::Ledger
             | Self::Limits
             | Self::Queue
             | Self::Explain(_)
@@ -112,7 +121,7 @@ impl Route {
             | Self::Ready => Right::Use,
             Self::Observe => Right::Observe,
             // The token is the swarm's key.
-            Self::Pause | Self::Resume | Self::Token => Right::Operate,
+            Self::Pause | Self::Resume | Self::Forget | Self::Token => Right::Operate,
         }
     }
 }

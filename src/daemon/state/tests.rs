@@ -8,7 +8,7 @@ use super::disk::RealDisk;
 use super::store::Store;
 use super::*;
 use crate::protocol::agents::Agents;
-use crate::protocol::node::{Node, NodeConfig, Output, Policy, Start};
+use crate::protocol::node::{Node, NodeConfig, Output, Policy, Start, Vouching};
 use crate::protocol::time::Instant;
 use crate::wire::encode_saved;
 use crate::wire::signing::Ideal;
@@ -27,6 +27,7 @@ fn saved(id: u8) -> Saved {
         weight: 1,
         agents: Agents::default(),
         keys: Arc::new(Ideal),
+        vouching: Vouching::default(),
     };
     let mut node = Node::new(config, Start::Found, [0; 32], Instant::ZERO);
     let save = |output| if let Output::Save(saved) = output { Some(*saved) } else { None };

@@ -239,7 +239,7 @@ impl Meter {
         }
         self.leases_changed = true;
         // A borrower that dropped the key hears of no lease of it: such a lease must end.
-        let lasts = !self.is_of_key || lent.is_confirmed();
+        let lasts = (!self.is_of_key || lent.is_confirmed()) && !self.recalls;
         Some(if lasts { lent.send(echo, now) } else { lent.send_again(now) })
     }
 

@@ -9,6 +9,7 @@ use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lease::TTL;
 use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::pause::PauseMark;
+use crate::protocol::policy::Trust;
 use crate::protocol::record::{Key, Profile, Value};
 use crate::protocol::share::ONE;
 use crate::protocol::time::{Instant, nanos};
@@ -63,7 +64,6 @@ impl Node {
             link.tell(now);
             self.peers.insert(peer, link);
             self.forget_neighbours();
-            self.down_at.remove(&peer);
             self.wake(now);
         }
     }
@@ -72,11 +72,12 @@ impl Node {
         if let Some(wall) = &mut self.wall {
             wall.forget(peer);
         }
-        if self.peers.remove(&peer).is_some() && self.is_leaving(&peer) {
+        let link = self.peers.remove(&peer);
+        if link.is_some() && self.is_leaving(&peer) {
             self.outputs.push_back(Output::Forget(peer));
         }
-        // Only of members, so that strangers cannot fill it.
-        if self.bases.contains_key(&peer) {
+        // Only of members, so that strangers cannot fill it, and of links over which something was heard.
+        if link.is_some_and(|link| link.incarnation.is_some()) && self.bases.contains_key(&peer) {
             self.down_at.insert(peer, now);
         } else if self.bases.contains_key(&self.config.id) && !self.is_member(&peer) {
             // Whoever does not know the ledger yet does not know who is a stranger.
@@ -147,6 +148,9 @@ impl Node {
                 now.since(echo.clock) > TTL / 4 && self.pools.iter().any(|state| !state.queue.is_empty());
         }
         let same_ledger = self.meet(message.ledger, from, now);
+        if let Some(echo) = to_us.filter(|_| same_ledger) {
+            self.confirmed_by(from, echo, now);
+        }
         self.ask_to_join(now);
         if !same_ledger {
             return;
@@ -205,9 +209,12 @@ impl Node {
         }
         let honest = !self.audit.is_accused(&from.node);
         let base = self.bases.get(&from.node).copied().filter(|_| honest).unwrap_or_default();
+        // Among strangers a lender brings no more level than its own share could have earned. Members who trust one another
+        // gather it: whole requests in turns need the level of many.
+        let worth = if self.config.vouching.trust == Trust::Weight { base } else { ONE };
         for (fingerprint, grant) in &message.grants {
             if let Some(place) = self.place_of(*fingerprint) {
-                self.meters[place].hear_grant(from, grant, base, ONE, now);
+                self.meters[place].hear_grant(from, grant, base, worth, now);
                 self.stale = true;
                 self.publish_loan(place, now);
                 if let Some(peer) = self.peers.get_mut(&from.node) {
@@ -539,12 +546,14 @@ impl Node {
         let life = self.peers.get(&node).and_then(|peer| peer.incarnation);
         let knows = life.map_or(0, |incarnation| self.knows(&Replica { node, incarnation }));
         let accused = self.audit.is_accused(&node);
+        let weight = self.weight_for(&node);
         let peer = self.peers.get_mut(&node).expect("BUG! message for a peer without a link");
         let echo = peer.incarnation.map(|incarnation| Echo {
             incarnation,
             clock: peer.clock,
             age: nanos(now.since(peer.clock_at)),
             version: knows,
+            weight,
         });
         let mut grants = Vec::new();
         let mut returns = Vec::new();

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::majority::Quorum;
 use super::sharing::SLOW_ROUND;
 use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
 use crate::protocol::gossip::{Delta, PAGES_MAX, Page, Record};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
-use crate::protocol::ledger::{Gift, GiftLevels, Ledger};
+use crate::protocol::ledger::{GIFTS_MAX, Gift, GiftLevels, Ledger};
 use crate::protocol::lending::{Position, plan};
 use crate::protocol::meter::Meter;
 use crate::protocol::record::{Key, Value};
@@ -20,6 +21,11 @@ const DRIFT_GRAIN: u64 = 16;
 impl Node {
     pub(super) fn is_leaving(&self, node: &NodeId) -> bool {
         self.leaving.contains(node)
+    }
+
+    /// Whether base share may be given to a node: it stays, and nothing is held against it.
+    fn may_be_given(&self, node: &NodeId) -> bool {
+        !self.is_leaving(node) && !self.audit.is_accused(node)
     }
 
     /// Starts to leave: waiting requests are refused, leases and base share go back, then comes [`Output::Left`].
@@ -49,7 +55,7 @@ impl Node {
             let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
             let heirs = self
                 .linked()
-                .filter(|replica| self.bases.contains_key(&replica.node) && !self.is_leaving(&replica.node));
+                .filter(|replica| self.bases.contains_key(&replica.node) && self.may_be_given(&replica.node));
             if let Some(heir) = heirs.min_by_key(|replica| (base(replica), replica.node)) {
                 self.give(heir, self.base(), now);
             }
@@ -74,6 +80,10 @@ impl Node {
             (_, None) => self.ledger_id.is_some(),
             (Some(ours), Some(theirs)) if ours == theirs => true,
             (Some(ours), Some(theirs)) if ours < theirs => false,
+            _ if !self.config.vouching.founders.is_empty() => {
+                self.met_others(from);
+                false
+            }
             (ours, Some(theirs)) => {
                 if ours.is_some() {
                     self.notice(format!(
@@ -88,9 +98,22 @@ impl Node {
         }
     }
 
+    /// Where founders are configured nobody's claim is older than theirs.
+    fn met_others(&mut self, from: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&from)
+            && !std::mem::replace(&mut peer.is_foreign, true)
+        {
+            self.notice(format!(
+                "{} belongs to another swarm; write the same [[swarm.founder]] on all nodes",
+                from.short()
+            ));
+        }
+    }
+
     fn adopt(&mut self, ledger: LedgerId, now: Instant) {
         self.ledger_id = Some(ledger);
         self.ledger = Ledger::default();
+        self.quorum = Quorum::new(false, now);
         self.former.clear();
         self.gifts_taken.clear();
         let me = self.replica;
@@ -112,6 +135,8 @@ impl Node {
     /// The ledger has news: base shares may have moved.
     pub(super) fn ledger_changed(&mut self, now: Instant) {
         self.rebase(now);
+        self.look_at_losses(now);
+        self.return_revoked(now);
         self.save_soon(now);
     }
 
@@ -131,19 +156,43 @@ impl Node {
         let has = self.bases.get(&subject.node).is_some_and(|base| *base > Share::ZERO);
         if self.phase != Phase::Ready
             || has
-            || self.is_leaving(&subject.node)
+            || !self.may_be_given(&subject.node)
             || self.bases.len() >= PAGES_MAX
+            || !self.may_give_to(&subject.node)
+            || self.is_forgotten(&subject.node)
         {
             return;
         }
         let members = self.bases.len() as u64 + u64::from(!self.bases.contains_key(&subject.node));
         let share = self.free().scale(1, 2).min(ONE.scale(1, members));
+        // The next who asks should find something, too.
+        let room = self.auto_room();
+        let share = share.min(if room < ONE { room.scale(1, 2) } else { room });
         self.give(subject, share, now);
         self.notice(format!("vouched for {} with {share}", subject.node.short()));
     }
 
+    /// How much more this node gives by itself. Below an `auto_vouch` of one, whoever joined through it shares that part of
+    /// all that it ever had, however many they are; what they give back is there to be given again.
+    fn auto_room(&self) -> Share {
+        let part = self.config.vouching.auto_vouch;
+        if part >= ONE {
+            return ONE;
+        }
+        let me = &self.config.id;
+        let given: Share =
+            self.ledger.gifts(me).map(|(subject, _)| self.ledger.given_net(me, &subject)).sum();
+        self.ledger.income(me).scale(part.0, ONE.0).saturating_sub(given)
+    }
+
+    /// Whether one more gift of this node would count.
+    fn may_give_to(&self, subject: &NodeId) -> bool {
+        let me = &self.config.id;
+        self.ledger.gift(me, subject).is_some() || self.ledger.gifts(me).count() < GIFTS_MAX
+    }
+
     /// Moves base share, and its part of every bucket's level, to another member. On disk before it is known.
-    fn give(&mut self, subject: Replica, share: Share, now: Instant) {
+    pub(super) fn give(&mut self, subject: Replica, share: Share, now: Instant) {
         let share = share.min(self.free());
         let known = self.ledger.gift(&self.config.id, &subject.node).cloned().unwrap_or_default();
         if share == Share::ZERO && self.ledger.is_member(&subject.node) {
@@ -166,6 +215,7 @@ impl Node {
         }
         let levels = Some(GiftLevels { from: lives.0, to: lives.1, atoms });
         let gift = Gift { share: known.share + share, levels };
+        self.quorum.gave(subject.node, share, now);
         self.ledger.merge_given(self.config.id, subject.node, &gift);
         self.pages.publish(Key::Given(subject.node), Value::Gift(gift), now);
         self.save(false);
@@ -204,6 +254,8 @@ impl Node {
             Phase::Joining => self.ask_to_join(now),
             Phase::Ready => {
                 self.reclaim(now);
+                self.look_at_losses(now);
+                self.return_revoked(now);
                 self.drift(now);
             }
             _ => {}
@@ -236,9 +288,16 @@ impl Node {
     /// rich. Whoever has too much gives, in proportion to what the others lack.
     fn drift(&mut self, now: Instant) {
         let mut members = vec![self.replica];
-        members.extend(
-            self.linked().filter(|peer| self.bases.contains_key(&peer.node) && !self.is_leaving(&peer.node)),
-        );
+        let auto_room = self.auto_room();
+        // Where trust weighs, a node evens out with those alone whom it vouched for.
+        let concerns = |peer: &Replica| {
+            let is_open = auto_room == ONE || self.ledger.gift(&self.config.id, &peer.node).is_some();
+            is_open && !self.is_forgotten(&peer.node)
+        };
+        members.extend(self.linked().filter(|peer| {
+            self.bases.contains_key(&peer.node) && self.may_be_given(&peer.node) && concerns(peer)
+        }));
+        members.retain(|peer| peer.node == self.config.id || self.may_give_to(&peer.node));
         let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
         let total: Share = members.iter().map(base).sum();
         let fair = total.scale(1, members.len() as u64);
@@ -248,7 +307,7 @@ impl Node {
         };
         let positions: Vec<Position> = members.iter().map(position).collect();
         for (place, share) in plan(0, &positions, Share::ZERO, DRIFT_GRAIN).lend {
-            self.give(members[place], share, now);
+            self.give(members[place], share.min(self.auto_room()), now);
         }
     }
 
@@ -259,17 +318,17 @@ impl Node {
             let news = self.pages.get(node).map_or(self.started, Page::news_at);
             let heard = self.down_at.get(node).map_or(news, |down| news.max(*down));
             *node != self.config.id
-                && !self.peers.contains_key(node)
+                && self.peers.get(node).is_none_or(|peer| peer.incarnation.is_none())
                 && now.since(heard.max(self.started)) >= self.config.forget_after
         };
         let share = |(node, base): (&NodeId, &Share)| (*base > Share::ZERO && silent(node)).then_some(*node);
         if self.is_mesh() { self.bases.iter().filter_map(share).collect() } else { BTreeSet::new() }
     }
 
-    /// Policy `available`: the first member (by id) of a side takes the base share of members that its whole side has
-    /// lost.
+    /// The first member (by id) of a side takes the base share of members that its whole side has lost, or under
+    /// `majority` proposes to.
     fn reclaim(&mut self, now: Instant) {
-        if self.config.policy != Policy::Available || !self.is_mesh() {
+        if self.config.policy == Policy::Strict || !self.is_mesh() {
             return;
         }
         let side: Vec<NodeId> =
@@ -278,30 +337,42 @@ impl Node {
             return;
         }
         for lost in self.lost_members(now) {
-            let agreed = side.iter().all(|peer| {
+            let agree = |peer: &&NodeId| {
                 let profile = self.pages.get(peer).and_then(|page| page.get(&Key::Profile));
                 matches!(profile, Some(Value::Profile(profile)) if profile.lost.contains(&lost))
-            });
-            let base = self.bases.get(&lost).copied().unwrap_or_default();
-            if !agreed || base == Share::ZERO {
-                continue;
+            };
+            if self.config.policy == Policy::Majority {
+                let base = |peer: &NodeId| self.bases.get(peer).copied().unwrap_or_default();
+                let agree = side.iter().filter(agree).map(base).sum::<Share>() + self.base();
+                if agree > ONE.scale(1, 2) {
+                    self.propose(lost, now);
+                }
+            } else if side.iter().all(|peer| agree(&peer)) {
+                self.take_back(lost, self.bases.get(&lost).copied().unwrap_or_default(), now);
             }
-            let total = self.ledger.reclaimed(&self.config.id, &lost) + base;
-            self.ledger.merge_reclaimed(self.config.id, lost, total);
-            self.pages.publish(Key::Reclaimed(lost), Value::Share(total), now);
-            self.save(false);
-            self.peers_should_hear(now);
-            self.rebase(now);
-            self.notice(format!(
-                "reclaimed {base} of {}, silent for {:?}",
-                lost.short(),
-                self.config.forget_after
-            ));
         }
+    }
+
+    /// Writes that this node took so much more from a member.
+    pub(super) fn take_back(&mut self, subject: NodeId, share: Share, now: Instant) {
+        if share == Share::ZERO {
+            return;
+        }
+        let total = self.ledger.reclaimed(&self.config.id, &subject) + share;
+        self.ledger.merge_reclaimed(self.config.id, subject, total);
+        // Under `majority` it counts from here on, so that what is on disk does.
+        self.rebase(now);
+        self.pages.publish(Key::Reclaimed(subject), Value::Share(total), now);
+        self.save(false);
+        self.peers_should_hear(now);
+        self.notice(format!("reclaimed {share} of {}", subject.short()));
     }
 
     /// Takes up again what the former life knew of the ledger.
     pub(super) fn resume_ledger(&mut self, records: Vec<(NodeId, Record)>, now: Instant) {
+        if self.ledger_id == self.config.vouching.ledger() {
+            self.ledger = Ledger::founded_by(&self.config.vouching.founders);
+        }
         for (author, record) in records {
             let delta = Delta { author, records: vec![record] };
             for change in self.pages.absorb_ledger(&delta, now).changed {

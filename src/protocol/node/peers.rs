@@ -24,6 +24,8 @@ pub(super) struct Peer {
     pub(super) clock_at: Instant,
     pub(super) heard_at: Instant,
     pub(super) has_ledger: bool,
+    /// It is known to belong to another ledger, which neither will leave.
+    pub(super) is_foreign: bool,
     pub(super) silence: Duration,
     pub(super) round_trip: Option<Duration>,
     /// The version of our page that it knows, by its own word.
@@ -64,6 +66,7 @@ impl Peer {
             clock_at: now,
             heard_at: now,
             has_ledger: false,
+            is_foreign: false,
             silence: IDLE_SILENCE,
             round_trip: None,
             confirmed: 0,

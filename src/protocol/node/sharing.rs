@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::peers::Peer;
 use super::rows::{Neighbour, WEIGHT_MAX};
-use super::{FEW_LINKS, IDLE_SILENCE, Node, Phase, ROUND};
+use super::{FEW_LINKS, IDLE_SILENCE, Node, Phase, ROUND, Trust};
 use crate::protocol::bucket::Level;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
@@ -77,6 +77,12 @@ impl Node {
             let held: Vec<Share> = own_held.chain(neighbours.iter().map(|peer| peer.row.held)).collect();
             let unit = self.meters[place].bucket().lot(1);
             in_units(total, unit, &claims, &held, &mut targets);
+        }
+        let own = row.demand.min(row.base);
+        if self.config.vouching.trust == Trust::Weight && !leaves {
+            // Others' claims get what this node leaves of its own. Who was lent more before does not have it prolonged.
+            targets[0] = targets[0].max(own);
+            self.meters[place].recalls = row.held + own.scale(1, GRAIN) < own;
         }
         // Where somebody waits for a turn, one begins when the lot is held and the last turn is over.
         let lot = claims[0].lot;
@@ -326,7 +332,9 @@ impl Node {
     pub(super) fn turn_is_over(&mut self, pool: usize) -> bool {
         self.pools[pool].meters().any(|place| {
             let meter = &self.meters[place];
-            let is_over = meter.turn_end > 0 && meter.tag >= meter.turn_end;
+            // What is its own nobody else's turn can stop.
+            let is_own = self.config.vouching.trust == Trust::Weight && meter.held() <= meter.base();
+            let is_over = meter.turn_end > 0 && meter.tag >= meter.turn_end && !is_own;
             is_over && self.neighbours(place).iter().any(|peer| peer.row.waiting > 0)
         })
     }

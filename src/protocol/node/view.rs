@@ -169,10 +169,10 @@ impl Node {
         self.config.pools.len()
     }
 
-    /// By what factor the swarm can exceed a limit at worst as things stand: 1 under `strict`, and under `available`
-    /// while every member is linked; else one for each side that the missing members could form.
+    /// By what factor the swarm can exceed a limit at worst as things stand: 1 under `strict` and `majority`, and under
+    /// `available` while every member is linked; else one for each side that the missing members could form.
     pub fn worst_case_factor(&self) -> f64 {
-        if self.config.policy == Policy::Strict {
+        if self.config.policy != Policy::Available {
             return 1.0;
         }
         let members = self.bases.keys().filter(|node| **node != self.config.id);
@@ -207,6 +207,8 @@ impl Node {
                     peer.base,
                     match self.config.policy {
                         Policy::Strict => "reserved until it returns",
+                        Policy::Majority =>
+                            "reclaimed after forget_after by members that hold more than half",
                         Policy::Available => "reclaimed after forget_after",
                     }
                 ));
@@ -223,6 +225,15 @@ impl Node {
         {
             warnings.push(
                 "no member is reached: start with --join, or name seeds in the configuration".to_owned(),
+            );
+        }
+        if self.ledger_id.is_some()
+            && !self.bases.is_empty()
+            && self.bases.values().all(|base| *base == Share::ZERO)
+        {
+            warnings.push(
+                "nobody is known to have founded this swarm; write the same [[swarm.founder]] on all nodes"
+                    .to_owned(),
             );
         }
         let skew = self.wall.as_ref().and_then(Wall::skew);
