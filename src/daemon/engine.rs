@@ -2,7 +2,7 @@
 //!
 //! Whoever handles a request calls straight into the core; no channel and no lock lies between. Messages to peers are
 //! left in a queue for the task that owns the transport. What must be on disk first is held until it is, by
-//! [`held`]; nothing else waits.
+//! `held`; nothing else waits.
 
 mod asking;
 mod bound;

@@ -1,8 +1,8 @@
 //! The Unix socket: HTTP/1.1 and JSON for programs on this machine.
 //!
-//! One straight path: a connection is a task ([`connection`]), a request goes through `Sidecar::answer` to one function
+//! One straight path: a connection is a task (`connection`), a request goes through `Sidecar::answer` to one function
 //! below, which calls the engine and nothing else. A caller that hangs up drops its task, and with it its place in the
-//! queue. Who may ask for what stands in one table, [`Route::needs`].
+//! queue. Who may ask for what stands in one table, `Route::needs`.
 
 mod answers;
 mod body;
