@@ -18,8 +18,8 @@ use crate::protocol::time::{Instant, nanos};
 const DIGEST_SPACING: Duration = Duration::from_millis(200);
 /// What a peer has not confirmed after this long, or after it should have said something, is sent again …
 const CONFIRM: Duration = Duration::from_secs(1);
-/// … and what concerns the members, which is confirmed at once, after this long.
-const CONFIRM_MEMBERSHIP: Duration = Duration::from_millis(200);
+/// … and what concerns the members, or is the last word of an idle node, which is confirmed at once, after this long.
+const CONFIRM_IMPORTANT: Duration = Duration::from_millis(200);
 /// How often a busy node compares what it knows with some peer; less often the more links it has.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
@@ -241,7 +241,9 @@ impl Node {
         if let Some(news) = &message.news {
             let absorbed = self.pages.hear(from.node, from.incarnation, news, now);
             let for_all = self.learn_all(from.node, &absorbed, &mut learned, now)?;
-            learned.first_hand = !for_all.is_empty();
+            // What an idle node has signed is its last word for long, and it sends it until it is confirmed.
+            let last_word = !self.busy && absorbed.changed.iter().any(|change| change.signed);
+            learned.first_hand = last_word || !for_all.is_empty();
             self.pass_on(from.node, &for_all, from.node, now);
         }
         // Whoever is a member by one of these records may have written another of them.
@@ -466,7 +468,8 @@ impl Node {
             }
         }
         let hash = Digest::Hash(self.pages.digest_hash());
-        let membership = self.pages.own_membership_version();
+        let signed = if self.busy { 0 } else { self.pages.own_signed_version() };
+        let important = self.pages.own_membership_version().max(signed);
         // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) with one at random.
         let chosen = if now >= self.compare_at || self.members_changed {
             self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 25 * self.pages.count() as u32);
@@ -478,7 +481,7 @@ impl Node {
         let busy = self.busy;
         for (place, (node, peer)) in self.peers.iter_mut().enumerate() {
             let patience =
-                if peer.confirmed < membership { CONFIRM_MEMBERSHIP } else { CONFIRM.max(peer.silence) };
+                if peer.confirmed < important { CONFIRM_IMPORTANT } else { CONFIRM.max(peer.silence) };
             if peer.sent_at.is_some_and(|at| now >= at + patience) && peer.confirmed < peer.sent {
                 peer.sent = peer.confirmed;
                 peer.tell(now);
