@@ -42,8 +42,10 @@ const SUMMARIES_MAX: usize = 256;
 pub const FORMER_MAX: usize = 128;
 /// No life at all: what is known of an author's ledger records. Real lives begin with one.
 pub const REMEMBERED: Incarnation = Incarnation(0);
-/// The most values on one page.
-pub const ENTRIES_MAX: usize = 4_096;
+/// The most values on one page, …
+pub const ENTRIES_MAX: usize = 1_024;
+/// … and the most bytes of them that are remembered of somebody else's, by [`Value::weight`]: of all pages, 128 MiB.
+pub const PAGE_BYTES_MAX: usize = 128 * 1_024;
 /// The most records of the ledger by one author, …
 pub const AUTHOR_RECORDS_MAX: usize = 1_024;
 /// … and by all: about 4 MiB.
@@ -391,8 +393,7 @@ impl Pages {
                 }
             } else if !key.is_record() {
                 let page = self.pages.get_mut(&author).expect("BUG! it was there");
-                let fits = page.values.contains_key(key) || page.values.len() < ENTRIES_MAX;
-                if fits && page.learn(*key, *version, value, now) {
+                if page.fits(key, value) && page.learn(*key, *version, value, now) {
                     absorbed.changed.push(Change {
                         life: incarnation,
                         key: *key,
@@ -506,7 +507,7 @@ impl Pages {
             return keeps;
         }
         let Some(page) = self.page_of(author, record.incarnation, now) else { return false };
-        if !page.values.contains_key(&record.key) && page.values.len() >= ENTRIES_MAX {
+        if !page.fits(&record.key, &record.value) {
             return false;
         }
         page.learn(record.key, record.version, &record.value, now);

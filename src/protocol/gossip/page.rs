@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ENTRY_WEIGHT;
+use super::{ENTRIES_MAX, ENTRY_WEIGHT, PAGE_BYTES_MAX};
 use crate::protocol::audit::{Contradiction, Lie};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId};
 use crate::protocol::limit::Fingerprint;
@@ -166,13 +166,22 @@ pub struct Page {
     /// Up to which version it was heard from the author itself.
     pub(super) version: u64,
     pub(super) values: BTreeMap<Key, Held>,
+    /// About how many bytes the values take.
+    bytes: usize,
     pub(super) signed: Signed,
     pub(super) news_at: Instant,
 }
 
 impl Page {
     pub(super) fn new(incarnation: Incarnation, now: Instant) -> Self {
-        Self { incarnation, version: 0, values: BTreeMap::new(), signed: Signed::default(), news_at: now }
+        Self {
+            incarnation,
+            version: 0,
+            values: BTreeMap::new(),
+            bytes: 0,
+            signed: Signed::default(),
+            news_at: now,
+        }
     }
 
     /// The author's life that wrote it.
@@ -217,6 +226,14 @@ impl Page {
         self.values.iter().map(|(key, held)| (key, &held.value))
     }
 
+    /// Whether there is room for a value of somebody else's.
+    pub(super) fn fits(&self, key: &Key, value: &Value) -> bool {
+        let known = self.values.get(key);
+        let replaced = known.map_or(0, |held| ENTRY_WEIGHT + held.value.weight());
+        (known.is_some() || self.values.len() < ENTRIES_MAX)
+            && self.bytes - replaced + ENTRY_WEIGHT + value.weight() <= PAGE_BYTES_MAX
+    }
+
     /// Takes up a value if it is newer than the one that is known. True if it was.
     pub(super) fn learn(&mut self, key: Key, version: u64, value: &Value, now: Instant) -> bool {
         let known = self.values.get(&key);
@@ -225,7 +242,10 @@ impl Page {
         }
         let same = known.filter(|known| known.value == *value).map(|known| known.changed);
         let held = Held { version, changed: same.unwrap_or(version), value: value.clone() };
-        self.values.insert(key, held);
+        self.bytes += ENTRY_WEIGHT + value.weight();
+        if let Some(known) = self.values.insert(key, held) {
+            self.bytes -= ENTRY_WEIGHT + known.value.weight();
+        }
         if same.is_none() {
             self.news_at = now;
         }

@@ -146,6 +146,24 @@ fn a_long_page_comes_in_pieces_that_are_prefixes() {
 }
 
 #[test]
+fn somebody_elses_page_is_bounded_in_bytes_and_values() {
+    let (mut one, mut other) = (pages(1), pages(2));
+    (0..2_000).for_each(|key| write(&mut one, key, key));
+    let kept = |pages: &Pages| pages.get(&node(1)).map_or(0, |page| page.entries().count());
+    let mut known = 0;
+    while let Some(news) = one.own_news(known, known) {
+        other.hear(node(1), Incarnation(1), &news, Instant::ZERO);
+        known = news.upto;
+    }
+    let weight = ENTRY_WEIGHT + Value::Row(Row::default()).weight();
+    assert_eq!(kept(&other), PAGE_BYTES_MAX / weight);
+    // What is known can still change.
+    write(&mut one, 1, 9);
+    hear(&mut other, &one);
+    assert_eq!(used(&other, 1, 1), Some(9));
+}
+
+#[test]
 fn whoever_leaves_one_record_out_is_found_out() {
     let (mut one, mut other, mut third) = (pages(1), pages(2), pages(3));
     write(&mut one, 1, 10);
