@@ -10,7 +10,6 @@ use crate::protocol::lease::TTL;
 use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::pause::PauseMark;
 use crate::protocol::record::{Key, Profile, Value};
-use crate::protocol::share::ONE;
 use crate::protocol::time::{Instant, nanos};
 
 /// Full digests are sent to one peer at most this often.
@@ -204,7 +203,7 @@ impl Node {
         let base = self.bases.get(&from.node).copied().unwrap_or_default();
         for (fingerprint, grant) in &message.grants {
             if let Some(place) = self.place_of(*fingerprint) {
-                self.meters[place].hear_grant(from, grant, base, ONE, now);
+                self.meters[place].hear_grant(from, grant, base, now);
                 self.stale = true;
                 self.publish_loan(place, now);
                 if let Some(peer) = self.peers.get_mut(&from.node) {
