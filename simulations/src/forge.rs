@@ -113,8 +113,12 @@ pub fn forge(records: u64, scheme: Scheme, seed: u64) -> Vec<Tried> {
     let (mut pages, genuine, older) = victim(&members, ledger);
     let before = state(&pages);
     let mut tried = Kind::ALL.map(|kind| Tried { kind, records: 0, accepted: 0, refused: 0 });
-    for number in 0..records {
-        let tried = &mut tried[(number % Kind::ALL.len() as u64) as usize];
+    let mut left = records;
+    for turn in 0_usize.. {
+        if left == 0 {
+            break;
+        }
+        let tried = &mut tried[turn % Kind::ALL.len()];
         let place = stream.below(genuine.len() as u64) as usize;
         let of = if tried.kind == Kind::Older { &older } else { &genuine };
         let Some((author, record)) = wrong(tried.kind, &members, ledger, of, place, &mut stream) else {
@@ -124,6 +128,7 @@ pub fn forge(records: u64, scheme: Scheme, seed: u64) -> Vec<Tried> {
         let ledger = pages.absorb_ledger(&delta, Instant::ZERO);
         let page = pages.absorb_pages(&delta, Instant::ZERO);
         tried.records += 1;
+        left -= 1;
         tried.refused += u64::from(ledger.forged || page.forged);
         let news = ledger.changed.len() + page.changed.len() + ledger.forks.len() + page.forks.len();
         tried.accepted +=

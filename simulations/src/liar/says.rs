@@ -16,6 +16,8 @@ use aquifer::protocol::time::Instant;
 use super::{Liar, Link};
 use crate::lie::Lie;
 
+/// In how many ticks whoever floods does so once: else runs would take hours.
+const FLOOD_EVERY: u64 = 10;
 /// Messages of one tick to one peer, by whoever floods, and values in each: about as many as fit.
 const FLOOD: u64 = 2;
 const FLOOD_VALUES: u64 = 100;
@@ -54,12 +56,12 @@ impl Liar {
                 vec![self.lends(to, part, Level(level), now)]
             }
             Lie::EmptyGrant if place == 0 => vec![self.lends(to, ONE, self.depth(ONE), now)],
-            Lie::EndlessLevel | Lie::EmptyGrant => vec![self.honest(to, now)],
+            Lie::EndlessLevel | Lie::EmptyGrant | Lie::Flood => vec![self.honest(to, now)],
             Lie::Forge => self.forges(to, now),
             Lie::Replay => self.says_again(to, now),
             Lie::Equivocate => self.equivocates(to, place, now),
             Lie::Future => self.comes_from_the_future(to, place, now),
-            Lie::Flood => self.floods(to, now),
+            Lie::Flood if self.ticks % FLOOD_EVERY == 1 => self.floods(to, now),
             Lie::Found | Lie::Usurp => self.founds(to, now),
             Lie::Reclaim => {
                 let victims: Vec<NodeId> = self.links.keys().copied().collect();
