@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A fixed set of simulations, the same every time: each scenario of the library with two seeds, then swarms drawn from
-# the first 40 seeds. Every property is checked after every event, every scenario's expectations at its end. The first
-# that fails ends it with exit status 1, and the last line is the command that shows it again.
+# the first 40 seeds, some more with members that lie, and forged records. Every property is checked after every event,
+# every scenario's expectations at its end. The first that fails ends it with exit status 1, and the last line is the command that shows it again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,3 +28,7 @@ for scenario in $("$simulations" list | awk 'NR > 1 { print $1 }'); do
     fixed run "$scenario" --seeds 2 --quiet "${shorter[@]}"
 done
 fixed swarm --seeds 40
+# Members that lie: what they say changes nothing but shares of what is contended.
+fixed swarm --seeds 6 --nodes 6 --liars 0.3
+fixed forge --records 1000000
+fixed forge --records 10000 --signatures ed25519

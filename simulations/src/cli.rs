@@ -1,5 +1,6 @@
 //! The command line.
 
+mod forge;
 mod output;
 mod run;
 mod swarm;
@@ -36,6 +37,8 @@ To begin:
   sweep steady --over nodes --values 2,10,100
                                             how figures grow with one parameter
   swarm --seeds 1000                        hunts for faults in swarms drawn from the seed
+  swarm --seeds 1000 --liars 0.3            the same, with members that lie
+  forge --records 10000000                  records that nobody signed: none may be taken up
   replay 17                                 one of those again, with all that happened
 
 A scenario is the name of one that is built in, or the path of a .toml file. The same command with the same seed does
@@ -55,6 +58,8 @@ enum Command {
     Swarm(swarm::Swarm),
     /// Run one seed of `swarm` again and tell what it is like and what happened
     Replay(swarm::Replay),
+    /// Hand a node records that nobody signed, in great numbers, and count what it takes up
+    Forge(forge::Forge),
     /// List the scenarios that are built in
     List {
         /// Print JSON
@@ -128,6 +133,7 @@ pub fn main() -> ExitCode {
         }
         Command::Swarm(swarm) => swarm.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Forge(forge) => forge.run(),
         Command::List { json } => list(json),
     }
 }

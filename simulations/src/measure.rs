@@ -5,6 +5,7 @@ use serde::Serialize;
 pub mod expectation;
 pub mod fairness;
 mod figure;
+pub mod floor;
 pub mod load;
 pub mod reaction;
 pub mod starvation;
@@ -65,6 +66,9 @@ pub struct Measures {
     pub refused: Option<f64>,
     /// The longest time that a node which asked all the time went without an admission, in seconds.
     pub starved: Option<f64>,
+    /// What the honest node that is worst off had of what its base share is worth, or of what it asked for if that is
+    /// less, of 1. Absent where nobody lies.
+    pub floor: Option<f64>,
     /// From each mark to the next.
     pub phases: Vec<Phase>,
 }
@@ -124,6 +128,7 @@ pub fn measure(record: &Record, ideal: &Record) -> Measures {
         wait_p99: quantile(&waits, 0.99),
         refused: ratio((answers.len() - waits.len()) as f64, answers.len() as f64),
         starved: starvation::starved(record.nodes, load.requests(), begin, end).map(seconds),
+        floor: floor::kept(record),
         phases,
     }
 }
@@ -250,6 +255,7 @@ pub(crate) mod examples {
             round: 100,
             traffic: Traffic::default(),
             overshoot: 0.0,
+            floors: vec![],
             trace_hash: 0,
         }
     }

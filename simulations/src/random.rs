@@ -26,6 +26,8 @@ pub enum Purpose {
     Rivals = 8,
     /// What comes of requests once they are admitted; one stream for each workload.
     Calls = 9,
+    /// Who lies, and what liars draw; a stream for each life of each.
+    Liars = 10,
 }
 
 /// A stream of random numbers.

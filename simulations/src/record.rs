@@ -145,6 +145,8 @@ pub struct Record {
     pub traffic: Traffic,
     /// The most units by which any interval exceeded what one central limiter would allow. Counted over the whole run.
     pub overshoot: f64,
+    /// Units per second that the base share of each node is worth, where some lie; zero for those.
+    pub floors: Vec<f64>,
     /// Changes with every event of the run: two runs with the same hash went the same way.
     pub trace_hash: u64,
 }

@@ -17,6 +17,7 @@ pub use self::limit::{KindSpec, LimitSpec};
 
 use crate::clock::ClockSpec;
 use crate::fault::Fault;
+use crate::lie::{LiarSpec, TrustSpec};
 use crate::network::LinkSpec;
 use crate::record::Mark;
 use crate::time::{Nanos, nanos};
@@ -63,6 +64,18 @@ pub struct Scenario {
     /// What happens when.
     #[serde(default)]
     pub step: Vec<Step>,
+    /// The part of the nodes that lie, of 1: which and how is drawn from the seed.
+    #[serde(default)]
+    pub liars: f64,
+    /// Further nodes that lie.
+    #[serde(default)]
+    pub liar: Vec<LiarSpec>,
+    /// Identities without base share, for each honest node, that the first liar has made up and vouched for.
+    #[serde(default)]
+    pub sybils: usize,
+    /// How far what others say of their demand counts.
+    #[serde(default)]
+    pub trust: TrustSpec,
     /// What must come out, beyond what the checkers see to; in every run with Aquifer.
     #[serde(default)]
     pub expect: Expect,
@@ -131,6 +144,8 @@ pub struct Expect {
     pub bytes: Option<f64>,
     /// Nobody who asks all the time goes without for so many seconds.
     pub starved: Option<f64>,
+    /// The least part of its floor that every honest node has, of 1.
+    pub floor: Option<f64>,
 }
 
 fn default_warmup() -> f64 {
@@ -155,6 +170,10 @@ impl Default for Scenario {
             probe_every: 0.0,
             workload: vec![Workload { load: 1.2, ..Workload::default() }],
             step: Vec::new(),
+            liars: 0.0,
+            liar: Vec::new(),
+            sybils: 0,
+            trust: TrustSpec::default(),
             expect: Expect::default(),
         }
     }

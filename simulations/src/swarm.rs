@@ -36,25 +36,34 @@ pub struct Hunt {
     pub found: Option<Found>,
 }
 
-/// Draws a swarm of at most so many nodes and runs it.
+/// What may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// The most nodes of a swarm.
+    pub nodes: usize,
+    /// The part of the nodes that lie, of 1.
+    pub liars: f64,
+}
+
+/// Draws a swarm within these bounds and runs it.
 ///
 /// # Errors
 /// A property was violated, or something panicked.
-pub fn run(seed: u64, nodes: usize) -> Result<(Scenario, Record), Box<Found>> {
-    let scenario = draw(seed, nodes);
+pub fn run(seed: u64, bounds: Bounds) -> Result<(Scenario, Record), Box<Found>> {
+    let scenario = Scenario { liars: bounds.liars, ..draw(seed, bounds.nodes) };
     match caught(|| world::run(&scenario, seed)) {
         Ok(record) => Ok((scenario, record)),
         Err(what) => Err(Box::new(Found { seed, scenario, what })),
     }
 }
 
-/// Runs seeds from `first` on, with at most so many nodes, on all cores, until something is violated, `seeds` of them are done, or `go_on` says no;
+/// Runs seeds from `first` on, within these bounds, on all cores, until something is violated, `seeds` of them are done, or `go_on` says no;
 /// it is asked after each. All seeds below the one that was found were run.
-pub fn hunt(first: u64, seeds: u64, nodes: usize, mut go_on: impl FnMut(&Hunt) -> bool) -> Hunt {
+pub fn hunt(first: u64, seeds: u64, bounds: Bounds, mut go_on: impl FnMut(&Hunt) -> bool) -> Hunt {
     let mut hunt = Hunt::default();
     parallel::run(
         seeds,
-        |number| run(first.wrapping_add(number), nodes),
+        |number| run(first.wrapping_add(number), bounds),
         |_, outcome| {
             hunt.runs += 1;
             match outcome {

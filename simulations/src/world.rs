@@ -7,6 +7,7 @@
 mod agenda;
 mod calls;
 mod faults;
+mod liars;
 mod links;
 mod machine;
 mod start;
@@ -23,7 +24,8 @@ use aquifer::protocol::time::Instant;
 use aquifer::wire;
 
 use crate::checker::{Bounded, Conservation, Counters, Liveness, NeverOver, NoStarvation, Violation};
-use crate::network::{Network, Verdict};
+use crate::lie::{self, Lie};
+use crate::network::Network;
 use crate::random::{Purpose, Stream};
 use crate::record::{Arrival, Record, Traffic};
 use crate::scenario::{PolicySpec, Scenario};
@@ -54,9 +56,10 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Record, Violation> {
 /// If the scenario was not [checked](Scenario::check), or a core does.
 pub fn run_with(scenario: &Scenario, seed: u64, arrivals: Vec<Arrival>) -> Result<Record, Violation> {
     let mut world = World::new(scenario, seed, arrivals);
-    world.begin()?;
-    world.run()?;
-    world.end()
+    let told = world.told_of_liars();
+    let run = world.begin().and_then(|()| world.run());
+    let record = run.and_then(|()| world.end());
+    record.map_err(|violation| Violation { what: violation.what + &told, ..violation })
 }
 
 /// How often nodes read their wall clocks.
@@ -68,6 +71,8 @@ struct World<'a> {
     seed: u64,
     now: Nanos,
     machines: Vec<Machine>,
+    /// What each machine does; none where it is honest.
+    lies: Vec<Option<Lie>>,
     agenda: Agenda,
     network: Network,
     /// Lateness of timers.
@@ -92,8 +97,12 @@ struct Checks {
     starvation: NoStarvation,
     liveness: Liveness,
     bounded: Bounded,
-    /// Whether T1 is promised, and T2 for what nodes run on. Base shares are conserved under every policy.
+    /// Whether T1 is promised, and T2 for what nodes run on, if all are honest. Base shares are conserved under every policy.
     strict: bool,
+    /// Whether somebody may lend or give the same twice.
+    twice: bool,
+    /// Whether everybody is honest: liars keep others waiting, and say of themselves what they like.
+    honest: bool,
     /// Whether the whole limit can be had in calm times: it cannot once a member lost its identity with its share.
     whole: bool,
     /// Whether what waits the longest must be served at some time: not where urgent calls may pass it for ever.
@@ -105,6 +114,10 @@ struct Checks {
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, seed: u64, arrivals: Vec<Arrival>) -> Self {
         let nodes = scenario.nodes;
+        let mut lies = lie::lies(scenario, seed);
+        let sybils = scenario.sybils * lies.iter().filter(|lie| lie.is_none()).count();
+        lies.extend((0..sybils).map(|_| Some(Lie::Demand)));
+        let all = lies.len();
         let limit = scenario.limit();
         let largest = arrivals.iter().map(|arrival| arrival.units).max().unwrap_or(1);
         let weights: Vec<u32> = (0..nodes).map(|node| scenario.weight(node)).collect();
@@ -120,12 +133,14 @@ impl<'a> World<'a> {
         };
         let checks = Checks {
             never_over: NeverOver::new(&limit, scenario.clocks.drift_ppm),
-            conservation: Conservation::new(nodes),
-            counters: Counters::new(nodes),
-            starvation: NoStarvation::new(nodes, largest, pace, back, u64::from(ratio)),
-            liveness: Liveness::new(nodes, largest, reach),
-            bounded: Bounded::new(nodes, QUEUE_DEFAULT),
+            conservation: Conservation::new(all),
+            counters: Counters::new(all),
+            starvation: NoStarvation::new(all, largest, pace, back, u64::from(ratio)),
+            liveness: Liveness::new(all, largest, reach),
+            bounded: Bounded::new(all, QUEUE_DEFAULT),
             strict: scenario.policy != PolicySpec::Available,
+            twice: lies.iter().flatten().any(|lie| lie.spends_twice()),
+            honest: lies.iter().all(Option::is_none),
             // What a period had is used up before it ends, and then everybody waits.
             whole: !matches!(limit, Kind::Calendar(_)),
             in_turn: scenario.workload.iter().all(|workload| workload.classes == [0; 4]),
@@ -147,6 +162,7 @@ impl<'a> World<'a> {
             round: nanos(ROUND.as_secs_f64()),
             traffic: Traffic::default(),
             overshoot: 0.0,
+            floors: Vec::new(),
             trace_hash: 0,
         };
         Self {
@@ -154,7 +170,8 @@ impl<'a> World<'a> {
             limit,
             seed,
             now: 0,
-            machines: (0..nodes).map(|node| Machine::new(node, &scenario.clocks, seed)).collect(),
+            machines: (0..all).map(|node| Machine::new(node, &scenario.clocks, seed)).collect(),
+            lies,
             agenda: Agenda::default(),
             network: Network::new(&scenario.links, seed),
             timers: Stream::new(seed, Purpose::Clocks, 0),
@@ -225,6 +242,10 @@ impl<'a> World<'a> {
             Event::Settle { node, life, permit, used, expires } => {
                 self.settle_permit(node, life, permit, used, expires)
             }
+            Event::Lie { node, life } => {
+                self.tell_lies(node, life);
+                Ok(())
+            }
             Event::Start(node) => self.start(node),
             Event::Sample => self.sample(),
             Event::Probe => self.probe(),
@@ -254,10 +275,15 @@ impl<'a> World<'a> {
 
     fn deliver(&mut self, to: Party, from: Party, bytes: &[u8]) -> Result<(), Violation> {
         let machine = &self.machines[to.node()];
-        if machine.node.is_none() || machine.party() != to {
+        if !machine.is_up() || machine.party() != to {
             return Ok(());
         }
-        let message = wire::decode_message(bytes).map_err(|error| self.malformed(&error))?;
+        let message = match wire::decode_message(bytes) {
+            Ok(message) => message,
+            // What it takes to read is bounded more narrowly than what it takes to write.
+            Err(_) if self.lie(from.node()).is_some() => return Ok(()),
+            Err(error) => return Err(self.malformed(&error)),
+        };
         let news = self.watch.news_in(to.node(), from, &message);
         self.input(to.node(), Input::Message(node_id(from), Box::new(message)))?;
         self.watch.heard(to.node(), &news, &self.machines, self.now);
@@ -279,6 +305,10 @@ impl<'a> World<'a> {
     }
 
     fn input(&mut self, place: usize, input: Input) -> Result<(), Violation> {
+        if self.lie(place).is_some() {
+            self.input_to_liar(place, &input);
+            return Ok(());
+        }
         let local = self.local(place);
         let Some(node) = &mut self.machines[place].node else { return Ok(()) };
         node.handle(input, local);
@@ -344,17 +374,7 @@ impl<'a> World<'a> {
             self.record.traffic.messages += 1;
             self.record.traffic.bytes += bytes.len() as u64;
         }
-        let (from, to) = (self.machines[place].party(), party_of(to));
-        if to.node() >= self.machines.len() {
-            return Ok(());
-        }
-        let [first, copy] = self.network.judge(place, to.node(), self.now);
-        if let Verdict::Deliver(delay) = copy {
-            self.agenda.push(self.now + delay, Event::Deliver { to, from, bytes: bytes.clone() });
-        }
-        if let Verdict::Deliver(delay) = first {
-            self.agenda.push(self.now + delay, Event::Deliver { to, from, bytes });
-        }
+        self.transmit(place, to, bytes);
         Ok(())
     }
 
@@ -362,13 +382,20 @@ impl<'a> World<'a> {
     fn check_counters(&mut self, place: usize, message: &Message) -> Result<(), Violation> {
         let me = self.machines[place].party();
         let own = message.news.iter().flat_map(|news| &news.entries);
-        let own = own.map(|entry| (me, message.incarnation, &entry.value));
-        let others = message.deltas.iter().flat_map(|delta| {
-            delta.records.iter().map(|record| (party_of(delta.author), record.incarnation, &record.value))
+        let own = own.map(|entry| (me, message.incarnation, &entry.value, true));
+        let passed_on = message.deltas.iter().flat_map(|delta| {
+            delta
+                .records
+                .iter()
+                .map(|record| (party_of(delta.author), record.incarnation, &record.value, false))
         });
-        for (author, life, value) in own.chain(others) {
+        for (author, life, value, is_news) in own.chain(passed_on) {
             let Value::Row(row) = value else { continue };
-            if author == me && life.0 == self.machines[place].lives {
+            if self.lies.get(author.node()).is_some_and(Option::is_some) {
+                continue;
+            }
+            // What was signed is older than what was said since.
+            if is_news && author == me && life.0 == self.machines[place].lives {
                 self.checks.counters.say(place, row.used, self.now)?;
             } else {
                 self.checks.counters.pass_on(author.node(), life.0, row.used, self.now)?;
@@ -405,10 +432,11 @@ impl<'a> World<'a> {
         }
         if let Some(node) = &machine.node {
             let (own, all) = (node.admitted(0), node.admitted_by_all(0));
+            let all = if self.checks.honest { all } else { u128::from(own) };
             self.checks.counters.see(place, own, all, self.now)?;
         }
         self.checks.conservation.hold(place, held);
-        if self.checks.strict {
+        if self.checks.strict && !self.checks.twice {
             let (machines, now) = (&self.machines, self.now);
             self.checks.conservation.check(now, |node| machines[node].is_due(now))?;
         }

@@ -315,6 +315,9 @@ impl Meter {
             // What stands on disk is of a period that is over.
             (self.reserved, self.stored) = (0, 0);
         }
+        if self.bucket.period().is_none_or(|known| known.number < bounds.number) {
+            self.credits.values_mut().for_each(|credit| credit.renew(&self.bucket));
+        }
         self.bucket.set_period(bounds);
         if let Some(frozen) = &mut self.frozen {
             frozen.set_period(bounds);
@@ -351,13 +354,6 @@ impl Meter {
         self.refill(now);
         self.base = base;
         self.reshare(level);
-    }
-
-    /// What of the `level` that a gift brings is believed of its giver, who had this base share with it.
-    pub fn believe(&mut self, giver: NodeId, base: Share, level: Level, now: Instant) -> Level {
-        let kind = &self.limit.kind;
-        let credit = self.credits.entry(giver).or_insert_with(|| Credit::new(&self.bucket, base, now));
-        credit.take(level, &self.bucket, kind, base, now)
     }
 
     /// Gives part of the base share away for good, with its part of the level, which is returned.

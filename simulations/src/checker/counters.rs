@@ -73,6 +73,26 @@ impl Counters {
         Err(Violation::new(Property::Counters, now, what))
     }
 
+    /// A node knows the page of another as of this life and version, and the page itself is at that.
+    ///
+    /// # Errors
+    /// If it knows more than there is: somebody else wrote it.
+    pub fn page(
+        &self,
+        node: usize,
+        author: usize,
+        known: Option<(u64, u64)>,
+        own: Option<(u64, u64)>,
+        now: Nanos,
+    ) -> Result<(), Violation> {
+        if known <= own {
+            return Ok(());
+        }
+        let what =
+            format!("node {node} knows the page of node {author} as of {known:?}, and it is at {own:?}");
+        Err(Violation::new(Property::Counters, now, what))
+    }
+
     /// The most that a node, in its present life, was seen to count of all together.
     pub fn seen(&self, node: usize) -> u128 {
         self.seen[node]
@@ -142,6 +162,7 @@ mod tests {
         assert!(history().pass_on(0, 1, 6, 9).is_err(), "another moves it");
         assert!(history().pass_on(0, 2, 1, 9).is_err(), "a life that never was");
         assert!(history().pass_on(7, 1, 1, 9).is_err(), "a node that never was");
+        assert!(history().page(0, 1, Some((1, 8)), Some((1, 7)), 9).is_err(), "another wrote the page");
         assert!(history().see(0, 4, 5, 9).is_err(), "its own is another");
         assert!(history().see(1, 0, 2, 9).is_err(), "the total shrinks");
         assert!(history().see(1, 0, 6, 9).is_err(), "the total is too great");

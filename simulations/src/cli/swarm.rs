@@ -11,8 +11,10 @@ use super::COMMAND;
 use super::output::{FAILED, fail, print, progress};
 use crate::record::Record;
 use crate::scenario::Scenario;
-use crate::swarm::{self, Found, NODES_MAX};
+use crate::swarm::{self, Bounds, Found, NODES_MAX};
 use crate::time::seconds;
+
+const LIARS_BOUNDS: &str = "--liars must be from 0 to 1";
 
 /// Options of `swarm`.
 #[derive(Clone, Debug, Args)]
@@ -26,12 +28,22 @@ pub struct Swarm {
     /// The most nodes of a swarm; few nodes find most faults, and fastest
     #[arg(long, value_name = "N", default_value_t = NODES_MAX as u64, value_parser = value_parser!(u64).range(2..=NODES_MAX as u64))]
     nodes: u64,
+    #[command(flatten)]
+    liars: Liars,
     /// Stop after so many minutes
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Who lies.
+#[derive(Clone, Copy, Debug, Args)]
+struct Liars {
+    /// The part of the nodes that lie, of 1; how is drawn from the seed
+    #[arg(long = "liars", value_name = "F", default_value_t = 0.0)]
+    part: f64,
 }
 
 /// Options of `replay`.
@@ -42,6 +54,8 @@ pub struct Replay {
     /// The most nodes that were asked of `swarm`
     #[arg(long, value_name = "N", default_value_t = NODES_MAX as u64, value_parser = value_parser!(u64).range(2..=NODES_MAX as u64))]
     nodes: u64,
+    #[command(flatten)]
+    liars: Liars,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,9 +64,28 @@ pub struct Replay {
     trace: bool,
 }
 
+impl Liars {
+    fn with(self, nodes: u64) -> Bounds {
+        Bounds { nodes: nodes as usize, liars: self.part }
+    }
+
+    fn are_fine(self) -> bool {
+        (0.0..=1.0).contains(&self.part)
+    }
+
+    /// The options as they must be given again.
+    fn again(self, nodes: u64) -> String {
+        let nodes = if nodes == NODES_MAX as u64 { String::new() } else { format!(" --nodes {nodes}") };
+        if self.part > 0.0 { format!("{nodes} --liars {}", self.part) } else { nodes }
+    }
+}
+
 impl Swarm {
     /// Runs the command.
     pub fn run(&self) -> ExitCode {
+        if !self.liars.are_fine() {
+            return fail(LIARS_BOUNDS);
+        }
         let until = match self.minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0)) {
             Some(Err(_)) => return fail("--minutes must be zero or more"),
             Some(Ok(long)) => Instant::now().checked_add(long),
@@ -63,16 +96,22 @@ impl Swarm {
         }
         let bar = progress(self.seeds, self.json);
         let began = Instant::now();
-        let hunt = swarm::hunt(self.from, self.seeds.unwrap_or(u64::MAX), self.nodes as usize, |hunt| {
-            bar.set_position(hunt.runs);
-            bar.set_message(format!("({})", rate(hunt.node_hours, began.elapsed())));
-            until.is_none_or(|until| Instant::now() < until)
-        });
+        let hunt =
+            swarm::hunt(self.from, self.seeds.unwrap_or(u64::MAX), self.liars.with(self.nodes), |hunt| {
+                bar.set_position(hunt.runs);
+                bar.set_message(format!("({})", rate(hunt.node_hours, began.elapsed())));
+                until.is_none_or(|until| Instant::now() < until)
+            });
         bar.finish_and_clear();
         let replay = match &hunt.found {
-            Some(found) => format!("{COMMAND} replay {}{}", found.seed, of_nodes(self.nodes)),
+            Some(found) => format!("{COMMAND} replay {}{}", found.seed, self.liars.again(self.nodes)),
             None => {
-                format!("{COMMAND} swarm --from {} --seeds {}{}", self.from, hunt.runs, of_nodes(self.nodes))
+                format!(
+                    "{COMMAND} swarm --from {} --seeds {}{}",
+                    self.from,
+                    hunt.runs,
+                    self.liars.again(self.nodes)
+                )
             }
         };
         let text = if self.json {
@@ -101,8 +140,11 @@ impl Swarm {
 impl Replay {
     /// Runs the command.
     pub fn run(&self) -> ExitCode {
-        let replay = format!("{COMMAND} replay {}{}", self.seed, of_nodes(self.nodes));
-        let outcome = swarm::run(self.seed, self.nodes as usize);
+        if !self.liars.are_fine() {
+            return fail(LIARS_BOUNDS);
+        }
+        let replay = format!("{COMMAND} replay {}{}", self.seed, self.liars.again(self.nodes));
+        let outcome = swarm::run(self.seed, self.liars.with(self.nodes));
         if self.json {
             let (scenario, record, what) = match &outcome {
                 Ok((scenario, record)) => (scenario, Some(record), None),
@@ -122,11 +164,6 @@ impl Replay {
         };
         ended(&format!("seed {}\n\n{text}\nreplay: {replay}\n", self.seed), outcome.is_ok())
     }
-}
-
-/// The option as it must be given again.
-fn of_nodes(most: u64) -> String {
-    if most == NODES_MAX as u64 { String::new() } else { format!(" --nodes {most}") }
 }
 
 fn ended(text: &str, fine: bool) -> ExitCode {

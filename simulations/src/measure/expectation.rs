@@ -29,6 +29,7 @@ pub fn unmet(expect: &Expect, measures: &Measures) -> Vec<String> {
         never,
         most("bytes", expect.bytes, Some(measures.bytes)),
         most("starved", expect.starved, starved),
+        least("floor", expect.floor, measures.floor),
     ]
     .into_iter()
     .flatten()
@@ -56,12 +57,14 @@ mod tests {
             reaction: Some(0.2),
             bytes: Some(100.0),
             starved: Some(1.0),
+            floor: Some(0.95),
         };
         let good = Measures {
             utilisation: Some(0.9),
             jain: Some(1.0),
             reaction_max: Some(0.2),
             bytes: 100.0,
+            floor: Some(0.95),
             ..Measures::default()
         };
         assert_eq!(unmet(&expect, &good), Vec::<String>::new());
@@ -72,6 +75,7 @@ mod tests {
             unreached: 2,
             bytes: 100.5,
             starved: Some(f64::NAN),
+            floor: Some(0.94),
             ..good
         };
         let expected = [
@@ -81,6 +85,7 @@ mod tests {
             "the optimum was not reached after 2 of the steps",
             "bytes is 100.5000, expected at most 100",
             "starved is NaN, expected at most 1",
+            "floor is 0.9400, expected at least 0.95",
         ];
         assert_eq!(unmet(&expect, &bad), expected);
     }

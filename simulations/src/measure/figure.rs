@@ -40,7 +40,7 @@ pub struct Figure {
 }
 
 /// All figures, in the order of tables.
-pub const FIGURES: [Figure; 20] = {
+pub const FIGURES: [Figure; 21] = {
     const fn figure(
         key: &'static str,
         title: &'static str,
@@ -69,6 +69,7 @@ pub const FIGURES: [Figure; 20] = {
         figure("wait_p99", "wait p99", Unit::Seconds, |m| m.wait_p99),
         figure("refused", "refused", Unit::Part, |m| m.refused),
         figure("starved", "starved", Unit::Seconds, |m| m.starved),
+        figure("floor", "floor kept", Unit::Part, |m| m.floor),
         figure("admitted", "admitted", Unit::Units, |m| Some(m.admitted)),
     ]
 };

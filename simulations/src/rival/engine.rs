@@ -126,6 +126,7 @@ pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u
         round: R::TICK.unwrap_or(0),
         traffic: engine.traffic,
         overshoot: engine.check.overshoot(),
+        floors: Vec::new(),
         trace_hash: engine.hash,
     }
 }

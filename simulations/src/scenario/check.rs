@@ -4,14 +4,17 @@ use std::fmt::Display;
 
 use aquifer::protocol::limit::Kind as LimitKind;
 
-use super::{Invalid, Scenario};
+use super::{Invalid, Scenario, StartSpec};
 use crate::fault::Nodes;
+use crate::lie::TrustSpec;
 use crate::workload::{ARRIVALS_MAX, Cost, Kind, Workload};
 
 /// A week: enough for calendars, and true time in nanoseconds stays far inside 64 bits.
 const SECONDS_MAX: f64 = 604_800.0;
 /// The shortest time in which demand changes, in seconds. It bounds how many pieces a workload is made of.
 const PERIOD_MIN: f64 = 0.1;
+/// The most made-up identities for each honest node.
+const SYBILS_MAX: usize = 1_000;
 /// An hour.
 const WAIT_MS_MAX: u64 = 3_600_000;
 
@@ -27,6 +30,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Invalid> {
         within(&format!("weights[{index}]"), *weight, 1, 1_000_000)?;
     }
     within("probe_every", scenario.probe_every, 0.0, SECONDS_MAX)?;
+    check_liars(scenario)?;
     if scenario.workload.is_empty() {
         return invalid("workload", "empty", "at least one");
     }
@@ -40,6 +44,21 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Invalid> {
         return invalid("workload", format!("{requests:.0} requests in all"), bound);
     }
     check_steps(scenario)
+}
+
+fn check_liars(scenario: &Scenario) -> Result<(), Invalid> {
+    within("liars", scenario.liars, 0.0, 1.0)?;
+    for (index, liar) in scenario.liar.iter().enumerate() {
+        check_nodes(&format!("liar[{index}].nodes"), &liar.nodes, scenario.nodes)?;
+    }
+    within("sybils", scenario.sybils, 0, SYBILS_MAX)?;
+    if scenario.sybils > 0 && (scenario.liar.is_empty() || scenario.start != StartSpec::Formed) {
+        return invalid("sybils", scenario.sybils, "0 unless there is a [[liar]] in a formed swarm to vouch");
+    }
+    if scenario.trust == TrustSpec::Weight {
+        return invalid("trust", "\"weight\"", "\"members\": the core has no floors");
+    }
+    Ok(())
 }
 
 fn check_workload(field: &str, workload: &Workload, scenario: &Scenario) -> Result<(), Invalid> {

@@ -6,7 +6,7 @@ use super::error::similar;
 use super::{Scenario, ScenarioError};
 
 /// Short names, and the fields that they stand for. `load` is that of every workload.
-const SHORT: [(&str, &str); 14] = [
+const SHORT: [(&str, &str); 15] = [
     ("nodes", "nodes"),
     ("seconds", "seconds"),
     ("warmup", "warmup"),
@@ -21,6 +21,7 @@ const SHORT: [(&str, &str); 14] = [
     ("start", "start"),
     ("probe_every", "probe_every"),
     ("load", "workload.load"),
+    ("liars", "liars"),
 ];
 
 /// All short names, for errors.
@@ -95,6 +96,7 @@ mod tests {
             ("start", "alone"),
             ("probe_every", "1"),
             ("load", "3"),
+            ("liars", "0.3"),
         ] {
             let mut scenario = Scenario::default();
             scenario.set(key, value).unwrap_or_else(|error| panic!("{error}"));

@@ -26,6 +26,8 @@ pub(super) enum Event {
     Wall { node: usize, life: u64 },
     /// A call is over, and its caller settles.
     Settle { node: usize, life: u64, permit: PermitId, used: u64, expires: Instant },
+    /// It is time for a liar to speak.
+    Lie { node: usize, life: u64 },
     /// A node starts.
     Start(usize),
     /// How the limit is divided is written down.
@@ -54,6 +56,7 @@ impl Event {
             Self::Timer { node, .. }
             | Self::Dial { node, .. }
             | Self::Wall { node, .. }
+            | Self::Lie { node, .. }
             | Self::Settle { node, .. } => Some(*node),
             Self::Up(end) | Self::Down(end) => Some(end.node),
             Self::Start(_) | Self::Sample | Self::Probe | Self::Step(_) => None,

@@ -64,12 +64,15 @@ impl World<'_> {
             let (node, life, used) = (place, machine.lives, call.used);
             self.agenda.push(over_at, Event::Settle { node, life, permit, used, expires });
         }
+        let bound = self.may_exceed_by();
         let is_permit = matches!(self.limit, Kind::Concurrency(_));
         let checks = &mut self.checks;
         checks.counters.admit(place, units, if is_permit { units } else { units - call.used });
         checks.liveness.admit(units);
-        match checks.never_over.admit(call.used, until, self.now) {
-            Err(violation) if checks.strict => Err(violation),
+        let outcome = checks.never_over.admit(call.used, until, self.now);
+        let over = checks.never_over.overshoot();
+        match outcome {
+            Err(violation) if checks.strict && (!checks.twice || over > bound) => Err(violation),
             _ => Ok(()),
         }
     }

@@ -128,7 +128,7 @@ impl World<'_> {
 
     fn those(&mut self, nodes: &Nodes, eligible: impl Fn(&Self, usize) -> bool) -> Vec<usize> {
         let mut stream = self.faults.clone();
-        let chosen = nodes.resolve(self.machines.len(), &mut stream, |node| eligible(self, node));
+        let chosen = nodes.resolve(self.scenario.nodes, &mut stream, |node| eligible(self, node));
         self.faults = stream;
         chosen
     }

@@ -129,7 +129,7 @@ impl World<'_> {
 
     fn wants(&self, node: usize, peer: usize) -> bool {
         let machine = &self.machines[node];
-        let known = self.machines.len() <= MESH_MAX || machine.wanted.contains(&peer);
+        let known = self.scenario.nodes <= MESH_MAX || machine.wanted.contains(&peer);
         machine.is_up() && known && !machine.forgotten.contains(&peer)
     }
 

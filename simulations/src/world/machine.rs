@@ -8,6 +8,7 @@ use aquifer::protocol::node::Node;
 
 use crate::checker::OneAnswer;
 use crate::clock::{Clock, ClockSpec, any_drift, any_wall_offset, unix};
+use crate::liar::Liar;
 use crate::random::{Purpose, Stream};
 use crate::time::Nanos;
 
@@ -43,6 +44,8 @@ pub(super) fn party_of(id: NodeId) -> Party {
 
 pub(super) struct Machine {
     pub(super) node: Option<Node>,
+    /// In the place of a node, where the machine lies.
+    pub(super) liar: Option<Box<Liar>>,
     place: usize,
     identity: u32,
     /// How often it was started: the incarnation of its node.
@@ -85,6 +88,7 @@ impl Machine {
         let mut stream = Stream::new(seed, Purpose::Clocks, place as u64 + 1);
         Self {
             node: None,
+            liar: None,
             place,
             identity: 0,
             lives: 0,
@@ -120,7 +124,7 @@ impl Machine {
 
     /// Ends its life; what is on disk stays.
     pub(super) fn end_life(&mut self) {
-        self.node = None;
+        (self.node, self.liar) = (None, None);
         (self.paused_until, self.suspended, self.timer, self.dies_after) = (0, false, None, None);
         self.links.clear();
         self.connecting.clear();
@@ -135,6 +139,11 @@ impl Machine {
         self.identity += 1;
     }
 
+    /// Whether its disk was never lost.
+    pub(super) fn is_first_identity(&self) -> bool {
+        self.identity == 0
+    }
+
     /// What its wall clock reads.
     pub(super) fn wall(&self, now: Nanos) -> UnixNanos {
         UnixNanos(unix(now).0 + self.wall_offset)
@@ -145,7 +154,7 @@ impl Machine {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.node.is_some()
+        self.node.is_some() || self.liar.is_some()
     }
 
     /// Whether its deadline has come: it ends what is over before it does anything else.

@@ -34,7 +34,7 @@ const STRANGERS: u64 = 4;
 impl World<'_> {
     /// Starts whoever runs from the beginning.
     pub(super) fn begin_swarm(&mut self) -> Result<(), Violation> {
-        let nodes = self.machines.len();
+        let nodes = self.scenario.nodes;
         match self.scenario.start {
             StartSpec::Alone => self.start(0),
             StartSpec::Joining => {
@@ -47,8 +47,11 @@ impl World<'_> {
             StartSpec::Formed => {
                 let parties: Vec<Party> = self.machines.iter().map(super::Machine::party).collect();
                 let id = LedgerId(node_id(parties[0]));
-                let records = formed_ledger(id, &parties);
-                for place in 0..nodes {
+                let records = formed_ledger(id, &parties, self.scenario.nodes, self.voucher());
+                for place in 0..self.machines.len() {
+                    // The life in which it wrote its part of the ledger: the present one writes its own.
+                    self.machines[place].begin_life();
+                    self.checks.counters.begin(place);
                     let reached_at = self.first_addresses(place);
                     let saved = Saved {
                         id,
@@ -87,6 +90,10 @@ impl World<'_> {
         let (id, lives) = (node_id(machine.party()), machine.lives);
         let limit =
             Limit { name: "units".to_owned(), unit: "requests".to_owned(), kind: self.scenario.limit() };
+        if let Some(lie) = self.lie(place) {
+            self.start_liar(place, lie, &limit);
+            return Ok(());
+        }
         let config = NodeConfig {
             id,
             incarnation: Incarnation(lives),
@@ -107,9 +114,9 @@ impl World<'_> {
         node.set_wall(self.machines[place].wall(self.now), now);
         self.machines[place].node = Some(node);
         self.agenda.push(self.now + READ_WALL, Event::Wall { node: place, life: lives });
-        if self.machines.len() <= MESH_MAX {
+        if self.scenario.nodes <= MESH_MAX {
             // One that is down dials when it starts; one that cannot be heard now must be dialled again.
-            for other in 0..self.machines.len() {
+            for other in 0..self.scenario.nodes {
                 if self.machines[other].is_up() {
                     self.reach(place, self.machines[other].party());
                 }
@@ -123,8 +130,8 @@ impl World<'_> {
 
     /// Whom a member of a formed swarm knows to reach when it begins; in a full mesh that is seen to otherwise.
     fn first_addresses(&self, place: usize) -> BTreeMap<NodeId, Vec<String>> {
-        let nodes = self.machines.len();
-        if nodes <= MESH_MAX {
+        let nodes = self.scenario.nodes;
+        if nodes <= MESH_MAX || place >= nodes {
             return BTreeMap::new();
         }
         let mut stream = Stream::new(self.seed, Purpose::Nodes, place as u64);
@@ -140,9 +147,14 @@ pub(super) fn address(place: usize) -> String {
     format!("/sim/{place}")
 }
 
-/// A ledger in which all have equal parts. They vouch in a tree, each for two, so that nobody has many records.
-fn formed_ledger(ledger: LedgerId, parties: &[Party]) -> Vec<(NodeId, Record)> {
-    let nodes = parties.len();
+/// A ledger in which all nodes have equal parts. They vouch in a tree, each for two, so that nobody has many records. All
+/// parties beyond the nodes are made up by the voucher, which gives each the least there is.
+fn formed_ledger(
+    ledger: LedgerId,
+    parties: &[Party],
+    nodes: usize,
+    voucher: Option<usize>,
+) -> Vec<(NodeId, Record)> {
     let part = ONE.scale(1, nodes as u64);
     let mut below = vec![1; nodes];
     for place in (1..nodes).rev() {
@@ -158,7 +170,13 @@ fn formed_ledger(ledger: LedgerId, parties: &[Party]) -> Vec<(NodeId, Record)> {
         record((place - 1) / 2, place, Key::Given(node_id(parties[place])), Value::Gift(gift))
     };
     let founded = record(0, nodes, Key::Founded, Value::Share(ONE));
-    std::iter::once(founded).chain((1..nodes).map(gift)).collect()
+    let sybil = |(voucher, place): (usize, usize)| {
+        let gift = Gift { share: Share(1), levels: None };
+        record(voucher, nodes + place, Key::Given(node_id(parties[place])), Value::Gift(gift))
+    };
+    let sybils =
+        voucher.into_iter().flat_map(|voucher| (nodes..parties.len()).map(move |place| (voucher, place)));
+    std::iter::once(founded).chain((1..nodes).map(gift)).chain(sybils.map(sybil)).collect()
 }
 
 #[cfg(test)]
@@ -194,7 +212,7 @@ mod tests {
             let machines = (0..nodes).map(|place| Machine::new(place, &ClockSpec::default(), 1));
             let parties: Vec<Party> = machines.map(|machine| machine.party()).collect();
             let id = LedgerId(node_id(parties[0]));
-            let records = formed_ledger(id, &parties);
+            let records = formed_ledger(id, &parties, nodes, None);
             let saved = Saved {
                 id,
                 records,

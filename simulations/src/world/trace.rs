@@ -25,6 +25,7 @@ impl Trace {
             Event::Step(_) => 9,
             Event::Wall { .. } => 10,
             Event::Settle { .. } => 11,
+            Event::Lie { .. } => 12,
         };
         self.fold(&[kind, now, event.node().unwrap_or(usize::MAX) as u64]);
     }

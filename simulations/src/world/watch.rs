@@ -117,7 +117,8 @@ impl World<'_> {
     pub(super) fn sample(&mut self) -> Result<(), Violation> {
         self.agenda.push(self.now + sample_every(self.scenario.nodes, self.scenario.end()), Event::Sample);
         let held = |machine: &Machine| machine.node.as_ref().map_or(Share::ZERO, |node| node.held(0));
-        let shares: Vec<Share> = self.machines.iter().map(held).collect();
+        self.note_floors();
+        let shares: Vec<Share> = self.machines.iter().take(self.scenario.nodes).map(held).collect();
         let in_flight = ONE.saturating_sub(shares.iter().copied().sum()).fraction() as f32;
         let held = shares.iter().map(|share| share.fraction() as f32).collect();
         self.record.samples.push(Sample { at: self.now, held, in_flight });
@@ -182,6 +183,7 @@ impl World<'_> {
 
     fn look_closely_at(&mut self, place: usize) -> Result<(), Violation> {
         self.check_overdue(place)?;
+        self.check_pages(place)?;
         let (now, local) = (self.now, self.local(place));
         let machine = &mut self.machines[place];
         let Some(node) = machine.node.as_mut().filter(|_| machine.paused_until <= now) else { return Ok(()) };
@@ -190,8 +192,9 @@ impl World<'_> {
         // A view ends what is over; then there would be something to carry out.
         if node.next_deadline() > local {
             let limit = node.pool_view(0, local).limits.remove(0);
-            self.checks.counters.see(place, limit.admitted, limit.admitted_by_all, now)?;
-            if let Some(should) = self.watch.total {
+            let all = if self.checks.honest { limit.admitted_by_all } else { u128::from(limit.admitted) };
+            self.checks.counters.see(place, limit.admitted, all, now)?;
+            if let Some(should) = self.watch.total.filter(|_| self.checks.honest) {
                 self.checks.liveness.check_total(place, limit.admitted_by_all, should, now)?;
             }
         }
@@ -218,7 +221,7 @@ impl World<'_> {
             self.checks.liveness.start_over(self.now);
             return self.check_views();
         };
-        if self.checks.whole {
+        if self.checks.whole && self.checks.honest {
             if self.checks.in_turn {
                 self.checks.starvation.check(settled, self.now)?;
             }

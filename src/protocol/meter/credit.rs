@@ -2,9 +2,10 @@
 //!
 //! A loan and a gift say which level comes with them, and only the lender knows whether it was there. So each borrower
 //! keeps for each lender a leaky bucket of the lender's base share, out of which what it brings is taken, and into which
-//! what goes back to it returns: whatever a lender says, what the borrower spends of it in `[s, t]` is at most what that
-//! base share is worth, `depth + rate × (t - s)`. An honest lender seldom brings more (the level that it has beyond its
-//! base share's depth was borrowed); what it does is given back to it.
+//! what goes back to it returns. What of the base share is on loan to the borrower earns in the borrower's own bucket and
+//! nothing here, so whatever a lender says, what the borrower spends of it in `[s, t]` is at most what that base share is
+//! worth, `depth + rate × (t - s)`. An honest lender seldom brings more (the level that it has beyond its base share's
+//! depth was borrowed); what it does is given back to it.
 
 use crate::protocol::bucket::{Bucket, Level};
 use crate::protocol::limit::Kind;
@@ -14,6 +15,8 @@ use crate::protocol::time::{Instant, nanos};
 /// A leaky bucket of one lender's base share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Credit {
+    /// The lender's base share, as far as known.
+    base: Share,
     left: Level,
     at: Instant,
 }
@@ -21,22 +24,29 @@ pub(super) struct Credit {
 impl Credit {
     /// Full.
     pub(super) fn new(bucket: &Bucket, base: Share, now: Instant) -> Self {
-        Self { left: bucket.depth_of(base), at: now }
+        Self { base, left: bucket.depth_of(base), at: now }
+    }
+
+    /// The lender has this base share now.
+    pub(super) fn set_base(&mut self, base: Share) {
+        self.base = base;
+    }
+
+    /// Another period of a calendar begins: everything is there again.
+    pub(super) fn renew(&mut self, bucket: &Bucket) {
+        self.left = bucket.depth_of(self.base);
+    }
+
+    /// Gains what the base share earned, but for what was `held` here: must precede every change of either.
+    pub(super) fn earn(&mut self, held: Share, bucket: &Bucket, kind: &Kind, now: Instant) {
+        let rest = self.base.saturating_sub(held);
+        let earned = earned(kind, rest, nanos(now.since(self.at)));
+        self.at = self.at.max(now);
+        self.left = Level(self.left.0.saturating_add(earned)).min(bucket.depth_of(rest));
     }
 
     /// Takes as much of `wanted` as there is.
-    pub(super) fn take(
-        &mut self,
-        wanted: Level,
-        bucket: &Bucket,
-        kind: &Kind,
-        base: Share,
-        now: Instant,
-    ) -> Level {
-        let elapsed = nanos(now.since(self.at));
-        self.at = self.at.max(now);
-        let earned = earned(kind, base, elapsed);
-        self.left = Level(self.left.0.saturating_add(earned)).min(bucket.depth_of(base));
+    pub(super) fn take(&mut self, wanted: Level) -> Level {
         let taken = wanted.min(self.left);
         self.left = self.left.saturating_sub(taken);
         taken
@@ -77,15 +87,20 @@ mod tests {
             let units = |units| Level::of(units, &kind);
             let mut credit = Credit::new(&bucket, half, start);
             let mut take = |wanted, at: u64| {
-                credit.take(units(wanted), &bucket, &kind, half, start + Duration::from_secs(at)).units(&kind)
+                credit.earn(Share::ZERO, &bucket, &kind, start + Duration::from_secs(at));
+                credit.take(units(wanted)).units(&kind)
             };
             assert_eq!(take(100, 0), depth / 2);
             assert_eq!(take(100, 0), 0);
             assert_eq!(take(100, 1), 5, "five a second");
             assert_eq!(take(100, 1_000), depth / 2);
             credit.give(units(3));
-            let again = credit.take(units(100), &bucket, &kind, half, start + Duration::from_secs(1_000));
-            assert_eq!(again.units(&kind), 3);
+            assert_eq!(credit.take(units(100)).units(&kind), 3);
+            // What is on loan here earns here.
+            credit.earn(half, &bucket, &kind, start + Duration::from_secs(2_000));
+            assert_eq!(credit.take(units(100)).units(&kind), 0);
+            credit.earn(ONE.scale(1, 4), &bucket, &kind, start + Duration::from_secs(3_000));
+            assert_eq!(credit.take(units(100)).units(&kind), depth / 4);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Meter;
+use super::credit::Credit;
 use crate::protocol::bucket::Level;
 use crate::protocol::id::{Incarnation, Replica};
 use crate::protocol::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
@@ -105,7 +106,8 @@ impl Meter {
         let (mut share, mut level) = (share.min(self.returnable()), level);
         let mut told = Vec::new();
         for (lender, borrowed) in &mut self.borrowed {
-            let part = share.min(borrowed.held());
+            let held = borrowed.held();
+            let part = share.min(held);
             if part == Share::ZERO {
                 continue;
             }
@@ -113,6 +115,7 @@ impl Meter {
             let gone = self.bucket.shrink(part, level.min(self.bucket.depth_of(part)));
             borrowed.give_back(Moved { share: part, level: gone });
             if let Some(credit) = self.credits.get_mut(&lender.node) {
+                credit.earn(held, &self.bucket, &self.limit.kind, now);
                 credit.give(gone);
             }
             share -= part;
@@ -141,6 +144,7 @@ impl Meter {
         let level = self.bucket.shrink(share, level);
         borrowed.give_back(Moved { share, level });
         if let Some(credit) = self.credits.get_mut(&lender.node) {
+            credit.earn(share, &self.bucket, &self.limit.kind, now);
             credit.give(level);
         }
         true
@@ -151,15 +155,18 @@ impl Meter {
     pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, base: Share, worth: Share, now: Instant) {
         self.leases_changed = true;
         self.refill(now);
-        let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
-        let level = self.believe(lender.node, worth, moved.level, now);
         let lives = Replica { incarnation: Incarnation(0), ..lender }..=Replica {
             incarnation: Incarnation(u64::MAX),
             ..lender
         };
         let held: Share = self.borrowed.range(lives).map(|(_, borrowed)| borrowed.held()).sum();
+        let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
+        let credit = self.credits.entry(lender.node).or_insert_with(|| Credit::new(&self.bucket, worth, now));
+        credit.earn(held, &self.bucket, &self.limit.kind, now);
+        credit.set_base(worth);
+        let level = credit.take(moved.level);
         let beyond = Moved {
-            share: held.saturating_sub(base).min(moved.share),
+            share: (held + moved.share).saturating_sub(base).min(moved.share),
             level: moved.level.saturating_sub(level),
         };
         if beyond != Moved::default() {
@@ -202,6 +209,7 @@ impl Meter {
                 let level = self.bucket.shrink(share, level);
                 borrowed.give_back(Moved { share, level });
                 if let Some(credit) = self.credits.get_mut(&lender.node) {
+                    credit.earn(share, &self.bucket, &self.limit.kind, now);
                     credit.give(level);
                 }
                 told.push(*lender);
@@ -369,6 +377,29 @@ mod tests {
         let grant = lender.grant_for(&replica(2), ECHO, true, Instant::ZERO).unwrap();
         borrower.hear_grant(replica(1), &grant, ONE, ONE, Instant::ZERO);
         assert_eq!((borrower.held(), lender.held()), (ONE.scale(3, 4), ONE.scale(1, 4)));
+    }
+
+    #[test]
+    fn whatever_a_lender_says_it_brings_no_more_than_its_base_share_is_worth() {
+        // A tenth of 100 a second with a burst of 40; every 100 ms it says that it has lent all of that with all there is.
+        let (base, mut borrower) = (ONE.scale(1, 10), meter(ONE.scale(1, 10)));
+        let mut spent = 0;
+        for tick in 0..1_000_u64 {
+            let now = Instant::ZERO + Duration::from_millis(100 * tick);
+            borrower.expire(now);
+            if tick % 77 == 76 {
+                borrower.give_back(ONE, Level::ZERO, now);
+            }
+            let share = base.scale(tick + 1, 1_000);
+            let level = borrower.bucket.depth_of(ONE).0.wrapping_mul(u128::from(tick));
+            let grant = Grant { sequence: 1, version: tick + 1, share, level, echo: now };
+            borrower.hear_grant(replica(1), &grant, base, base, now);
+            let units = borrower.units();
+            borrower.take(units, replica(2), 1);
+            spent += units;
+        }
+        // Two tenths: its own and the lender's.
+        assert!((2_000..=2_000 + 8).contains(&spent), "{spent}");
     }
 
     #[test]

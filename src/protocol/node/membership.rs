@@ -228,7 +228,9 @@ impl Node {
         let Some(levels) = gift.levels.as_ref().filter(|levels| levels.to == self.config.incarnation) else {
             return;
         };
+        let before = self.base();
         self.rebase(now);
+        let gained = self.base().saturating_sub(before);
         let voucher = Replica { node: voucher, incarnation: levels.from };
         let meters = self.configured_meters();
         let taken = self.gifts_taken.entry(voucher).or_insert_with(|| vec![0; meters]);
@@ -236,7 +238,8 @@ impl Node {
             let atoms =
                 levels.atoms.iter().find(|(limit, _)| *limit == meter.fingerprint).map(|(_, atoms)| *atoms);
             if let Some(atoms) = atoms {
-                let level = meter.believe(voucher.node, ONE, Level(atoms.wrapping_sub(*taken)), now);
+                // No more than the base share that came with it can hold, whatever the voucher says.
+                let level = Level(atoms.wrapping_sub(*taken)).min(meter.bucket().depth_of(gained));
                 *taken = atoms;
                 meter.set_base(meter.base(), level, now);
             }
