@@ -207,18 +207,18 @@ impl Liar {
     /// A value of its own page at its next version.
     fn entry(&mut self, key: Key, value: Value) -> Entry {
         self.version += 1;
-        let record = self.sign(self.known.id, self.known.life, self.version, key, value);
+        let record = self.sign(self.known.id, self.known.life, self.version, key, &value);
         let Record { version, key, value, signature, .. } = record;
         Entry { key, version, value, signature: Some(signature) }
     }
 
     /// A record that one of its own identities signs. [`Ideal`] would sign for anybody: who calls this for an honest
     /// author breaks the simulation.
-    fn sign(&self, author: NodeId, life: u64, version: u64, key: Key, value: Value) -> Record {
+    fn sign(&self, author: NodeId, life: u64, version: u64, key: Key, value: &Value) -> Record {
         debug_assert!(author == self.known.id || self.known.accomplices.contains(&author));
         let ledger = self.known.ledger.unwrap_or(LedgerId(author));
         let incarnation = Incarnation(life);
-        let statement = Statement { ledger, author, incarnation, version, key: &key, value: &value };
+        let statement = Statement { ledger, author, incarnation, version, key: &key, value };
         Record::sign(&statement, &Ideal)
     }
 

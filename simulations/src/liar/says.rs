@@ -116,7 +116,7 @@ impl Liar {
                 _ => {
                     let (key, value, me) = (record.key, more(&record.value), self.known.id);
                     let life = record.incarnation.0;
-                    record = self.sign(me, life, record.version + 1, key, value);
+                    record = self.sign(me, life, record.version + 1, key, &value);
                 }
             }
             if author != self.known.id {
