@@ -110,7 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::gossip::Record;
+    use crate::protocol::gossip::{Entry, News, Record};
     use crate::protocol::id::{Incarnation, LedgerId, NodeId};
     use crate::protocol::message::Digest;
     use crate::protocol::record::{Key, Value};
@@ -178,6 +178,41 @@ mod tests {
         assert!(matches!(decode_message(&good[..good.len() - 1]), Err(WireError::Malformed(_))));
         assert!(matches!(decode_message(&[&good[..], &[0]].concat()), Err(WireError::Trailing(1))));
         assert!(matches!(decode_message(&vec![1; MESSAGE_MAX + 1]), Err(WireError::TooLong(..))));
+    }
+
+    /// The length of a list comes before its items, and says nothing of the bytes that follow.
+    #[test]
+    fn lists_take_memory_as_their_items_come() {
+        let good = encode_message(&message()).unwrap();
+        // Behind everything else: news, deltas, grants, returns.
+        let (head, lists) = good.split_at(good.len() - 4);
+        assert_eq!(lists, [0; 4]);
+        let longest = [&[0xfb, 0xff, 0xff][..], &[0xfb, 96, 0], &[0xfb, 0, 1], &[200]];
+        for length in longest {
+            for tail in [&[0, 0][..], &[0], &[]] {
+                let news = [&[1, 0, 9], length].concat();
+                for said in
+                    [[&[0], length, tail].concat(), [&news[..], tail].concat(), [tail, length].concat()]
+                {
+                    let bytes = [head, &said[..]].concat();
+                    let mut decoded = None;
+                    let held =
+                        allocation_counter::measure(|| decoded = Some(decode_message(&bytes))).bytes_max;
+                    assert!(decoded.unwrap().is_err() && held < 8 * 1024, "{held} bytes for {said:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lists_longer_than_any_honest_one_are_refused() {
+        let entry = |version| Entry { key: Key::Founded, version, value: Value::Share(ONE), signature: None };
+        let with = |count: u64| {
+            let news = News { since: 0, upto: count, entries: (1..=count).map(entry).collect() };
+            encode_message(&Message { news: Some(news), ..message() }).unwrap()
+        };
+        assert!(decode_message(&with(220)).is_ok());
+        assert!(matches!(decode_message(&with(221)), Err(WireError::Malformed(_))));
     }
 
     proptest! {

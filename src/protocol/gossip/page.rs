@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ENTRY_WEIGHT;
+use super::{AUTHOR_RECORDS_MAX, DELTA_BYTES_MAX, ENTRY_WEIGHT};
+use crate::protocol::bounded;
 use crate::protocol::id::{Incarnation, LedgerId, NodeId};
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::record::{Key, Row, Value};
 use crate::protocol::signature::{Keys, Signature, Statement};
 use crate::protocol::time::Instant;
+
+/// The most values of one news: no value weighs less than eight bytes, and the last one may go over what fits.
+const NEWS_MAX: usize = DELTA_BYTES_MAX / (ENTRY_WEIGHT + 8) + 1;
 
 /// A value as its author passes it on itself, over a link that proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +36,7 @@ pub struct News {
     /// … up to this one.
     pub upto: u64,
     /// The values, in ascending order of their versions.
+    #[serde(deserialize_with = "bounded::list::<_, _, NEWS_MAX>")]
     pub entries: Vec<Entry>,
 }
 
@@ -95,6 +100,7 @@ pub struct Delta {
     /// Who wrote it all.
     pub author: NodeId,
     /// The records, each for itself.
+    #[serde(deserialize_with = "bounded::list::<_, _, AUTHOR_RECORDS_MAX>")]
     pub records: Vec<Record>,
 }
 
