@@ -4,6 +4,7 @@
 //! messages are handed in.
 
 pub mod agents;
+mod bounded;
 pub mod breaker;
 pub mod bucket;
 pub mod calendar;

@@ -5,7 +5,7 @@ use aquifer::daemon::transport::FRAME_MAX;
 use aquifer::daemon::transport::frame::{Decoder, HEADER, encode};
 use aquifer::wire::{decode_message, encode_message};
 
-use super::bound::DECODER;
+use super::bound::{Bound, DECODER};
 
 /// Frames of a stream that arrives in pieces; the first byte says how long those are. What comes out is what went in.
 pub fn frame(bytes: &[u8]) {
@@ -29,9 +29,13 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
+/// Numbers take up to eight times as much memory as in a message, and small values as much as great ones; how many values
+/// there may be is bounded.
+pub const MESSAGE: Bound = Bound(16, 128 << 10);
+
 /// A message. Whatever is understood can be said again, and means the same.
 pub fn message(bytes: &[u8]) {
-    let Ok(message) = DECODER.of(bytes.len(), || decode_message(bytes)) else { return };
+    let Ok(message) = MESSAGE.of(bytes.len(), || decode_message(bytes)) else { return };
     // Numbers may have been written with more bytes than they take, never with fewer.
     let again = encode_message(&message).expect("what came as a message fits one");
     assert!(again.len() <= bytes.len());

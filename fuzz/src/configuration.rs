@@ -47,6 +47,10 @@ pub fn duration(bytes: &[u8]) {
     // Beyond, numbers are read with fewer digits than they have.
     if millis < 1 << 48 {
         let shown = show_duration(time);
-        assert_eq!(parse_duration(&shown), Ok(Duration::from_millis(millis)), "{text:?} is shown as {shown:?}");
+        assert_eq!(
+            parse_duration(&shown),
+            Ok(Duration::from_millis(millis)),
+            "{text:?} is shown as {shown:?}"
+        );
     }
 }

@@ -19,10 +19,12 @@ use aquifer::wire::signing::Ed25519;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 
-use super::bound::{Bound, DECODER};
+use super::bound::Bound;
 
-/// A connection's buffers (16 KiB, doubled once), a few answers, and the node behind it.
-const CONNECTION: Bound = Bound(8, 1 << 20);
+/// A JSON object takes more than 600 bytes however small it is; how many there may be is bounded.
+const BODY: Bound = Bound(2, 192 << 10);
+/// A connection's buffers (16 KiB, and as much again as they grow), its answers, and what a node keeps of the calls.
+const CONNECTION: Bound = Bound(16, 256 << 10);
 /// What a stream holds on its way.
 const PIPE: usize = 4 << 10;
 const OWNER: u32 = 1_000;
@@ -53,7 +55,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
 pub fn ask(bytes: &[u8]) {
     let pools = &CONFIG.pools;
     for ask in [Ask::parse, Ask::parse_allow] {
-        match DECODER.of(bytes.len(), || ask(bytes, pools)) {
+        match BODY.of(bytes.len(), || ask(bytes, pools)) {
             Ok(ask) => assert!(ask.choices.iter().flatten().all(|wanted| wanted.pool < pools.len())),
             Err(problem) => {
                 assert!((400..500).contains(&problem.status));
@@ -68,14 +70,17 @@ pub fn ask(bytes: &[u8]) {
 pub fn http(bytes: &[u8]) {
     let Some((who, said)) = bytes.split_first() else { return };
     let peer = Peer { uid: OWNER + u32::from(who % 2), gid: 100 };
-    let heard = RUNTIME.with(|runtime| CONNECTION.of(said.len(), || runtime.block_on(converse(said, peer))));
+    let heard = RUNTIME.with(|runtime| {
+        let _inside = runtime.enter();
+        let sidecar = sidecar();
+        CONNECTION.of(said.len(), || runtime.block_on(converse(&sidecar, said, peer)))
+    });
     assert!(heard.is_empty() || heard.starts_with(b"HTTP/1."), "{}", heard.escape_ascii());
     let server_errors = heard.windows(13).filter(|line| line.starts_with(b"HTTP/1.1 50")).count();
     assert_eq!(server_errors, 0, "{}", heard.escape_ascii());
 }
 
-async fn converse(said: &[u8], peer: Peer) -> Vec<u8> {
-    let sidecar = sidecar();
+async fn converse(sidecar: &Sidecar, said: &[u8], peer: Peer) -> Vec<u8> {
     let (ours, theirs) = duplex(PIPE);
     let (mut reading, mut writing) = tokio::io::split(ours);
     let mut heard = Vec::new();

@@ -1,7 +1,7 @@
 //! A node hears messages: any bytes at all, or such as a lying member could say.
 
-use arbitrary::Unstructured;
 use aquifer::wire::{decode_message, encode_message};
+use arbitrary::Unstructured;
 
 use super::bound::Bound;
 use super::statements;

@@ -34,7 +34,8 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     }
     let addresses = ["/ip4/10.0.0.1/tcp/4160", "/dns4/host.example/tcp/1", "/ip6/::1/tcp/9"];
     for count in [0, addresses.len()] {
-        let addresses = addresses[..count].iter().map(|address| address.parse().expect("it is one")).collect();
+        let addresses =
+            addresses[..count].iter().map(|address| address.parse().expect("it is one")).collect();
         let token = Token { swarm_key: SwarmKey([5; 32]), founder: ME, addresses };
         seeds.push(("token", token.to_string().into_bytes()));
     }
@@ -85,7 +86,10 @@ fn conversation() -> (Vec<Vec<u8>>, Vec<Saved>) {
 }
 
 const TEXTS: &[(&str, &str)] = &[
-    ("ask", r#"{"pool":"api","tokens":1200,"requests":1,"agent":"researcher-7","priority":"high","wait_ms":30}"#),
+    (
+        "ask",
+        r#"{"pool":"api","tokens":1200,"requests":1,"agent":"researcher-7","priority":"high","wait_ms":30}"#,
+    ),
     ("ask", r#"{"items":[{"pool":"api","tokens":900},{"pool":"users","key":"user-42"}],"ttl_ms":1000}"#),
     ("ask", r#"{"pool":["api","model/large"],"cost":{"tps":7},"bind":"connection"}"#),
     ("ask", r#"{"pool":"api","cost":3}"#),
@@ -95,13 +99,22 @@ const TEXTS: &[(&str, &str)] = &[
         "0POST /v1/acquire HTTP/1.1\r\nHost: a\r\nContent-Length: 31\r\n\r\n{\"pool\":\"api\",\"tokens\":12000  }\nGET /v1/status HTTP/1.1\r\n\r\n",
     ),
     ("http", "1POST /allow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
-    ("http", "1POST /v1/permits/00/commit HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n{\"tokens\":1012}"),
+    (
+        "http",
+        "1POST /v1/permits/00/commit HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n{\"tokens\":1012}",
+    ),
     (
         "http",
         "0POST /v1/observe HTTP/1.1\r\nHost: a\r\nContent-Length: 59\r\n\r\n{\"pool\":\"api\",\"outcome\":\"throttled\",\"retry_after_ms\":20000}",
     ),
-    ("http", "0POST /v1/pause HTTP/1.1\r\nHost: a\r\nContent-Length: 28\r\n\r\n{\"pool\":\"api\",\"for_ms\":6000}"),
-    ("http", "0GET /v1/explain/model%2Flarge HTTP/1.1\r\nHost: a\r\n\r\nGET /v1/token HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (
+        "http",
+        "0POST /v1/pause HTTP/1.1\r\nHost: a\r\nContent-Length: 28\r\n\r\n{\"pool\":\"api\",\"for_ms\":6000}",
+    ),
+    (
+        "http",
+        "0GET /v1/explain/model%2Flarge HTTP/1.1\r\nHost: a\r\n\r\nGET /v1/token HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
     ("http", "1GET /livez HTTP/1.0\r\n\r\n"),
     ("duration", "1h30m"),
     ("duration", "1.5s"),

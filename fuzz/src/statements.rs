@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arbitrary::{Result, Unstructured};
 use aquifer::protocol::breaker::{Outcomes, Verdict};
 use aquifer::protocol::calendar::UnixNanos;
 use aquifer::protocol::gossip::{Delta, Entry, News, Pages, Record, Summary};
@@ -20,6 +19,7 @@ use aquifer::protocol::share::{ONE, Share};
 use aquifer::protocol::signature::{Signature, Statement};
 use aquifer::protocol::time::Instant;
 use aquifer::wire::signing::Ideal;
+use arbitrary::{Result, Unstructured};
 
 use super::bound::Bound;
 use super::swarm::{BOOK, DISTANT, LIFE, ME, PEER, STRANGER, config, sign};
@@ -41,9 +41,12 @@ pub fn message(u: &mut Unstructured, said: Option<&Message>) -> Result<Message> 
             age: number(u)?,
             version: number(u)?,
         }),
-        (_, Some(said)) => {
-            Some(Echo { incarnation: LIFE, clock: said.clock, age: number(u)? % 1_000_000_000, version: said.version })
-        }
+        (_, Some(said)) => Some(Echo {
+            incarnation: LIFE,
+            clock: said.clock,
+            age: number(u)? % 1_000_000_000,
+            version: said.version,
+        }),
     };
     // What the node says that it lent or borrowed is the best to answer.
     let said_grants = said.map_or(&[][..], |said| &said.grants);
@@ -57,7 +60,7 @@ pub fn message(u: &mut Unstructured, said: Option<&Message>) -> Result<Message> 
     }
     for (limit, word) in said_returns.iter().take(if u.arbitrary()? { FEW } else { 0 }) {
         let mut grant = grant(u, said)?;
-        grant.sequence = word.sequence + u64::from(u.arbitrary::<bool>()?);
+        grant.sequence = word.sequence.wrapping_add(u64::from(u.arbitrary::<bool>()?));
         grants.push((*limit, grant));
     }
     Ok(Message {
@@ -149,7 +152,8 @@ fn news(u: &mut Unstructured, author: NodeId, incarnation: Incarnation) -> Resul
     let entries = few(u, |u| {
         let (version, (key, value)) = (number(u)?, said(u)?);
         let signature = option(u, |_| {
-            Ok(sign(&Statement { ledger: BOOK, author, incarnation, version, key: &key, value: &value }).signature)
+            Ok(sign(&Statement { ledger: BOOK, author, incarnation, version, key: &key, value: &value })
+                .signature)
         })?;
         let forged = u.ratio(1, 32)?.then_some(Signature { r: [1; 32], s: [2; 32] });
         Ok(Entry { key, version, signature: forged.or(signature), value })

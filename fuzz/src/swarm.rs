@@ -11,9 +11,7 @@ use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::ledger::Gift;
 use aquifer::protocol::limit::{Concurrency, Cost, Limit, Pool, Rate, Window};
 use aquifer::protocol::message::Message;
-use aquifer::protocol::node::{
-    Input, Node, NodeConfig, Output, Phase, Policy, Saved, Start,
-};
+use aquifer::protocol::node::{Input, Node, NodeConfig, Output, Phase, Policy, Saved, Start};
 use aquifer::protocol::record::{Key, Value};
 use aquifer::protocol::share::{ONE, Share};
 use aquifer::protocol::signature::Statement;
@@ -57,13 +55,20 @@ impl Fuzzed {
     /// A node that was a member before, with a third of the whole, as its peer and another member have.
     pub fn member() -> Self {
         let third = || Value::Gift(Gift { share: ONE.scale(1, 3), levels: None });
-        let records = [
-            (Key::Founded, Value::Share(ONE)),
-            (Key::Given(PEER), third()),
-            (Key::Given(DISTANT), third()),
-        ];
+        let records =
+            [(Key::Founded, Value::Share(ONE)), (Key::Given(PEER), third()), (Key::Given(DISTANT), third())];
         let records = records.iter().zip(1..).map(|((key, value), version)| {
-            (ME, sign(&Statement { ledger: BOOK, author: ME, incarnation: Incarnation(1), version, key, value }))
+            (
+                ME,
+                sign(&Statement {
+                    ledger: BOOK,
+                    author: ME,
+                    incarnation: Incarnation(1),
+                    version,
+                    key,
+                    value,
+                }),
+            )
         });
         let records = records.collect();
         let (reached_at, missing) = ([].into(), Vec::new());
@@ -128,7 +133,11 @@ impl Fuzzed {
                     assert_eq!(decode_saved(&bytes).expect("what it saved is well formed"), *saved);
                 }
                 Output::Close(_) => self.closed = true,
-                Output::Answer(..) | Output::Reach(..) | Output::Forget(_) | Output::Left | Output::Notice(_) => {}
+                Output::Answer(..)
+                | Output::Reach(..)
+                | Output::Forget(_)
+                | Output::Left
+                | Output::Notice(_) => {}
             }
         }
     }
@@ -147,7 +156,12 @@ impl Fuzzed {
         let member = self.node.phase() == Phase::Ready;
         for pool in self.node.pool_views(self.now) {
             for limit in &pool.limits {
-                assert!(limit.held <= ONE, "{} is held with {:?}, more than ONE", limit.limit.name, limit.held);
+                assert!(
+                    limit.held <= ONE,
+                    "{} is held with {:?}, more than ONE",
+                    limit.limit.name,
+                    limit.held
+                );
                 let base = Share((limit.held + limit.lent).0.saturating_sub(limit.borrowed.0));
                 assert!(!member || base <= ONE, "{} has {base:?} of its own", limit.limit.name);
             }
