@@ -16,8 +16,11 @@ pub mod seeds;
 mod statements;
 mod swarm;
 
+/// Takes any bytes, and panics if something does not hold.
+pub type Target = fn(&[u8]);
+
 /// All targets, each with its name: the name of its binary in `targets/`, and of its directory in `seeds/`.
-pub const TARGETS: [(&str, fn(&[u8])); 11] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("frame", bytes::frame),
     ("message", bytes::message),
     ("node", node::raw),

@@ -123,7 +123,7 @@ fn pages_hear(u: &mut Unstructured, pages: &mut Pages, now: Instant) -> Result<(
             pages.digest_of(buckets);
         }
         _ => {
-            pages.differing(&few(u, |u| u.arbitrary())?);
+            pages.differing(&few(u, Unstructured::arbitrary)?);
             pages.own_news(number(u)?, number(u)?);
             pages.forget_stranger(&STRANGER);
         }
@@ -221,7 +221,7 @@ fn profile(u: &mut Unstructured) -> Result<Profile> {
     let nodes = |u: &mut Unstructured| Ok(few(u, node)?.into_iter().collect::<BTreeSet<_>>());
     Ok(Profile {
         name: u.arbitrary()?,
-        addresses: few(u, |u| u.arbitrary())?,
+        addresses: few(u, Unstructured::arbitrary)?,
         limits: few(u, |u| Ok((u.arbitrary()?, fingerprint(u)?)))?,
         leaving: u.arbitrary()?,
         unlinked: nodes(u)?,
