@@ -19,7 +19,7 @@ use aquifer::protocol::share::{ONE, Share};
 use aquifer::protocol::signature::{Signature, Statement};
 use aquifer::protocol::time::Instant;
 use aquifer::wire::signing::Ideal;
-use arbitrary::{Result, Unstructured};
+use arbitrary::{Arbitrary, Result, Unstructured};
 
 use super::bound::Bound;
 use super::swarm::{BOOK, DISTANT, LIFE, ME, PEER, STRANGER, config, sign};
@@ -123,7 +123,7 @@ fn pages_hear(u: &mut Unstructured, pages: &mut Pages, now: Instant) -> Result<(
             pages.digest_of(buckets);
         }
         _ => {
-            pages.differing(&few(u, Unstructured::arbitrary)?);
+            pages.differing(&few(u, any)?);
             pages.own_news(number(u)?, number(u)?);
             pages.forget_stranger(&STRANGER);
         }
@@ -221,7 +221,7 @@ fn profile(u: &mut Unstructured) -> Result<Profile> {
     let nodes = |u: &mut Unstructured| Ok(few(u, node)?.into_iter().collect::<BTreeSet<_>>());
     Ok(Profile {
         name: u.arbitrary()?,
-        addresses: few(u, Unstructured::arbitrary)?,
+        addresses: few(u, any)?,
         limits: few(u, |u| Ok((u.arbitrary()?, fingerprint(u)?)))?,
         leaving: u.arbitrary()?,
         unlinked: nodes(u)?,
@@ -321,6 +321,10 @@ fn share(u: &mut Unstructured) -> Result<Share> {
 
 fn atoms(u: &mut Unstructured) -> Result<u128> {
     Ok(if u.arbitrary()? { u128::from(number(u)?) << 64 } else { u128::from(number(u)?) * u128::from(ONE.0) })
+}
+
+fn any<T: for<'a> Arbitrary<'a>>(u: &mut Unstructured) -> Result<T> {
+    u.arbitrary()
 }
 
 fn option<T>(u: &mut Unstructured, some: impl FnOnce(&mut Unstructured) -> Result<T>) -> Result<Option<T>> {
