@@ -11,7 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod facts;
 pub mod identity;
-mod settings;
+pub mod settings;
 pub mod sidecar;
 pub mod socket;
 pub mod state;

@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod audit;
+mod bounded;
 pub mod breaker;
 pub mod bucket;
 pub mod calendar;

@@ -72,6 +72,10 @@ pub fn encode_saved(saved: &Saved) -> Result<Vec<u8>, WireError> {
 /// # Errors
 /// Bytes that are not exactly one saved state of this version.
 pub fn decode_saved(bytes: &[u8]) -> Result<Saved, WireError> {
+    // bincode makes room for a text before its bytes are there, as long as the limit allows: that of a small state is low.
+    if bytes.len() <= MESSAGE_MAX {
+        return decode::<_, MESSAGE_MAX>(bytes, SAVED_VERSION);
+    }
     decode::<_, SAVED_MAX>(bytes, SAVED_VERSION)
 }
 
@@ -110,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::gossip::Record;
+    use crate::protocol::gossip::{Entry, News, Record};
     use crate::protocol::id::{Incarnation, LedgerId, NodeId};
     use crate::protocol::message::Digest;
     use crate::protocol::record::{Key, Value};
@@ -179,6 +183,51 @@ mod tests {
         assert!(matches!(decode_message(&good[..good.len() - 1]), Err(WireError::Malformed(_))));
         assert!(matches!(decode_message(&[&good[..], &[0]].concat()), Err(WireError::Trailing(1))));
         assert!(matches!(decode_message(&vec![1; MESSAGE_MAX + 1]), Err(WireError::TooLong(..))));
+    }
+
+    /// The length of a list comes before its items, and says nothing of the bytes that follow.
+    #[test]
+    fn lists_take_memory_as_their_items_come() {
+        let good = encode_message(&message()).unwrap();
+        // Behind everything else: news, deltas, grants, returns.
+        let (head, lists) = good.split_at(good.len() - 4);
+        assert_eq!(lists, [0; 4]);
+        let longest = [&[0xfb, 0xff, 0xff][..], &[0xfb, 96, 0], &[0xfb, 0, 1], &[200]];
+        for length in longest {
+            for tail in [&[0, 0][..], &[0], &[]] {
+                let news = [&[1, 0, 9], length].concat();
+                for said in
+                    [[&[0], length, tail].concat(), [&news[..], tail].concat(), [tail, length].concat()]
+                {
+                    let bytes = [head, &said[..]].concat();
+                    let mut decoded = None;
+                    let held =
+                        allocation_counter::measure(|| decoded = Some(decode_message(&bytes))).bytes_max;
+                    assert!(decoded.unwrap().is_err() && held < 8 * 1024, "{held} bytes for {said:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn texts_longer_than_the_state_take_no_memory() {
+        // A member that was reached at one address, which says that it is 16 MB long.
+        let length = [0xfc, 0, 0, 0xf0, 0];
+        let bytes = [&[SAVED_VERSION][..], &[3; 32], &[0, 1], &[4; 32], &[1], &length, b"/ip4"].concat();
+        let mut decoded = None;
+        let held = allocation_counter::measure(|| decoded = Some(decode_saved(&bytes))).bytes_max;
+        assert!(decoded.unwrap().is_err() && held < 8 * 1024, "{held} bytes");
+    }
+
+    #[test]
+    fn lists_longer_than_any_honest_one_are_refused() {
+        let entry = |version| Entry { key: Key::Founded, version, value: Value::Share(ONE), signature: None };
+        let with = |count: u64| {
+            let news = News { since: 0, upto: count, entries: (1..=count).map(entry).collect() };
+            encode_message(&Message { news: Some(news), ..message() }).unwrap()
+        };
+        assert!(decode_message(&with(220)).is_ok());
+        assert!(matches!(decode_message(&with(221)), Err(WireError::Malformed(_))));
     }
 
     proptest! {

@@ -91,7 +91,7 @@ impl Swarm {
     }
 
     fn said(&self, what: &str) -> bool {
-        self.nodes.iter().any(|node| node.output().contains(what))
+        self.nodes.iter().any(|node| node.setup.output().contains(what))
     }
 }
 
@@ -211,6 +211,7 @@ impl Hostile {
                 clock: message.clock,
                 age: 0,
                 version: message.version,
+                weight: ONE,
             }),
             silence_ms: 10_000,
             digest: Digest::None,

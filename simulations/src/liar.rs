@@ -173,7 +173,7 @@ impl Liar {
     fn message(&mut self, to: NodeId, mut values: Vec<(Key, Value)>, now: Instant) -> Message {
         let profile = Profile { name: "liar".to_owned(), ..Profile::default() };
         values.insert(0, (Key::Profile, Value::Profile(profile)));
-        let entries: Vec<Entry> = values.into_iter().map(|(key, value)| self.entry(key, value)).collect();
+        let entries: Vec<Entry> = values.into_iter().map(|(key, value)| self.entry(key, &value)).collect();
         let link = self.links.get(&to).copied();
         let echo = link.filter(|link| link.incarnation.0 > 0).map(|link| Echo {
             incarnation: link.incarnation,
@@ -205,9 +205,9 @@ impl Liar {
     }
 
     /// A value of its own page at its next version.
-    fn entry(&mut self, key: Key, value: Value) -> Entry {
+    fn entry(&mut self, key: Key, value: &Value) -> Entry {
         self.version += 1;
-        let record = self.sign(self.known.id, self.known.life, self.version, key, &value);
+        let record = self.sign(self.known.id, self.known.life, self.version, key, value);
         let Record { version, key, value, signature, .. } = record;
         Entry { key, version, value, signature: Some(signature) }
     }

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use self::body::{Members, object, pool_named};
 use self::connection::Caller;
-use self::request::Ask;
+pub use self::request::Ask;
 use self::response::{
     Answer, done_or_problem, json, json_or_problem, not_found, problem, problem_answer, refusal, text,
     wrong_method,

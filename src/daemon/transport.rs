@@ -11,7 +11,7 @@ mod backoff;
 mod behaviour;
 mod counters;
 mod dialer;
-mod frame;
+pub mod frame;
 mod handler;
 mod identity;
 mod links;

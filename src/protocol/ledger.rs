@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded;
 use super::id::{Incarnation, LedgerId, NodeId};
 use super::limit::Fingerprint;
 use super::policy::Policy;
@@ -30,6 +31,9 @@ use super::share::{ONE, Share};
 use flows::Flows;
 
 mod flows;
+
+/// The most limits of which a gift names the level: more than a node [has](super::node::METERS_MAX).
+const LEVELS_MAX: usize = 256;
 
 /// What a voucher has given to one subject so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,7 @@ pub struct GiftLevels {
     /// The life of the subject that may use it.
     pub to: Incarnation,
     /// Atoms given between these two lives so far, by limit. Wraps: only differences are used.
+    #[serde(deserialize_with = "bounded::list::<_, _, LEVELS_MAX>")]
     pub atoms: Vec<(Fingerprint, u128)>,
 }
 

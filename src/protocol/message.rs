@@ -2,13 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded;
 use super::calendar::UnixNanos;
-use super::gossip::{Delta, News, Summary};
+use super::gossip::{BUCKETS, Delta, FORMER_MAX, News, PAGES_MAX, Summary};
 use super::id::{Incarnation, LedgerId};
 use super::lease::{Grant, Return};
 use super::limit::Fingerprint;
 use super::share::Share;
 use super::time::Instant;
+
+/// The most leases of one direction between two nodes: more than one for each of a node's
+/// [limits](super::node::METERS_MAX).
+const LEASES_MAX: usize = 256;
+/// The most summaries of a digest: two of each author, of its life and of its ledger records, and the former lives.
+const SUMMARIES_MAX: usize = 2 * PAGES_MAX + FORMER_MAX;
 
 /// One message, sent over a link that proves who sent it. It may be lost, doubled, late or out of order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +41,13 @@ pub struct Message {
     /// News of the sender's own page.
     pub news: Option<News>,
     /// News of other pages, passed on.
+    #[serde(deserialize_with = "bounded::list::<_, _, PAGES_MAX>")]
     pub deltas: Vec<Delta>,
     /// Leases that the sender has out to the recipient.
+    #[serde(deserialize_with = "bounded::list::<_, _, LEASES_MAX>")]
     pub grants: Vec<(Fingerprint, Grant)>,
     /// Leases that the sender has from the recipient.
+    #[serde(deserialize_with = "bounded::list::<_, _, LEASES_MAX>")]
     pub returns: Vec<(Fingerprint, Return)>,
 }
 
@@ -65,7 +75,7 @@ pub enum Digest {
     /// Enough to see whether both know the same; a recipient that does not answers with its full digest.
     Hash(u64),
     /// A hash for each bucket of pages: the recipient answers with how far it knows those in which it differs.
-    Buckets(Vec<u32>),
+    Buckets(#[serde(deserialize_with = "bounded::list::<_, _, BUCKETS>")] Vec<u32>),
     /// Everything in these buckets, a bit for each: the recipient answers with what the sender lacks.
-    Full(u64, Vec<Summary>),
+    Full(u64, #[serde(deserialize_with = "bounded::list::<_, _, SUMMARIES_MAX>")] Vec<Summary>),
 }

@@ -67,7 +67,7 @@ use super::meter::{FormerLeases, Meter};
 use super::pause::Pauses;
 use super::permit::{PERMITS_DEFAULT, Permits};
 use super::queue::Ticket;
-use super::record::{Key, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
+use super::record::{Key, PROFILE_ADDRESSES_MAX, PROFILE_LIMITS_MAX, PROFILE_NAME_MAX, Profile, Value};
 use super::share::{ONE, Share};
 use super::signature::Keys;
 use super::time::Instant;
@@ -463,7 +463,7 @@ impl Node {
     pub fn set_addresses(&mut self, addresses: Vec<String>, now: Instant) {
         self.expire(now);
         self.addresses = addresses;
-        self.addresses.truncate(8);
+        self.addresses.truncate(PROFILE_ADDRESSES_MAX);
         self.publish_profile(now);
         self.finish(now);
     }

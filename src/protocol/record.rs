@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::audit::Contradiction;
+use super::bounded;
 use super::breaker::{Outcomes, Verdict};
 use super::id::NodeId;
 use super::keyed::KeyHash;
@@ -123,6 +124,8 @@ impl Value {
 
 /// The most limits that a profile names, and the most characters of each name.
 pub const PROFILE_LIMITS_MAX: usize = 48;
+/// The most addresses that a profile names.
+pub const PROFILE_ADDRESSES_MAX: usize = 8;
 /// See [`PROFILE_LIMITS_MAX`].
 pub const PROFILE_NAME_MAX: usize = 64;
 
@@ -132,8 +135,10 @@ pub struct Profile {
     /// What its configuration calls it.
     pub name: String,
     /// Where it is reached, as multiaddresses.
+    #[serde(deserialize_with = "bounded::list::<_, _, PROFILE_ADDRESSES_MAX>")]
     pub addresses: Vec<String>,
     /// Its limits as `pool/limit`, with fingerprints, so that a mismatch of configurations can be shown.
+    #[serde(deserialize_with = "bounded::list::<_, _, PROFILE_LIMITS_MAX>")]
     pub limits: Vec<(String, Fingerprint)>,
     /// It leaves: it wants its share back and asks for nothing.
     pub leaving: bool,

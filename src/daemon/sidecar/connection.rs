@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -82,7 +83,8 @@ impl Sidecar {
         }
     }
 
-    async fn converse(&self, stream: UnixStream, peer: Peer) {
+    /// Serves one caller until it hangs up, or patience with it ends.
+    pub async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer) {
         let binding = Binding::new(&self.inner.engine);
         let caller = Caller { peer, bound: binding.name() };
         // Dropped last, when no request of the connection waits any more.

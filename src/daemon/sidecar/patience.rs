@@ -14,7 +14,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -127,15 +126,15 @@ impl Drop for Answering<'_> {
 }
 
 /// A caller's stream, as long as there is patience with it; then reading or writing fails with [`ErrorKind::TimedOut`].
-pub struct Patient {
-    stream: UnixStream,
+pub struct Patient<S> {
+    stream: S,
     conversation: Rc<Conversation>,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Patient {
+impl<S> Patient<S> {
     /// A stream on which this conversation is held.
-    pub fn new(stream: UnixStream, conversation: Rc<Conversation>) -> Self {
+    pub fn new(stream: S, conversation: Rc<Conversation>) -> Self {
         let first = conversation.deadline().unwrap_or_else(Instant::now);
         Self { stream, conversation, timer: Box::pin(sleep_until(first)) }
     }
@@ -162,7 +161,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -180,7 +179,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(cx, wrote)

@@ -267,4 +267,17 @@ mod tests {
             assert!(problem.detail.contains(words), "{body}: {}", problem.detail);
         }
     }
+
+    #[test]
+    fn bodies_of_very_many_parts_are_refused_before_they_take_memory() {
+        let pools = pools();
+        for part in ["0,", "{\"a\":0},", "[0],"] {
+            let body = format!("{{\"items\":[{}0]}}", part.repeat(8_000));
+            let mut problem = None;
+            let held =
+                allocation_counter::measure(|| problem = Ask::parse(body.as_bytes(), &pools).err()).bytes_max;
+            assert!(held < 4_096, "{held} bytes for {part}");
+            assert!(problem.expect("it is refused").detail.contains("at most 512"));
+        }
+    }
 }

@@ -4,16 +4,16 @@
 pub const FRAME_MAX: usize = 64 * 1024;
 
 /// Bytes in front of every frame.
-pub(super) const HEADER: usize = 4;
+pub const HEADER: usize = 4;
 /// What a body allocates before any of it has arrived.
 const FIRST_ALLOCATION: usize = 4 * 1024;
 
 /// A length that is zero or above [`FRAME_MAX`]. The stream cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// Appends one frame to `out`. The caller has checked its length.
-pub(super) fn encode(frame: &[u8], out: &mut Vec<u8>) {
+pub fn encode(frame: &[u8], out: &mut Vec<u8>) {
     debug_assert!(!frame.is_empty() && frame.len() <= FRAME_MAX);
     out.extend_from_slice(&(frame.len() as u32).to_be_bytes());
     out.extend_from_slice(frame);
@@ -21,7 +21,7 @@ pub(super) fn encode(frame: &[u8], out: &mut Vec<u8>) {
 
 /// Cuts a stream of bytes into frames.
 #[derive(Debug, Default)]
-pub(super) struct Decoder {
+pub struct Decoder {
     header: [u8; HEADER],
     have: usize,
     want: usize,
@@ -30,7 +30,10 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// Takes the next bytes of the stream and appends the frames that they complete to `out`.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<Vec<u8>>) -> Result<(), Malformed> {
+    ///
+    /// # Errors
+    /// A length that no frame has.
+    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<Vec<u8>>) -> Result<(), Malformed> {
         while !bytes.is_empty() {
             if self.have < HEADER {
                 let (taken, rest) = bytes.split_at(bytes.len().min(HEADER - self.have));

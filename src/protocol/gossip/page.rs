@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ENTRIES_MAX, ENTRY_WEIGHT, PAGE_BYTES_MAX};
+use super::{AUTHOR_RECORDS_MAX, DELTA_BYTES_MAX, ENTRIES_MAX, ENTRY_WEIGHT, PAGE_BYTES_MAX};
 use crate::protocol::audit::{Contradiction, Lie};
+use crate::protocol::bounded;
 use crate::protocol::id::{Incarnation, LedgerId, NodeId};
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::record::{Key, Row, Value};
 use crate::protocol::signature::{Keys, Signature, Statement};
 use crate::protocol::time::Instant;
+
+/// The most values of one news: no value weighs less than eight bytes, and the last one may go over what fits.
+const NEWS_MAX: usize = DELTA_BYTES_MAX / (ENTRY_WEIGHT + 8) + 1;
 
 /// A value as its author passes it on itself, over a link that proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,7 @@ pub struct News {
     /// … up to this one.
     pub upto: u64,
     /// The values, in ascending order of their versions.
+    #[serde(deserialize_with = "bounded::list::<_, _, NEWS_MAX>")]
     pub entries: Vec<Entry>,
 }
 
@@ -96,6 +101,7 @@ pub struct Delta {
     /// Who wrote it all.
     pub author: NodeId,
     /// The records, each for itself.
+    #[serde(deserialize_with = "bounded::list::<_, _, AUTHOR_RECORDS_MAX>")]
     pub records: Vec<Record>,
 }
 

@@ -10,7 +10,7 @@ use crate::protocol::lease::TTL;
 use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::pause::PauseMark;
 use crate::protocol::policy::Trust;
-use crate::protocol::record::{Key, Profile, Value};
+use crate::protocol::record::{Key, PROFILE_ADDRESSES_MAX, Profile, Value};
 use crate::protocol::share::ONE;
 use crate::protocol::time::{Instant, nanos};
 
@@ -403,7 +403,7 @@ impl Node {
     /// Where a peer is reached, linked or not: whoever has the smaller id dials when the link breaks, and after a restart
     /// a node looks for its swarm there.
     fn learn_addresses(&mut self, author: NodeId, profile: &Profile, now: Instant) {
-        let addresses: Vec<String> = profile.addresses.iter().take(8).cloned().collect();
+        let addresses: Vec<String> = profile.addresses.iter().take(PROFILE_ADDRESSES_MAX).cloned().collect();
         if profile.leaving {
             self.reached_at.remove(&author);
         } else if !addresses.is_empty() && self.reached_at.get(&author) != Some(&addresses) {
