@@ -3,6 +3,7 @@
 //! A liar is a program of its own that knows the whole protocol and keeps to none of it but what its lie needs. What it
 //! says goes over links that prove who it is, and it signs with its own key alone. Everything else is up to it.
 
+use aquifer::protocol::policy::Trust;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Nodes;
@@ -66,6 +67,15 @@ pub enum TrustSpec {
     Members,
     /// As far as a node does not use its own base share.
     Weight,
+}
+
+impl From<TrustSpec> for Trust {
+    fn from(trust: TrustSpec) -> Self {
+        match trust {
+            TrustSpec::Members => Self::Members,
+            TrustSpec::Weight => Self::Weight,
+        }
+    }
 }
 
 impl Lie {

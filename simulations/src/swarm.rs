@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use self::draw::{NODES_MAX, draw};
 
 use crate::checker::Violation;
+use crate::lie::TrustSpec;
 use crate::parallel;
 use crate::record::Record;
 use crate::scenario::Scenario;
@@ -50,7 +51,9 @@ pub struct Bounds {
 /// # Errors
 /// A property was violated, or something panicked.
 pub fn run(seed: u64, bounds: Bounds) -> Result<(Scenario, Record), Box<Found>> {
-    let scenario = Scenario { liars: bounds.liars, ..draw(seed, bounds.nodes) };
+    // Among members who trust one another a lender can bring level that it never had.
+    let trust = if bounds.liars > 0.0 { TrustSpec::Weight } else { TrustSpec::Members };
+    let scenario = Scenario { liars: bounds.liars, trust, ..draw(seed, bounds.nodes) };
     match caught(|| world::run(&scenario, seed)) {
         Ok(record) => Ok((scenario, record)),
         Err(what) => Err(Box::new(Found { seed, scenario, what })),

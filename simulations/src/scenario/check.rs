@@ -6,7 +6,6 @@ use aquifer::protocol::limit::Kind as LimitKind;
 
 use super::{Invalid, Scenario, StartSpec};
 use crate::fault::Nodes;
-use crate::lie::TrustSpec;
 use crate::workload::{ARRIVALS_MAX, Cost, Kind, Workload};
 
 /// A week: enough for calendars, and true time in nanoseconds stays far inside 64 bits.
@@ -54,9 +53,6 @@ fn check_liars(scenario: &Scenario) -> Result<(), Invalid> {
     within("sybils", scenario.sybils, 0, SYBILS_MAX)?;
     if scenario.sybils > 0 && (scenario.liar.is_empty() || scenario.start != StartSpec::Formed) {
         return invalid("sybils", scenario.sybils, "0 unless there is a [[liar]] in a formed swarm to vouch");
-    }
-    if scenario.trust == TrustSpec::Weight {
-        return invalid("trust", "\"weight\"", "\"members\": the core has no floors");
     }
     Ok(())
 }

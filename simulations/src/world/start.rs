@@ -104,7 +104,7 @@ impl World<'_> {
             weight: self.scenario.weight(place),
             agents: Agents::default(),
             keys: Arc::new(Ideal),
-            vouching: Vouching::default(),
+            vouching: Vouching { trust: self.scenario.trust.into(), ..Vouching::default() },
         };
         // A stream for each life, so that one node's restart changes nothing for the others.
         let seed = Stream::new(self.seed, Purpose::Nodes, (place as u64) << 24 | lives).seed();
