@@ -52,7 +52,7 @@ impl Swarm {
         let dir = tempfile::tempdir().unwrap();
         let mut nodes: Vec<Daemon> = Vec::new();
         for place in 0..3 {
-            let setup = Setup::new(dir.path(), &format!("n{place}"), &["api:rps=1000/1s,burst=300"]);
+            let setup = Setup::new(dir.path(), &format!("n{place}"), &["api:rps=1000,burst=300"]);
             let setup = setup.environment("AQUIFER_POLICY", "strict");
             let setup = nodes.first().map_or(setup.clone(), |first| setup.join(&first.token()));
             nodes.push(setup.start());

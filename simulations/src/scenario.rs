@@ -76,6 +76,9 @@ pub struct Scenario {
     /// How far what others say of their demand counts.
     #[serde(default)]
     pub trust: TrustSpec,
+    /// The part of all that a node ever had which it gives to those who join through it.
+    #[serde(default = "all")]
+    pub auto_vouch: f64,
     /// What must come out, beyond what the checkers see to; in every run with Aquifer.
     #[serde(default)]
     pub expect: Expect,
@@ -152,6 +155,10 @@ fn default_warmup() -> f64 {
     5.0
 }
 
+fn all() -> f64 {
+    1.0
+}
+
 impl Default for Scenario {
     /// Ten nodes on good links that all ask for a little more than there is.
     fn default() -> Self {
@@ -174,6 +181,7 @@ impl Default for Scenario {
             liar: Vec::new(),
             sybils: 0,
             trust: TrustSpec::default(),
+            auto_vouch: 1.0,
             expect: Expect::default(),
         }
     }

@@ -283,7 +283,7 @@ fn flags_beat_the_file_which_beats_the_defaults() {
 
     let overrides = Overrides { policy: Some("lax".to_owned()), ..Overrides::default() };
     let errors = Config::parse(text, "a.toml", &overrides).unwrap_err().to_string();
-    assert_eq!(errors, "--policy: is \"lax\", must be \"strict\" or \"available\"");
+    assert_eq!(errors, "--policy: is \"lax\", must be \"strict\", \"majority\" or \"available\"");
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Invalid> {
 
 fn check_liars(scenario: &Scenario) -> Result<(), Invalid> {
     within("liars", scenario.liars, 0.0, 1.0)?;
+    within("auto_vouch", scenario.auto_vouch, 0.0, 1.0)?;
     for (index, liar) in scenario.liar.iter().enumerate() {
         check_nodes(&format!("liar[{index}].nodes"), &liar.nodes, scenario.nodes)?;
     }

@@ -104,7 +104,11 @@ impl World<'_> {
             weight: self.scenario.weight(place),
             agents: Agents::default(),
             keys: Arc::new(Ideal),
-            vouching: Vouching { trust: self.scenario.trust.into(), ..Vouching::default() },
+            vouching: Vouching {
+                trust: self.scenario.trust.into(),
+                auto_vouch: ONE.scale((self.scenario.auto_vouch * 1e6).round() as u64, 1_000_000),
+                ..Vouching::default()
+            },
         };
         // A stream for each life, so that one node's restart changes nothing for the others.
         let seed = Stream::new(self.seed, Purpose::Nodes, (place as u64) << 24 | lives).seed();
