@@ -24,7 +24,6 @@ const SCENARIO_SEEDS: u64 = 20;
 const NOT_YET: [&str; 2] = ["Liveness", "NoStarvation"];
 
 #[test]
-#[ignore = "not yet run against signed records and the ledger of rights: cargo test -p aquifer-simulations --test planted -- --ignored"]
 fn every_planted_bug_is_found() {
     let bank = Bank::read(include_str!("../../planted.toml"));
     assert!(bank.bug.len() >= 15, "a bank of {} bugs", bank.bug.len());
