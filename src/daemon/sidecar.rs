@@ -33,9 +33,8 @@ use self::response::{
     wrong_method,
 };
 use self::route::Route;
-pub use self::users::Quotas;
-use self::users::Users;
-use super::access::{Access, Peer};
+pub use self::users::{Admittance, Place, Quotas, Users};
+use super::access::Peer;
 use super::api::{Denial, Problem, SettleAnswer, TokenAnswer};
 use super::config::PoolConfig;
 use super::engine::{self, Bound, Engine, Reply, Wanted};
@@ -66,8 +65,7 @@ type Command = fn(&Engine, &[u8], &[PoolConfig]) -> Result<(), Problem>;
 
 impl Sidecar {
     /// A sidecar for this engine and these users.
-    pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts, access: Access, quotas: Quotas) -> Self {
-        let users = Users::new(access, quotas);
+    pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts, users: Arc<Users>) -> Self {
         Self { inner: Arc::new(Inner { engine, pools, facts, users }) }
     }
 

@@ -14,6 +14,8 @@ use super::source::Source;
 pub struct ListenConfig {
     /// For gRPC.
     pub grpc: Option<Listen>,
+    /// For clients of Redis.
+    pub resp: Vec<Listen>,
 }
 
 /// An address to accept callers at.
@@ -39,10 +41,11 @@ impl fmt::Display for Listen {
 #[derive(Debug, Default)]
 pub(super) struct ListenSection {
     grpc: Option<Set<String>>,
+    resp: Option<Vec<Set<String>>>,
     remote: Option<Set<bool>>,
 }
 
-const KEYS: [&str; 2] = ["grpc", "remote"];
+const KEYS: [&str; 3] = ["grpc", "resp", "remote"];
 
 impl Source<'_> {
     pub fn listen(&mut self, table: &DeTable) -> ListenSection {
@@ -50,6 +53,7 @@ impl Source<'_> {
         for entry in self.entries(table, "listen") {
             match entry.key {
                 "grpc" => listen.grpc = self.string(&entry),
+                "resp" => listen.resp = self.one_or_more_strings(&entry),
                 "remote" => listen.remote = self.boolean(&entry),
                 _ => self.unknown(&entry, &KEYS),
             }
@@ -61,11 +65,12 @@ impl Source<'_> {
 /// Leaves out what is wrong.
 pub(super) fn validate(section: &ListenSection, errors: &mut Vec<ConfigError>) -> ListenConfig {
     let remote = section.remote.as_ref().is_some_and(|remote| remote.value);
-    let mut address = |written: &Option<Set<String>>| {
-        let address = written.as_ref().map(|written| address(written, remote)).transpose();
-        address.map_err(|error| errors.push(error)).ok().flatten()
-    };
-    ListenConfig { grpc: address(&section.grpc) }
+    let mut address =
+        |written: &Set<String>| address(written, remote).map_err(|error| errors.push(error)).ok();
+    ListenConfig {
+        grpc: section.grpc.as_ref().and_then(&mut address),
+        resp: section.resp.iter().flatten().filter_map(address).collect(),
+    }
 }
 
 /// `unix:` and a path, or an IP address and a port.
