@@ -29,6 +29,9 @@ cargo clippy --locked --workspace --all-targets -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
+step "other people's clients, for the tests"
+scripts/clients.sh
+
 step "tests"
 cargo test --locked
 

@@ -10,7 +10,7 @@ use aquifer::daemon::engine::Engine;
 use aquifer::daemon::facts::Facts;
 use aquifer::daemon::identity::SwarmKey;
 use aquifer::daemon::settings::node_config;
-use aquifer::daemon::sidecar::{Ask, Quotas, Sidecar};
+use aquifer::daemon::sidecar::{Ask, Quotas, Sidecar, Users};
 use aquifer::daemon::state::disk::RealDisk;
 use aquifer::daemon::state::store::Store;
 use aquifer::daemon::state::{Stamp, StateFile};
@@ -124,11 +124,6 @@ fn sidecar() -> Sidecar {
         observe_needs_operator: false,
     };
     let user_waiting = vec![100; config.pools.len()];
-    Sidecar::new(
-        engine,
-        config.pools.clone(),
-        facts,
-        access,
-        Quotas { connections: 100, user_connections: 100, user_waiting },
-    )
+    let quotas = Quotas { connections: 100, user_connections: 100, user_waiting };
+    Sidecar::new(engine, config.pools.clone(), facts, Users::new(access, quotas))
 }

@@ -40,7 +40,7 @@ impl Batch<'_> {
             && units > 0
         {
             let at = self.engine.shared.clock.monotonic(self.now);
-            log.write(at, [(&*String::from_utf8_lossy(key), units)].into_iter());
+            log.write(at, [(&*key.escape_ascii().to_string(), units)].into_iter());
         }
         Ok(throttled)
     }

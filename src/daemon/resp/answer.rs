@@ -102,8 +102,12 @@ pub fn answer(args: &Args<'_>, session: &mut Session, replies: &mut Replies) -> 
         (b"info", _) => replies.bulk(info()),
         (b"select", 2) if args[1] == b"0" => replies.word("OK"),
         (b"select", 2) => replies.error("ERR DB index is out of range: there is one, 0"),
-        // redis-benchmark asks for it, and goes on when there is nothing.
-        (b"config", 3) if args[1].eq_ignore_ascii_case(b"get") => replies.map(0),
+        // redis-benchmark asks for two settings, to print them.
+        (b"config", 3) if args[1].eq_ignore_ascii_case(b"get") => {
+            replies.map(1);
+            replies.bulk(args[2]);
+            replies.bulk("");
+        }
         (b"reset", 1) => {
             *session = Session::new(session.id);
             replies.version3 = false;

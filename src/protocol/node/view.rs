@@ -8,7 +8,7 @@ use crate::protocol::audit::Case;
 use crate::protocol::breaker::BreakerState;
 use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId, Replica};
-use crate::protocol::limit::{Fingerprint, Kind, Limit, Pool};
+use crate::protocol::limit::{Fingerprint, Kind, Limit, Pool, Rate};
 use crate::protocol::pause::PauseReason;
 use crate::protocol::record::{Key, Profile, Row, Value};
 use crate::protocol::share::{ONE, Share};
@@ -213,6 +213,17 @@ impl Node {
                     }
                 ));
             }
+        }
+        for conflict in self.conflicts() {
+            let numbers =
+                |rate: &Rate| format!("{} per {:?} and burst {}", rate.amount(), rate.per(), rate.burst());
+            let by = conflict.peer.map(|peer| format!(" by {}", peer.short())).unwrap_or_default();
+            warnings.push(format!(
+                "a key is used with {} here and with other numbers, {}{by}: these are two limits; use the same \
+                 numbers everywhere",
+                numbers(&conflict.ours),
+                numbers(&conflict.theirs),
+            ));
         }
         if self.forfeits {
             warnings.push(format!(

@@ -1,6 +1,6 @@
 //! Several nodes that share the limits of a few keys, while base share moves between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 
