@@ -1,16 +1,16 @@
-//! The core and what it needs of the world, in one thread: the clock, the timer, the disk and the waiting callers.
+//! The core and what it needs of the world: the clock, the timer, the disk and the waiting callers.
 //!
-//! Whoever handles a request calls straight into the core; no channel and no lock lies between. Messages to peers are
-//! left in a queue for the task that owns the transport. What must be on disk first is held until it is, by
-//! `held`; nothing else waits.
+//! Whoever handles a request calls straight into the core, under one lock that is held for the decision and nothing else;
+//! no channel and no switch of tasks or threads lies between. Messages to peers are left in a queue for the task that owns
+//! the transport. What must be on disk first is held until it is, by `held`; nothing else waits.
 
 mod asking;
 mod bound;
 mod held;
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -50,26 +50,34 @@ const WALL_EVERY: Duration = Duration::from_secs(10);
 /// The most errands that wait for the transport; beyond it messages are lost, as the protocol allows.
 const ERRANDS_MAX: usize = 4_096;
 
-/// A handle on the core; clones share it. Not for other threads.
+/// A handle on the core; clones share it, on any thread.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
 }
 
 struct Shared {
-    node: RefCell<Node>,
-    waiting: RefCell<BTreeMap<Ticket, Waiting>>,
-    errands: RefCell<VecDeque<Errand>>,
-    errand: Notify,
-    log: RefCell<Option<AdmissionLog>>,
-    disk: Disk,
+    core: Mutex<Core>,
+    store: Store,
     clock: Clock,
-    /// When the core was last told the wall clock.
-    wall_told: Cell<Instant>,
     timer: Timer,
-    armed: Cell<Option<Instant>>,
-    left: Cell<bool>,
+    errand: Notify,
     gone: Notify,
+}
+
+/// What changes together.
+struct Core {
+    node: Node,
+    waiting: BTreeMap<Ticket, Waiting>,
+    errands: VecDeque<Errand>,
+    log: Option<AdmissionLog>,
+    disk: Disk,
+    /// When the core was last told the wall clock.
+    wall_told: Instant,
+    armed: Option<Instant>,
+    /// Permits of connections: bound once the lock is given back, as that may end them.
+    to_bind: Vec<(Bound, PermitId)>,
+    left: bool,
 }
 
 impl Engine {
@@ -77,22 +85,27 @@ impl Engine {
     pub fn new(mut node: Node, state: Store, log: Option<AdmissionLog>, clock: Clock, timer: Timer) -> Self {
         let now = clock.now();
         node.set_wall(clock.wall(), now);
+        let core = Core {
+            node,
+            waiting: BTreeMap::new(),
+            errands: VecDeque::new(),
+            log,
+            disk: Disk::new(&state),
+            wall_told: now,
+            armed: None,
+            to_bind: Vec::new(),
+            left: false,
+        };
         let shared = Shared {
-            node: RefCell::new(node),
-            waiting: RefCell::default(),
-            errands: RefCell::default(),
-            errand: Notify::new(),
-            log: RefCell::new(log),
-            disk: Disk::new(state),
+            core: Mutex::new(core),
+            store: state,
             clock,
-            wall_told: Cell::new(now),
             timer,
-            armed: Cell::new(None),
-            left: Cell::new(false),
+            errand: Notify::new(),
             gone: Notify::new(),
         };
-        let engine = Self { shared: Rc::new(shared) };
-        engine.carry_out(now);
+        let engine = Self { shared: Arc::new(shared) };
+        engine.change(|_, _| ());
         engine
     }
 
@@ -182,20 +195,23 @@ impl Engine {
 
     /// Looks at the core.
     pub fn look<T>(&self, look: impl FnOnce(&mut Node, Instant) -> T) -> T {
-        look(&mut self.shared.node.borrow_mut(), self.now())
+        let mut core = self.core();
+        look(&mut core.node, self.now())
     }
 
     /// Waits for the core's deadline and tells it. Cancel-safe.
     pub async fn tick(&self) {
         self.shared.timer.fired().await;
-        self.shared.armed.set(None);
-        self.handle(Input::Timeout);
+        self.with(|_, core, now| {
+            core.armed = None;
+            core.node.handle(Input::Timeout, now);
+        });
     }
 
     /// Waits until there is something for the transport to do. Cancel-safe.
     pub async fn errands(&self) -> Vec<Errand> {
         loop {
-            let errands: Vec<Errand> = self.shared.errands.borrow_mut().drain(..).collect();
+            let errands: Vec<Errand> = self.core().errands.drain(..).collect();
             if !errands.is_empty() {
                 return errands;
             }
@@ -205,77 +221,92 @@ impl Engine {
 
     /// Waits until the node has left.
     pub async fn left(&self) {
-        while !self.shared.left.get() {
+        while !self.has_left() {
             self.shared.gone.notified().await;
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.core().left
     }
 
     /// Whether the node has left or is about to.
     pub fn is_leaving(&self) -> bool {
         use crate::protocol::node::Phase;
-        matches!(self.shared.node.borrow().phase(), Phase::Leaving(_) | Phase::Left)
+        matches!(self.core().node.phase(), Phase::Leaving(_) | Phase::Left)
     }
 
     /// Does something to the core, and carries out what comes of it.
     fn change<T>(&self, change: impl FnOnce(&mut Node, Instant) -> T) -> T {
-        let now = self.begin();
-        let changed = change(&mut self.shared.node.borrow_mut(), now);
-        self.carry_out(now);
+        self.with(|_, core, now| change(&mut core.node, now))
+    }
+
+    /// The same to all that changes with the core.
+    fn with<T>(&self, change: impl FnOnce(&Shared, &mut Core, Instant) -> T) -> T {
+        let (changed, to_bind) = {
+            let mut core = self.core();
+            let now = self.now();
+            core.tell_wall(self.shared.clock, now);
+            let changed = change(&self.shared, &mut core, now);
+            core.carry_out(&self.shared, now);
+            (changed, mem::take(&mut core.to_bind))
+        };
+        for (bound, permit) in to_bind {
+            bound.add(permit, self);
+        }
         changed
     }
 
-    /// Now; and if the core has not heard of the wall clock for long, as after the machine slept, it does first.
-    fn begin(&self) -> Instant {
-        let shared = &self.shared;
-        let now = self.now();
-        if now.since(shared.wall_told.get()) >= WALL_EVERY {
-            shared.wall_told.set(now);
-            shared.node.borrow_mut().set_wall(shared.clock.wall(), now);
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.shared.core.lock().expect("BUG! the core was left in the middle of a change")
+    }
+}
+
+impl Core {
+    /// If the core has not heard of the wall clock for long, as after the machine slept, it does now.
+    fn tell_wall(&mut self, clock: Clock, now: Instant) {
+        if now.since(self.wall_told) >= WALL_EVERY {
+            self.wall_told = now;
+            self.node.set_wall(clock.wall(), now);
         }
-        now
     }
 
-    fn carry_out(&self, now: Instant) {
-        let shared = &self.shared;
-        loop {
-            let output = shared.node.borrow_mut().poll_output();
-            let Some(output) = output else { break };
+    fn carry_out(&mut self, shared: &Shared, now: Instant) {
+        while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Save(saved) => self.save(Some(saved)),
+                Output::Save(saved) => self.save(shared, Some(saved)),
                 Output::Send(to, message) => match wire::encode_message(&message) {
-                    Ok(bytes) => self.send(to, bytes),
+                    Ok(bytes) => self.send(shared, to, bytes),
                     Err(error) => tracing::error!("BUG! a message to {} cannot be sent: {error}", to.short()),
                 },
                 Output::Answer(ticket, outcome) => {
-                    let waiting = shared.waiting.borrow_mut().remove(&ticket);
-                    if let Some(waiting) = waiting {
-                        self.tell(waiting, outcome, now);
+                    if let Some(waiting) = self.waiting.remove(&ticket) {
+                        self.tell(shared, waiting, outcome, now);
                     }
                 }
-                Output::Close(peer) => self.errand(Errand::Close(peer)),
-                Output::Reach(peer, addresses) => self.errand(Errand::Reach(peer, addresses)),
-                Output::Forget(peer) => self.errand(Errand::Forget(peer)),
+                Output::Close(peer) => self.errand(shared, Errand::Close(peer)),
+                Output::Reach(peer, addresses) => self.errand(shared, Errand::Reach(peer, addresses)),
+                Output::Forget(peer) => self.errand(shared, Errand::Forget(peer)),
                 Output::Left => {
-                    shared.left.set(true);
+                    self.left = true;
                     shared.gone.notify_one();
                 }
                 Output::Notice(text) => tracing::info!("{text}"),
             }
         }
-        let deadline = shared.node.borrow().next_deadline();
-        if shared.armed.get() != Some(deadline) {
-            shared.armed.set(Some(deadline));
+        let deadline = self.node.next_deadline();
+        if self.armed != Some(deadline) {
+            self.armed = Some(deadline);
             if let Err(error) = shared.timer.arm(deadline) {
                 tracing::error!("BUG! the timer cannot be set: {error}");
             }
         }
     }
 
-    fn errand(&self, errand: Errand) {
-        let mut errands = self.shared.errands.borrow_mut();
-        if errands.len() < ERRANDS_MAX {
-            errands.push_back(errand);
+    fn errand(&mut self, shared: &Shared, errand: Errand) {
+        if self.errands.len() < ERRANDS_MAX {
+            self.errands.push_back(errand);
         }
-        self.shared.errand.notify_one();
+        shared.errand.notify_one();
     }
 }

@@ -1,8 +1,7 @@
 //! What the daemon knows of itself that the core does not.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use libp2p::Multiaddr;
 
@@ -15,7 +14,7 @@ use crate::protocol::time::Instant;
 #[derive(Clone)]
 pub struct Facts {
     /// What the configuration calls the node.
-    pub name: Rc<str>,
+    pub name: Arc<str>,
     /// Which life of which node this is.
     pub replica: Replica,
     /// Lets nodes speak to one another.
@@ -23,8 +22,8 @@ pub struct Facts {
     /// When the daemon started.
     pub started: Instant,
     /// What was wrong with its files then.
-    pub warnings: Rc<[String]>,
-    net: Rc<RefCell<Net>>,
+    pub warnings: Arc<[String]>,
+    net: Arc<Mutex<Net>>,
 }
 
 #[derive(Default)]
@@ -44,27 +43,34 @@ impl Facts {
         started: Instant,
         warnings: Vec<String>,
     ) -> Self {
-        Self { name: name.into(), replica, swarm_key, started, warnings: warnings.into(), net: Rc::default() }
+        Self {
+            name: name.into(),
+            replica,
+            swarm_key,
+            started,
+            warnings: warnings.into(),
+            net: Arc::default(),
+        }
     }
 
     /// Where peers reach this node.
     pub fn addresses(&self) -> Vec<Multiaddr> {
-        self.net.borrow().addresses.clone()
+        self.net().addresses.clone()
     }
 
     /// Notes where peers reach this node.
     pub fn set_addresses(&self, addresses: Vec<Multiaddr>) {
-        self.net.borrow_mut().addresses = addresses;
+        self.net().addresses = addresses;
     }
 
     /// Where a peer's link ends.
     pub fn link(&self, peer: &NodeId) -> Option<Multiaddr> {
-        self.net.borrow().links.get(peer).cloned()
+        self.net().links.get(peer).cloned()
     }
 
     /// Notes a link, or that it is gone.
     pub fn set_link(&self, peer: NodeId, address: Option<Multiaddr>) {
-        let links = &mut self.net.borrow_mut().links;
+        let links = &mut self.net().links;
         match address {
             Some(address) => links.insert(peer, address),
             None => links.remove(&peer),
@@ -73,21 +79,25 @@ impl Facts {
 
     /// Messages from peers that were no messages.
     pub fn misunderstood(&self) -> u64 {
-        self.net.borrow().misunderstood
+        self.net().misunderstood
     }
 
     /// Counts a message that was none.
     pub fn count_misunderstood(&self) {
-        self.net.borrow_mut().misunderstood += 1;
+        self.net().misunderstood += 1;
     }
 
     /// What the transport has done.
     pub fn counters(&self) -> Counters {
-        self.net.borrow().counters
+        self.net().counters
     }
 
     /// Notes what the transport has done.
     pub fn set_counters(&self, counters: Counters) {
-        self.net.borrow_mut().counters = counters;
+        self.net().counters = counters;
+    }
+
+    fn net(&self) -> MutexGuard<'_, Net> {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

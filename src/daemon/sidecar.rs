@@ -17,7 +17,7 @@ mod route;
 mod users;
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -51,14 +51,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the socket serves.
 #[derive(Clone)]
 pub struct Sidecar {
-    inner: Rc<Inner>,
+    inner: Arc<Inner>,
 }
 
 struct Inner {
     engine: Engine,
     pools: Vec<PoolConfig>,
     facts: Facts,
-    users: Rc<Users>,
+    users: Arc<Users>,
 }
 
 /// What a request with a body does that has no answer but that it was done.
@@ -68,7 +68,7 @@ impl Sidecar {
     /// A sidecar for this engine and these users.
     pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts, access: Access, quotas: Quotas) -> Self {
         let users = Users::new(access, quotas);
-        Self { inner: Rc::new(Inner { engine, pools, facts, users }) }
+        Self { inner: Arc::new(Inner { engine, pools, facts, users }) }
     }
 
     /// How many callers are connected.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::held::{GRACE, beyond_disk};
-use super::{Bound, Engine};
+use super::{Bound, Core, Engine, Shared};
 use crate::protocol::limit::{Cost, Units};
 use crate::protocol::node::{Acquired, Ask, Item, Node, Outcome};
 use crate::protocol::queue::{Class, Ticket};
@@ -76,73 +76,85 @@ pub(super) struct Waiting {
 impl Engine {
     /// Asks the core. Gives back which of the choices it was, and what became of it.
     pub fn acquire(&self, request: Request) -> (usize, Reply) {
-        let now = self.begin();
+        let (choice, reply) = self.with(|shared, core, now| core.acquire(shared, request, now));
+        match reply {
+            Asked::Now(outcome) => (choice, Reply::Now(outcome)),
+            Asked::Later { ticket, answer, asked, deadline } => {
+                let engine = self.clone();
+                (choice, Reply::Later(Pending { engine, ticket, answer, asked, deadline }))
+            }
+        }
+    }
+}
+
+/// What became of a request: a [`Reply`] without the engine.
+enum Asked {
+    Now(Outcome),
+    Later { ticket: Option<Ticket>, answer: oneshot::Receiver<Outcome>, asked: Instant, deadline: Instant },
+}
+
+impl Core {
+    fn acquire(&mut self, shared: &Shared, request: Request, now: Instant) -> (usize, Asked) {
         let Request { mut choices, agent, class, wait, ttl, bound } = request;
-        if let Some(pool) = self.shared.node.borrow().own_limits(&agent) {
+        let node = &mut self.node;
+        if let Some(pool) = node.own_limits(&agent) {
             choices.iter_mut().for_each(|items| items.push(own(pool, items, &agent)));
         }
-        let units: Vec<Vec<Units>> = {
-            let node = self.shared.node.borrow();
-            let units = |item: &Wanted| node.pool_at(item.pool).units(&item.cost);
-            choices.iter().map(|items| items.iter().map(units).collect()).collect()
-        };
+        let units = |item: &Wanted| node.pool_at(item.pool).units(&item.cost);
+        let units: Vec<Vec<Units>> = choices.iter().map(|items| items.iter().map(units).collect()).collect();
         let lists = choices.iter().zip(&units);
         let lists: Vec<Vec<Item<'_>>> = lists
             .map(|(items, units)| items.iter().zip(units).map(|(item, units)| item.item(units)).collect())
             .collect();
         let ask = |place: usize| Ask { items: &lists[place], agent: &agent, class, wait, ttl };
-        let (choice, acquired) = {
-            let mut node = self.shared.node.borrow_mut();
-            let choice = if lists.len() == 1 { 0 } else { soonest(&mut node, lists.len(), ask, now) };
-            (choice, node.ask(&ask(choice), now))
-        };
+        let choice = if lists.len() == 1 { 0 } else { soonest(node, lists.len(), ask, now) };
+        let acquired = node.ask(&ask(choice), now);
         let items = choices.swap_remove(choice);
         if let Acquired::Now(outcome) = acquired
             && !(matches!(outcome, Outcome::Admitted { .. }) && self.outruns_disk(&items))
         {
-            self.note(&items, bound.as_ref(), outcome, now);
-            self.carry_out(now);
-            return (choice, Reply::Now(outcome));
+            self.note(shared, &items, bound, outcome, now);
+            return (choice, Asked::Now(outcome));
         }
         let (answer, receiver) = oneshot::channel();
         let waiting = Waiting { answer, items, bound };
         let ticket = match acquired {
             Acquired::Now(outcome) => {
                 // First what is to be saved, which this is to wait for.
-                self.carry_out(now);
-                self.tell(waiting, outcome, now);
-                self.carry_out(now);
+                self.carry_out(shared, now);
+                self.tell(shared, waiting, outcome, now);
                 None
             }
             Acquired::Waiting(ticket) => {
-                self.shared.waiting.borrow_mut().insert(ticket, waiting);
-                self.carry_out(now);
+                self.waiting.insert(ticket, waiting);
                 Some(ticket)
             }
         };
-        let (asked, deadline) = (now, now + wait);
-        let engine = self.clone();
-        (choice, Reply::Later(Pending { engine, ticket, answer: receiver, asked, deadline }))
+        (choice, Asked::Later { ticket, answer: receiver, asked: now, deadline: now + wait })
     }
 
     fn outruns_disk(&self, items: &[Wanted]) -> bool {
-        let node = self.shared.node.borrow();
-        items.iter().any(|item| node.outruns_disk(item.pool).is_some())
+        items.iter().any(|item| self.node.outruns_disk(item.pool).is_some())
     }
 
-    /// Writes down an admission before its caller has the answer, and binds its permit.
-    pub(super) fn note(&self, items: &[Wanted], bound: Option<&Bound>, outcome: Outcome, now: Instant) {
+    /// Writes down an admission before its caller has the answer, and has its permit bound.
+    pub(super) fn note(
+        &mut self,
+        shared: &Shared,
+        items: &[Wanted],
+        bound: Option<Bound>,
+        outcome: Outcome,
+        now: Instant,
+    ) {
         let Outcome::Admitted { permit, .. } = outcome else { return };
-        if let Some(log) = self.shared.log.borrow_mut().as_mut() {
-            let node = self.shared.node.borrow();
+        if let Some(log) = &mut self.log {
+            let node = &self.node;
             let taken = items.iter().flat_map(|Wanted { pool, cost, .. }| {
                 node.pool_at(*pool).limits().iter().map(|limit| (limit.name.as_str(), cost.of(limit)))
             });
-            log.write(self.shared.clock.monotonic(now), taken.filter(|(_, units)| *units > 0));
+            log.write(shared.clock.monotonic(now), taken.filter(|(_, units)| *units > 0));
         }
-        if let Some(bound) = bound {
-            bound.add(permit, self);
-        }
+        self.to_bind.extend(bound.map(|bound| (bound, permit)));
     }
 }
 
@@ -185,9 +197,10 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let waited = self.engine.shared.waiting.borrow_mut().remove(&ticket);
-        if waited.is_some() {
-            self.engine.change(|node, now| node.cancel(ticket, now));
-        }
+        self.engine.with(|_, core, now| {
+            if core.waiting.remove(&ticket).is_some() {
+                core.node.cancel(ticket, now);
+            }
+        });
     }
 }

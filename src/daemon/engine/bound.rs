@@ -1,10 +1,9 @@
 //! Permits that end with the connection on which they were asked for.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::mem;
-use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Engine;
 use crate::protocol::permit::PermitId;
@@ -17,29 +16,29 @@ const PRUNE_FROM: usize = 64;
 pub struct Bound(Weak<Permits>);
 
 /// One connection's permits, as the connection owns them: dropping it ends those that are still out.
-pub struct Binding(Rc<Permits>);
+pub struct Binding(Arc<Permits>);
 
 struct Permits {
     engine: Engine,
     /// Permits, and how many must be there to look for those that have ended.
-    out: RefCell<(BTreeSet<PermitId>, usize)>,
+    out: Mutex<(BTreeSet<PermitId>, usize)>,
 }
 
 impl Binding {
     /// A connection without permits.
     pub fn new(engine: &Engine) -> Self {
-        Self(Rc::new(Permits { engine: engine.clone(), out: RefCell::new((BTreeSet::new(), PRUNE_FROM)) }))
+        Self(Arc::new(Permits { engine: engine.clone(), out: Mutex::new((BTreeSet::new(), PRUNE_FROM)) }))
     }
 
     /// The name for requests that come on this connection.
     pub fn name(&self) -> Bound {
-        Bound(Rc::downgrade(&self.0))
+        Bound(Arc::downgrade(&self.0))
     }
 
     /// Whether no permit is out that would end with the connection.
     pub fn is_empty(&self) -> bool {
         self.0.prune();
-        self.0.out.borrow().0.is_empty()
+        self.0.out().0.is_empty()
     }
 }
 
@@ -48,7 +47,7 @@ impl Bound {
     pub(super) fn add(&self, permit: PermitId, engine: &Engine) {
         let Some(permits) = self.0.upgrade() else { return engine.close(permit) };
         let full = {
-            let mut out = permits.out.borrow_mut();
+            let mut out = permits.out();
             out.0.insert(permit);
             out.0.len() >= out.1
         };
@@ -59,8 +58,12 @@ impl Bound {
 }
 
 impl Permits {
+    fn out(&self) -> MutexGuard<'_, (BTreeSet<PermitId>, usize)> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn prune(&self) {
-        let (out, prune_from) = &mut *self.out.borrow_mut();
+        let (out, prune_from) = &mut *self.out();
         self.engine.look(|node, _| out.retain(|permit| node.permit_pools(*permit).is_some()));
         *prune_from = PRUNE_FROM.max(2 * out.len());
     }
@@ -68,7 +71,7 @@ impl Permits {
 
 impl Drop for Permits {
     fn drop(&mut self) {
-        for permit in mem::take(&mut self.out.get_mut().0) {
+        for permit in mem::take(&mut self.out().0) {
             self.engine.close(permit);
         }
     }

@@ -5,12 +5,12 @@
 //! While the disk cannot be written, messages are lost, as the protocol allows, and such admissions are taken back and
 //! refused: nobody hears of anything that a crash would make this node forget.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::mem;
 use std::time::Duration;
 
 use super::asking::Waiting;
-use super::{ERRANDS_MAX, Engine, Errand};
+use super::{Core, ERRANDS_MAX, Engine, Errand, Shared};
 use crate::daemon::state::store::Store;
 use crate::protocol::id::NodeId;
 use crate::protocol::node::{Outcome, Reason, Refusal, Saved};
@@ -26,12 +26,11 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Disk {
-    store: Store,
     /// What was left to be saved last, and up to where it is.
-    last: Cell<u64>,
-    saved: Cell<u64>,
-    held: RefCell<VecDeque<(u64, Held)>>,
-    error: RefCell<Option<String>>,
+    last: u64,
+    saved: u64,
+    held: VecDeque<(u64, Held)>,
+    error: Option<String>,
 }
 
 enum Held {
@@ -40,33 +39,31 @@ enum Held {
 }
 
 impl Disk {
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: &Store) -> Self {
         let saved = store.saved();
-        Self {
-            store,
-            last: Cell::new(saved),
-            saved: Cell::new(saved),
-            held: RefCell::default(),
-            error: RefCell::default(),
-        }
+        Self { last: saved, saved, held: VecDeque::new(), error: None }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.saved < self.last
     }
 }
 
 impl Engine {
     /// Why what must be on disk is not, if it cannot be written.
     pub fn unsaved(&self) -> Option<String> {
-        self.shared.disk.error.borrow().clone()
+        self.core().disk.error.clone()
     }
 
     /// Waits until the disk has something to say, and acts on it. Cancel-safe.
     pub async fn stored(&self) {
-        self.shared.disk.store.tried().await;
+        self.shared.store.tried().await;
         self.look_at_disk();
     }
 
     /// Notes on disk that this node has no ledger yet.
     pub fn save_no_ledger(&self) {
-        self.save(None);
+        self.with(|shared, core, _| core.save(shared, None));
     }
 
     /// Blocks until all that was to be saved so far is on disk.
@@ -74,72 +71,76 @@ impl Engine {
     /// # Errors
     /// Why it is not.
     pub fn flush(&self) -> Result<(), String> {
-        let flushed = self.shared.disk.store.flush();
+        let flushed = self.shared.store.flush();
         self.look_at_disk();
         flushed
     }
 
-    pub(super) fn save(&self, saved: Option<Box<Saved>>) {
-        let disk = &self.shared.disk;
-        disk.last.set(disk.store.save(saved));
+    fn look_at_disk(&self) {
+        self.with(|shared, core, _| core.look_at_disk(shared));
+    }
+}
+
+impl Core {
+    pub(super) fn save(&mut self, shared: &Shared, saved: Option<Box<Saved>>) {
+        self.disk.last = shared.store.save(saved);
     }
 
     /// Sends once all is on disk.
-    pub(super) fn send(&self, to: NodeId, bytes: Vec<u8>) {
-        let disk = &self.shared.disk;
-        if disk.saved.get() >= disk.last.get() {
-            self.errand(Errand::Send(to, bytes));
-        } else {
-            let mut held = disk.held.borrow_mut();
-            if disk.error.borrow().is_none() && held.len() < ERRANDS_MAX {
-                held.push_back((disk.last.get(), Held::Message(to, bytes)));
-            }
+    pub(super) fn send(&mut self, shared: &Shared, to: NodeId, bytes: Vec<u8>) {
+        if !self.disk.is_behind() {
+            self.errand(shared, Errand::Send(to, bytes));
+        } else if self.disk.error.is_none() && self.disk.held.len() < ERRANDS_MAX {
+            self.disk.held.push_back((self.disk.last, Held::Message(to, bytes)));
         }
     }
 
     /// Answers who waits: at once, or if it was admitted beyond what is on disk, once that is there.
-    pub(super) fn tell(&self, waiting: Waiting, outcome: Outcome, now: Instant) {
-        let disk = &self.shared.disk;
+    pub(super) fn tell(&mut self, shared: &Shared, waiting: Waiting, outcome: Outcome, now: Instant) {
         match (outcome, self.limit_beyond_disk(&waiting)) {
             (Outcome::Admitted { permit, waited, .. }, limit @ Some(_)) => {
-                if disk.error.borrow().is_some() {
-                    let _ = waiting.answer.send(self.take_back(permit, limit, waited));
+                if self.disk.error.is_some() {
+                    let outcome = self.take_back(permit, limit, waited, now);
+                    let _ = waiting.answer.send(outcome);
                 } else {
-                    disk.held
-                        .borrow_mut()
-                        .push_back((disk.last.get(), Held::Admission(waiting, outcome, now)));
+                    self.disk.held.push_back((self.disk.last, Held::Admission(waiting, outcome, now)));
                 }
             }
-            _ => self.answer(waiting, outcome, now),
+            _ => self.answer(shared, waiting, outcome, now),
         }
     }
 
     /// The pool, and the limit of it, of which more was taken than is on disk.
     fn limit_beyond_disk(&self, waiting: &Waiting) -> Option<(usize, usize)> {
-        let node = self.shared.node.borrow();
-        waiting.items.iter().find_map(|item| Some((item.pool, node.outruns_disk(item.pool)?)))
+        waiting.items.iter().find_map(|item| Some((item.pool, self.node.outruns_disk(item.pool)?)))
     }
 
-    fn answer(&self, waiting: Waiting, outcome: Outcome, now: Instant) {
-        self.note(&waiting.items, waiting.bound.as_ref(), outcome, now);
+    fn answer(&mut self, shared: &Shared, waiting: Waiting, outcome: Outcome, now: Instant) {
+        let Waiting { answer, items, bound } = waiting;
+        self.note(shared, &items, bound, outcome, now);
         // A caller that hung up between the admission and now has spent what it asked for.
-        let _ = waiting.answer.send(outcome);
+        let _ = answer.send(outcome);
     }
 
     /// Takes back an admission that nobody has heard of.
-    fn take_back(&self, permit: PermitId, limit: Option<(usize, usize)>, waited: Duration) -> Outcome {
-        let _ = self.shared.node.borrow_mut().release(permit, self.now());
+    fn take_back(
+        &mut self,
+        permit: PermitId,
+        limit: Option<(usize, usize)>,
+        waited: Duration,
+        now: Instant,
+    ) -> Outcome {
+        let _ = self.node.release(permit, now);
         beyond_disk(limit, waited)
     }
 
-    fn look_at_disk(&self) {
-        let disk = &self.shared.disk;
-        disk.saved.set(disk.store.saved());
-        if disk.saved.get() >= disk.last.get() {
-            self.shared.node.borrow_mut().stored();
+    fn look_at_disk(&mut self, shared: &Shared) {
+        self.disk.saved = shared.store.saved();
+        if !self.disk.is_behind() {
+            self.node.stored();
         }
-        let error = disk.store.error();
-        match (disk.error.replace(error.clone()), &error) {
+        let error = shared.store.error();
+        match (mem::replace(&mut self.disk.error, error.clone()), &error) {
             (None, Some(error)) => tracing::error!(
                 "the ledger cannot be saved; until it is, peers are told nothing and of slow limits no more is \
                  admitted than was put on disk before: {error}"
@@ -147,31 +148,26 @@ impl Engine {
             (Some(_), None) => tracing::info!("the ledger is saved again"),
             _ => {}
         }
-        loop {
-            // Each on its own: answering may hold something more.
-            let is_ready = |(serial, _): &(u64, Held)| *serial <= disk.saved.get() || error.is_some();
-            let mut queue = disk.held.borrow_mut();
-            let Some((serial, held)) =
-                queue.front().is_some_and(is_ready).then(|| queue.pop_front()).flatten()
-            else {
-                break;
-            };
-            drop(queue);
-            let is_saved = serial <= disk.saved.get();
+        // Each on its own: answering may hold something more.
+        let is_ready = |disk: &Disk| {
+            disk.held.front().is_some_and(|(serial, _)| *serial <= disk.saved || error.is_some())
+        };
+        while is_ready(&self.disk) {
+            let Some((serial, held)) = self.disk.held.pop_front() else { break };
+            let is_saved = serial <= self.disk.saved;
             match held {
-                Held::Message(to, bytes) if is_saved => self.errand(Errand::Send(to, bytes)),
+                Held::Message(to, bytes) if is_saved => self.errand(shared, Errand::Send(to, bytes)),
                 Held::Message(..) => {}
-                Held::Admission(waiting, Outcome::Admitted { permit, waited, .. }, _)
+                Held::Admission(waiting, Outcome::Admitted { permit, waited, .. }, at)
                     if !is_saved || waiting.answer.is_closed() =>
                 {
                     let limit = self.limit_beyond_disk(&waiting);
-                    let _ = waiting.answer.send(self.take_back(permit, limit, waited));
+                    let outcome = self.take_back(permit, limit, waited, at);
+                    let _ = waiting.answer.send(outcome);
                 }
-                Held::Admission(waiting, outcome, at) => self.answer(waiting, outcome, at),
+                Held::Admission(waiting, outcome, at) => self.answer(shared, waiting, outcome, at),
             }
         }
-        // What was taken back may serve others.
-        self.carry_out(self.now());
     }
 }
 

@@ -4,9 +4,8 @@
 //! kernel names, since everything else can be made up. Only users who are here are known, so that connections bound all
 //! that is kept.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::daemon::access::{Access, Peer};
 use crate::daemon::api::{CallersStatus, UserStatus};
@@ -37,10 +36,15 @@ pub struct Quotas {
 pub struct Users {
     access: Access,
     quotas: Quotas,
-    here: RefCell<BTreeMap<u32, User>>,
-    connections: Cell<usize>,
-    permits: RefCell<Permits>,
-    counters: Cell<Counters>,
+    here: Mutex<Here>,
+    permits: Mutex<Permits>,
+}
+
+#[derive(Default)]
+struct Here {
+    users: BTreeMap<u32, User>,
+    connections: usize,
+    counters: Counters,
 }
 
 #[derive(Default)]
@@ -87,7 +91,7 @@ pub enum Crowd {
 
 /// Something of a user that is given back when this is dropped.
 pub struct Place {
-    users: Rc<Users>,
+    users: Arc<Users>,
     uid: u32,
     held: Held,
 }
@@ -100,15 +104,8 @@ enum Held {
 
 impl Users {
     /// Nobody is here yet.
-    pub fn new(access: Access, quotas: Quotas) -> Rc<Self> {
-        Rc::new(Self {
-            access,
-            quotas,
-            here: RefCell::default(),
-            connections: Cell::new(0),
-            permits: RefCell::default(),
-            counters: Cell::default(),
-        })
+    pub fn new(access: Access, quotas: Quotas) -> Arc<Self> {
+        Arc::new(Self { access, quotas, here: Mutex::default(), permits: Mutex::default() })
     }
 
     /// Who may do what.
@@ -118,7 +115,7 @@ impl Users {
 
     /// How many connections there are.
     pub fn connections(&self) -> usize {
-        self.connections.get()
+        self.here().connections
     }
 
     /// Whether there is no connection left for anybody at all.
@@ -127,11 +124,11 @@ impl Users {
     }
 
     /// Somebody connected.
-    pub fn connect(self: &Rc<Self>, peer: Peer) -> Admittance {
+    pub fn connect(self: &Arc<Self>, peer: Peer) -> Admittance {
         let extra = if self.access.is_operator(peer) { OPERATORS_EXTRA } else { 0 };
-        let mut here = self.here.borrow_mut();
-        let user = here.entry(peer.uid).or_default();
-        let (of_user, all) = (user.connections, self.connections());
+        let Here { users, connections, counters } = &mut *self.here();
+        let user = users.entry(peer.uid).or_default();
+        let (of_user, all) = (user.connections, *connections);
         let crowd = if all >= self.quotas.connections + extra {
             Some(Crowd::All(all))
         } else {
@@ -140,10 +137,10 @@ impl Users {
         let place = |held| Place { users: self.clone(), uid: peer.uid, held };
         let Some(crowd) = crowd else {
             user.connections += 1;
-            self.connections.set(self.connections() + 1);
+            *connections += 1;
             return Admittance::Welcome(place(Held::Connection));
         };
-        self.count(|counters| counters.turned_away += 1);
+        counters.turned_away += 1;
         if user.turned_away >= TURNED_AWAY_MAX {
             return Admittance::Ignored;
         }
@@ -153,8 +150,8 @@ impl Users {
 
     /// How many requests of a user may wait, if as many wait for one of these pools already.
     pub fn queue_is_full(&self, uid: u32, pools: impl IntoIterator<Item = usize>) -> Option<usize> {
-        let here = self.here.borrow();
-        let waiting = &here.get(&uid)?.waiting;
+        let here = self.here();
+        let waiting = &here.users.get(&uid)?.waiting;
         let full = |pool: usize| {
             let most = self.quotas.user_waiting[pool];
             (waiting.get(&pool).is_some_and(|waiting| *waiting >= most)).then_some(most)
@@ -163,11 +160,11 @@ impl Users {
     }
 
     /// A request of a user waits for these pools until the place is dropped.
-    pub fn wait(self: &Rc<Self>, uid: u32, mut pools: Vec<usize>) -> Place {
+    pub fn wait(self: &Arc<Self>, uid: u32, mut pools: Vec<usize>) -> Place {
         pools.sort_unstable();
         pools.dedup();
-        let mut here = self.here.borrow_mut();
-        let waiting = &mut here.entry(uid).or_default().waiting;
+        let mut here = self.here();
+        let waiting = &mut here.users.entry(uid).or_default().waiting;
         pools.iter().for_each(|pool| *waiting.entry(*pool).or_default() += 1);
         Place { users: self.clone(), uid, held: Held::Queue(pools) }
     }
@@ -177,7 +174,7 @@ impl Users {
         if self.access.is_owner(uid) {
             return;
         }
-        let Permits { issued_to, prune_from } = &mut *self.permits.borrow_mut();
+        let Permits { issued_to, prune_from } = &mut *self.permits();
         issued_to.insert(permit, uid);
         if issued_to.len() >= PRUNE_FROM.max(*prune_from) {
             engine.look(|node, _| issued_to.retain(|permit, _| node.permit_pools(*permit).is_some()));
@@ -187,7 +184,7 @@ impl Users {
 
     /// Whether a caller may settle a permit. What has ended can be asked for by anybody: it changes nothing any more.
     pub fn may_settle(&self, permit: PermitId, peer: Peer, engine: &Engine) -> bool {
-        let issued_to = self.permits.borrow().issued_to.get(&permit).copied();
+        let issued_to = self.permits().issued_to.get(&permit).copied();
         self.access.may_settle(peer, issued_to) || engine.look(|node, _| node.permit_pools(permit).is_none())
     }
 
@@ -213,12 +210,13 @@ impl Users {
             connections: user.connections,
             waiting: user.waiting.values().sum(),
         };
-        let mut users: Vec<UserStatus> = self.here.borrow().iter().map(user).collect();
+        let here = self.here();
+        let mut users: Vec<UserStatus> = here.users.iter().map(user).collect();
         users.sort_by_key(|user| std::cmp::Reverse((user.connections, user.waiting)));
         users.truncate(USERS_SHOWN);
-        let Counters { turned_away, not_queued, denied, timed_out } = self.counters.get();
+        let Counters { turned_away, not_queued, denied, timed_out } = here.counters;
         CallersStatus {
-            connections: self.connections(),
+            connections: here.connections,
             max_connections: self.quotas.connections,
             max_connections_per_user: self.quotas.user_connections,
             users,
@@ -230,20 +228,26 @@ impl Users {
     }
 
     fn count(&self, count: impl FnOnce(&mut Counters)) {
-        let mut counters = self.counters.get();
-        count(&mut counters);
-        self.counters.set(counters);
+        count(&mut self.here().counters);
+    }
+
+    fn here(&self) -> MutexGuard<'_, Here> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn permits(&self) -> MutexGuard<'_, Permits> {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut here = self.users.here.borrow_mut();
-        let Some(user) = here.get_mut(&self.uid) else { return };
+        let Here { users, connections, .. } = &mut *self.users.here();
+        let Some(user) = users.get_mut(&self.uid) else { return };
         match &self.held {
             Held::Connection => {
                 user.connections -= 1;
-                self.users.connections.set(self.users.connections() - 1);
+                *connections -= 1;
             }
             Held::Answer => user.turned_away -= 1,
             Held::Queue(pools) => {
@@ -258,7 +262,7 @@ impl Drop for Place {
             }
         }
         if user.connections == 0 && user.turned_away == 0 && user.waiting.is_empty() {
-            here.remove(&self.uid);
+            users.remove(&self.uid);
         }
     }
 }
@@ -269,7 +273,7 @@ mod tests {
 
     const OWNER: u32 = 990;
 
-    fn users(connections: usize, user_connections: usize) -> Rc<Users> {
+    fn users(connections: usize, user_connections: usize) -> Arc<Users> {
         let access = Access {
             owner: OWNER,
             operators: [].into(),
@@ -283,7 +287,7 @@ mod tests {
         Peer { uid, gid: 100 }
     }
 
-    fn connect(users: &Rc<Users>, uid: u32, count: usize) -> Vec<Place> {
+    fn connect(users: &Arc<Users>, uid: u32, count: usize) -> Vec<Place> {
         let place = |_| match users.connect(peer(uid)) {
             Admittance::Welcome(place) => Some(place),
             Admittance::TurnedAway(..) | Admittance::Ignored => None,
@@ -341,7 +345,7 @@ mod tests {
             let _connections = connect(&users, uid, 3);
             let _waiting = users.wait(uid, vec![0, 1]);
         }
-        assert!(users.here.borrow().is_empty());
+        assert!(users.here().users.is_empty());
         assert_eq!((users.connections(), users.status().users), (0, Vec::new()));
     }
 }
