@@ -170,6 +170,34 @@ pub enum Reason {
     TooManyKeys,
 }
 
+impl Reason {
+    /// All, in the order of their places.
+    pub const ALL: [Self; 8] = [
+        Self::Limit,
+        Self::Deadline,
+        Self::QueueFull,
+        Self::UserQueueFull,
+        Self::Paused,
+        Self::Never,
+        Self::Breaker,
+        Self::TooManyKeys,
+    ];
+
+    /// As JSON spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Deadline => "deadline",
+            Self::QueueFull => "queue_full",
+            Self::UserQueueFull => "user_queue_full",
+            Self::Paused => "paused",
+            Self::Never => "never",
+            Self::Breaker => "breaker",
+            Self::TooManyKeys => "too_many_keys",
+        }
+    }
+}
+
 /// Body of `POST /v1/permits/{id}/commit`: what the call really used. What is not named was used as reserved; a body need
 /// not be there. In a permit of several pools, each number is for every pool that counts it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,4 +306,19 @@ pub struct LimitState {
     pub held: u64,
     /// When the whole limit would be full again if nobody spent.
     pub reset_in_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_called_as_json_calls_them() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(
+                (serde_json::to_value(reason).unwrap(), reason as usize),
+                (reason.name().into(), place)
+            );
+        }
+    }
 }

@@ -90,8 +90,10 @@ impl Sidecar {
         // Dropped last, when no request of the connection waits any more.
         let conversation = Rc::new(Conversation::new(binding));
         let service = service_fn(|request: Request<Incoming>| async {
-            let _answering = conversation.answering().await;
-            Ok::<_, Infallible>(self.answer(request, &caller).await)
+            let answering = conversation.answering().await;
+            let mut answer = self.answer(request, &caller).await;
+            answer.body_mut().answers(answering);
+            Ok::<_, Infallible>(answer)
         });
         let stream = TokioIo::new(Patient::new(stream, conversation.clone()));
         // Answers are flushed one by one: with `pipeline_flush` they pile up without a bound for a caller that asks on and

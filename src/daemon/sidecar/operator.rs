@@ -40,6 +40,16 @@ pub fn resume(engine: &Engine, body: &[u8], pools: &[PoolConfig]) -> Result<(), 
     Ok(())
 }
 
+/// Tells the node to give everything back and to end.
+///
+/// # Errors
+/// The answer to give: 400.
+pub fn leave(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Problem> {
+    Members::new(&object(body, true, "{} or nothing")?, "", &[])?;
+    engine.leave();
+    Ok(())
+}
+
 /// Takes back what this node gave to a member.
 ///
 /// # Errors
