@@ -42,12 +42,12 @@ use self::route::Route;
 pub use self::users::Quotas;
 use self::users::Users;
 use super::access::{Access, Peer};
-use super::api::{self, Denial, Problem, SettleAnswer, TokenAnswer};
 use super::config::{Config, ConfigSource, PoolConfig};
 use super::engine::{self, Bound, Engine, Reply, Wanted};
 use super::facts::Facts;
 use super::tally::Tally;
 use super::token::Token;
+use crate::api::{self, Denial, Problem, SettleAnswer, TokenAnswer};
 use crate::protocol::node::{Outcome, Phase, Reason};
 use crate::protocol::permit::PermitId;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::api::Reason;
+use crate::api::Reason;
 
 /// Upper bounds of the waits that are counted together, in seconds.
 pub const WAIT_BOUNDS: [f64; 10] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0];

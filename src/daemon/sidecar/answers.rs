@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 
-use crate::daemon::api::{AcquireAnswer, AllowAnswer, LimitState, Problem, Reason, SettleAnswer};
+use crate::api::{AcquireAnswer, AllowAnswer, LimitState, Problem, Reason, SettleAnswer};
 use crate::daemon::engine::{Engine, Wanted};
 use crate::protocol::node::{self, LimitView, Node, Outcome, PoolView, Refusal, SettleError, Settling};
 use crate::protocol::permit::{Correction, How};

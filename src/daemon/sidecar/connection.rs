@@ -18,8 +18,8 @@ use super::Sidecar;
 use super::patience::{Conversation, Patient};
 use super::response::{Answer, json, refusal};
 use super::users::{Admittance, Crowd};
+use crate::api::Denial;
 use crate::daemon::access::Peer;
-use crate::daemon::api::Denial;
 use crate::daemon::engine::{Binding, Bound};
 use crate::daemon::socket::Socket;
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::changes::Changes;
 use super::patience::Answering;
-use crate::daemon::api::{Event, LaggedEvent, Status};
+use crate::api::{Event, LaggedEvent, Status};
 use crate::daemon::engine::Engine;
 use crate::daemon::tally::Tally;
 
@@ -192,7 +192,7 @@ impl Body for EventStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::api::NodeEvent;
+    use crate::api::NodeEvent;
 
     fn reader(room: usize) -> (Told, mpsc::Receiver<Bytes>) {
         let (sender, receiver) = mpsc::channel(room);

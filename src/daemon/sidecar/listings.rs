@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::answers::{ceil_millis, full_name, limit_state, millis};
-use crate::daemon::api::{
+use crate::api::{
     API_VERSION, ByClass, CallersStatus, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus,
     Limits, MemberListing, NodeStatus, PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues,
     Status, TopAgent, Waiter,

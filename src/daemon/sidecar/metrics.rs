@@ -10,7 +10,7 @@ use std::time::Duration;
 pub use self::page::Format;
 use self::page::{Kind, Page};
 use super::listings;
-use crate::daemon::api::{CallersStatus, Reason};
+use crate::api::{CallersStatus, Reason};
 use crate::daemon::engine::Engine;
 use crate::daemon::facts::Facts;
 use crate::daemon::tally::{Tally, WAIT_BOUNDS};

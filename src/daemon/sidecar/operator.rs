@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::body::{Members, object};
 use super::response::problem;
-use crate::daemon::api::{CallOutcome, Problem};
+use crate::api::{CallOutcome, Problem};
 use crate::daemon::config::PoolConfig;
 use crate::daemon::engine::Engine;
 use crate::protocol::id::NodeId;

@@ -4,7 +4,7 @@
 //! and the core takes its pools at its start. So this checks what a restart would bring, and says what needs one.
 
 use super::response::problem;
-use crate::daemon::api::Problem;
+use crate::api::Problem;
 use crate::daemon::config::{Config, ConfigSource};
 
 /// What the node runs with, and where it came from.

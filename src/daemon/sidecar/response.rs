@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::events::EventStream;
 use super::patience::Answering;
 use super::route;
-use crate::daemon::api::{Denial, Problem};
+use crate::api::{Denial, Problem};
 
 /// An answer.
 pub type Answer = Response<Body>;

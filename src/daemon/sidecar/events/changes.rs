@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::daemon::api::{
+use crate::api::{
     BreakerEvent, Event, Guarantee, NodeEvent, PauseEvent, PeerEvent, PoolSummary, Reason, SummaryEvent,
 };
 use crate::daemon::engine::Engine;
