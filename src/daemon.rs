@@ -10,6 +10,7 @@ pub mod config;
 pub mod engine;
 pub mod facts;
 pub mod identity;
+pub mod resp;
 pub mod settings;
 pub mod sidecar;
 pub mod socket;
@@ -39,7 +40,8 @@ use self::config::{Config, ConfigSource, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
 use self::identity::{DataDir, IdentityError, SwarmKey, next_life};
-use self::sidecar::{Quotas, Sidecar};
+use self::resp::{Resp, RespError};
+use self::sidecar::{Quotas, Sidecar, Users};
 use self::socket::{Socket, SocketError};
 use self::state::disk::RealDisk;
 use self::state::store::Store;
@@ -76,6 +78,9 @@ pub enum DaemonError {
     /// The saved ledger.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The Redis protocol.
+    #[error(transparent)]
+    Resp(#[from] RespError),
     /// The gossip address, or a seed.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -124,6 +129,7 @@ struct Daemon {
     engine: Engine,
     transport: Transport,
     sidecar: Sidecar,
+    resp: Option<Resp>,
     facts: Facts,
     /// Accepts callers; ends with the daemon.
     _callers: AbortOnDrop,
@@ -201,11 +207,17 @@ impl Daemon {
         warnings.extend_from_slice(socket.warnings());
         let replica = Replica { node: id, incarnation };
         let facts = Facts::new(&config.name, replica, swarm_key, now, warnings);
-        let (access, quotas) = (access(&config), quotas(&config, callers_max));
-        let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), access, quotas);
+        let users = Users::new(access(&config), quotas(&config, callers_max));
+        let resp = match &config.listen.resp[..] {
+            [] => None,
+            at => Some(Resp::start(at, config.access.group, engine.clone(), users.clone())?),
+        };
+        resp.iter().flat_map(Resp::addresses).for_each(|at| say(&format!("redis    {at}")));
+        let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users);
         let accepting = sidecar.clone();
         let callers = AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }));
-        let mut daemon = Self { engine, transport, sidecar, facts, _callers: callers, stop, _data: data };
+        let mut daemon =
+            Self { engine, transport, sidecar, resp, facts, _callers: callers, stop, _data: data };
         daemon.note_addresses(id);
         Ok(daemon)
     }
@@ -252,6 +264,8 @@ impl Daemon {
         if let Err(error) = self.engine.flush() {
             tracing::error!("the ledger was not saved: {error}");
         }
+        // Its clients have their answers: none of them waits.
+        self.resp = None;
         self.say_farewell().await;
         Ok(())
     }
@@ -420,6 +434,11 @@ fn greet(config: &Config, id: NodeId, start: &Start) {
     let _ = writeln!(out, "aquifer {} {} ({}) {doing}", env!("CARGO_PKG_VERSION"), config.name, id.short());
     let _ = writeln!(out, "socket   {socket}");
     let _ = writeln!(out, "acquire  aquifer --socket {socket} acquire {pool}");
+}
+
+fn say(line: &str) {
+    // A reader that closed its end does not stop the daemon.
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn is_loopback(address: &Multiaddr) -> bool {

@@ -19,7 +19,7 @@ pub const MESSAGE_MAX: usize = 64 * 1024;
 pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
-pub const MESSAGE_VERSION: u8 = 4;
+pub const MESSAGE_VERSION: u8 = 5;
 /// The version of saved states that this program reads and writes.
 pub const SAVED_VERSION: u8 = 3;
 

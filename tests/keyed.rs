@@ -9,8 +9,8 @@ use aquifer::protocol::agents::Agents;
 use aquifer::protocol::id::{Incarnation, NodeId};
 use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::node::{
-    Acquired, Ask, Input, Item, METERS_MAX, Node, NodeConfig, Outcome, Output, PERMIT_TTL, Policy, Reason,
-    Saved, Start, Vouching,
+    Acquired, Ask, Input, Item, METERS_MAX, Node, NodeConfig, Outcome, Output, PERMIT_TTL, Policy, RATES_MAX,
+    Reason, Saved, Start, ThrottleError, Throttled, Vouching,
 };
 use aquifer::protocol::permit::PermitId;
 use aquifer::protocol::queue::{Class, Ticket};
@@ -26,6 +26,8 @@ const SEC: u64 = 1_000 * MS;
 /// The keyed pool has ten requests a second and a burst of 20, and twice as many tokens.
 const AMOUNTS: [(u64, u64); 2] = [(10, 20), (20, 40)];
 const KEYED: usize = 1;
+/// Limits that callers bring along: of the keys that begin with these letters.
+const DYNAMIC: [(&str, (u64, u64)); 2] = [("early", (10, 20)), ("late", (3, 7))];
 
 fn pools(keys_max: usize) -> Vec<Pool> {
     let limit = |unit: &str, (amount, burst)| {
@@ -264,6 +266,18 @@ impl World {
         self.drain(place);
     }
 
+    /// A call that brings its limit along.
+    fn throttle(&mut self, place: usize, key: &str, units: u64) {
+        let (amount, burst) = DYNAMIC.iter().find(|(name, _)| key.starts_with(name)).expect("it has one").1;
+        let rate = Rate::new(amount, Duration::from_secs(1), burst).unwrap();
+        let now = self.clock(place);
+        let throttled = self.nodes[place].throttle(key.as_bytes(), rate, units, now).expect("there is room");
+        if throttled.allowed {
+            self.admitted.entry(key.to_owned()).or_default().push((self.now, [units, 0]));
+        }
+        self.drain(place);
+    }
+
     /// Settles a permit: so much more or less of each limit was used.
     fn settle(&mut self, which: usize, more: bool, by: u64) {
         let out = self.outstanding.swap_remove(which % self.outstanding.len());
@@ -289,7 +303,9 @@ impl World {
     /// Every interval that begins and ends with an admission, by the definition of the limit.
     fn check(&self) {
         for (key, admitted) in &self.admitted {
-            for (place, (amount, burst)) in AMOUNTS.into_iter().enumerate() {
+            let dynamic = DYNAMIC.iter().find(|(name, _)| key.starts_with(name));
+            let amounts = dynamic.map_or(AMOUNTS, |(_, amounts)| [*amounts, AMOUNTS[1]]);
+            for (place, (amount, burst)) in amounts.into_iter().enumerate() {
                 for (first, (from, _)) in admitted.iter().enumerate() {
                     let mut units = 0;
                     for (to, more) in &admitted[first..] {
@@ -359,7 +375,12 @@ fn no_key_is_ever_over_its_limit_on_a_bad_network() {
             let (place, key) = (world.random(3) as usize, format!("user-{}", world.random(3)));
             let units = [1 + world.random(6), world.random(9)];
             match world.random(20) {
-                0..=13 => {
+                0..=4 => {
+                    let number = world.random(2);
+                    let key = if step < 250 { format!("early-{number}") } else { format!("late-{number}") };
+                    world.throttle(place, &key, units[0]);
+                }
+                5..=13 => {
                     let wait = Duration::from_millis(500 * world.random(4));
                     world.ask(place, &key, units, wait);
                 }
@@ -387,6 +408,9 @@ fn no_key_is_ever_over_its_limit_on_a_bad_network() {
         assert!(world.waiting.is_empty(), "seed {seed}");
         world.run_for(60 * SEC);
         assert_eq!(world.promoted(), [0; 4], "seed {seed}");
+        // Nothing of what callers brought along is left, once nobody asks for it.
+        world.run_for(60 * SEC);
+        assert!(world.nodes.iter().all(|node| node.dynamic_limits() == (0, 0)), "seed {seed}");
     }
 }
 
@@ -504,4 +528,117 @@ fn several_pools_and_keys_are_taken_all_or_none() {
         node.handle(Input::Timeout, now + Duration::from_secs(second));
     }
     assert_eq!(node.keys(KEYED), Some((0, 0)));
+}
+
+fn throttle(node: &mut Node, key: &str, (amount, burst): (u64, u64), units: u64, at: Instant) -> Throttled {
+    let rate = Rate::new(amount, Duration::from_secs(1), burst).unwrap();
+    node.throttle(key.as_bytes(), rate, units, at).unwrap()
+}
+
+/// The generic cell rate algorithm, as redis-cell computes it, in nanoseconds.
+#[derive(Default)]
+struct Gcra {
+    arrival: i64,
+}
+
+impl Gcra {
+    fn throttle(
+        &mut self,
+        (amount, burst): (u64, u64),
+        units: u64,
+        now: i64,
+    ) -> (bool, u64, Option<i64>, i64) {
+        let interval = SEC as i64 / amount as i64;
+        let tolerance = interval * burst as i64;
+        let increment = interval * units as i64;
+        let arrival = self.arrival.max(now) + increment;
+        let early = arrival - tolerance - now;
+        let (allowed, until_full) =
+            if early > 0 { (false, self.arrival - now) } else { (true, arrival - now) };
+        if allowed {
+            self.arrival = arrival;
+        }
+        let retry = (!allowed && increment <= tolerance).then_some(early);
+        let left = tolerance - until_full.max(0);
+        (allowed, (left / interval) as u64, retry, until_full.max(0))
+    }
+}
+
+#[test]
+fn a_node_alone_answers_as_the_generic_cell_rate_algorithm_does() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for limit in [(1, 5), (10, 1), (20, 40), (1_000, 16)] {
+        let (mut node, mut gcra) = (alone(10), Gcra::default());
+        let mut now = 0;
+        for call in 0..500 {
+            let units = rng.next_u64() % 8;
+            let is = throttle(&mut node, "a", limit, units, Instant::from_nanos(now));
+            let (allowed, remaining, retry, reset) = gcra.throttle(limit, units, now as i64);
+            let nanos = |duration: Duration| duration.as_nanos() as i64;
+            let is = (is.allowed, is.remaining, is.retry_after.map(nanos), nanos(is.reset_after));
+            assert_eq!(
+                is,
+                (allowed, remaining, retry, reset),
+                "call {call} of {units} at {now} of {limit:?}"
+            );
+            now += rng.next_u64() % (3 * SEC / limit.0);
+        }
+        assert_eq!(node.dynamic_limits().0, 1);
+    }
+}
+
+#[test]
+fn a_peer_that_never_heard_of_a_limit_lends_its_share_of_it() {
+    let mut world = World::new(3, 5);
+    let end = world.now + 10 * SEC;
+    while world.now < end {
+        world.throttle(0, "early-1", 1);
+        world.run_for(20 * MS);
+    }
+    let admitted = world.total("early-1");
+    // A third of the limit would be 33 and a burst of 6.
+    assert!((100..=120).contains(&admitted), "{admitted}");
+    assert!(world.nodes.iter().all(|node| node.dynamic_limits().0 == 1));
+    world.check();
+}
+
+#[test]
+fn the_same_key_with_other_numbers_is_another_limit_and_reported() {
+    let mut world = World::new(2, 6);
+    let now = world.clock(0);
+    assert!(throttle(&mut world.nodes[0], "a", (10, 20), 5, now).allowed);
+    assert_eq!(world.nodes[0].conflicts().count(), 0);
+    assert!(throttle(&mut world.nodes[0], "a", (1, 2), 1, now).allowed);
+    let conflict = *world.nodes[0].conflicts().next().expect("it was noticed");
+    assert_eq!((conflict.ours.burst(), conflict.theirs.burst(), conflict.peer), (2, 20, None));
+    // Between nodes only when somebody needs help with the key.
+    for _ in 0..30 {
+        let now = world.clock(1);
+        throttle(&mut world.nodes[1], "a", (5, 9), 1, now);
+        world.drain(1);
+        world.run_for(20 * MS);
+    }
+    let (first, second) = (world.nodes[0].id(), world.nodes[1].id());
+    let peers: Vec<_> = world.nodes[0].conflicts().map(|conflict| conflict.peer).collect();
+    assert_eq!(peers, [Some(second)], "{first:?}");
+}
+
+#[test]
+fn there_are_only_so_many_numbers_and_unused_ones_make_room() {
+    let mut node = alone(10);
+    let now = Instant::ZERO;
+    for amount in 1..=RATES_MAX as u64 {
+        assert!(throttle(&mut node, "a", (amount, 5), 1, now).allowed);
+    }
+    let rate = Rate::new(999, Duration::from_secs(1), 5).unwrap();
+    assert_eq!(node.throttle(b"a", rate, 1, now), Err(ThrottleError::TooManyRates));
+    for second in 1..80 {
+        node.handle(Input::Timeout, now + Duration::from_secs(second));
+    }
+    assert_eq!(node.dynamic_limits(), (0, 0));
+    let later = now + Duration::from_secs(80);
+    // What is made late is as full as it would be had it always been there.
+    assert!(node.throttle(b"a", rate, 5, later).unwrap().allowed);
+    assert!(!node.throttle(b"a", rate, 5, later).unwrap().allowed);
+    assert_eq!(node.throttle(b"a", rate, 6, later).unwrap().retry_after, None);
 }

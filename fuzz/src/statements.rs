@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aquifer::protocol::breaker::{Outcomes, Verdict};
 use aquifer::protocol::calendar::UnixNanos;
@@ -10,7 +11,7 @@ use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::keyed::KeyHash;
 use aquifer::protocol::lease::{Grant, Return};
 use aquifer::protocol::ledger::{Gift, GiftLevels};
-use aquifer::protocol::limit::Fingerprint;
+use aquifer::protocol::limit::{Fingerprint, Rate};
 use aquifer::protocol::message::{Digest, Echo, Message};
 use aquifer::protocol::pause::{PauseMark, PauseReason};
 use aquifer::protocol::provider::Estimate;
@@ -199,7 +200,11 @@ fn said(u: &mut Unstructured) -> Result<(Key, Value)> {
             let key = KeyHash::of("users", if u.arbitrary()? { "one" } else { "other" });
             let limit = fingerprint(u)?;
             let fingerprint = if u.ratio(7, 8)? { key.fingerprint(limit) } else { limit };
-            Ok(KeyRow { fingerprint, limit, key, row: row(u)? })
+            let rate = option(u, |u| {
+                let (amount, burst) = (u.int_in_range(1..=1_000)?, u.int_in_range(1..=1_000)?);
+                Ok(Rate::new(amount, Duration::from_secs(1), burst).expect("within bounds"))
+            })?;
+            Ok(KeyRow { fingerprint, limit, key, rate, row: row(u)? })
         })?),
     };
     Ok((key, value))

@@ -5,6 +5,7 @@
 //! the transport. What must be on disk first is held until it is, by `held`; nothing else waits.
 
 mod asking;
+mod batch;
 mod bound;
 mod held;
 
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 
 use self::asking::Waiting;
 pub use self::asking::{Pending, Reply, Request, Wanted};
+pub use self::batch::Batch;
 pub use self::bound::{Binding, Bound};
 use self::held::Disk;
 use super::admission_log::AdmissionLog;

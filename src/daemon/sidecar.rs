@@ -39,9 +39,8 @@ use self::response::{
     text, wrong_method,
 };
 use self::route::Route;
-pub use self::users::Quotas;
-use self::users::Users;
-use super::access::{Access, Peer};
+pub use self::users::{Admittance, Place, Quotas, Users};
+use super::access::Peer;
 use super::config::{Config, ConfigSource, PoolConfig};
 use super::engine::{self, Bound, Engine, Reply, Wanted};
 use super::facts::Facts;
@@ -84,20 +83,11 @@ impl Sidecar {
         config: Config,
         source: ConfigSource,
         facts: Facts,
-        access: Access,
-        quotas: Quotas,
+        users: Arc<Users>,
     ) -> Self {
-        let (pools, tally) = (config.pools.clone(), Tally::new(config.pools.len()));
-        let inner = Inner {
-            engine,
-            pools,
-            facts,
-            users: Users::new(access, quotas),
-            tally: Arc::new(tally),
-            events: Arc::default(),
-            config: Running::new(config, source),
-        };
-        Self { inner: Arc::new(inner) }
+        let (pools, tally) = (config.pools.clone(), Arc::new(Tally::new(config.pools.len())));
+        let (events, config) = (Arc::default(), Running::new(config, source));
+        Self { inner: Arc::new(Inner { engine, pools, facts, users, tally, events, config }) }
     }
 
     /// How many callers are connected.

@@ -44,15 +44,17 @@
 //! could clear any key's record. Refusing strangers is the lesser harm, and ends by itself as keys fill up.
 
 mod balance;
+mod history;
 mod table;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use balance::Balance;
+pub use history::{CHANGES_MAX, History};
 use table::Table;
 
 use super::limit::{Fingerprint, Rate};
@@ -65,8 +67,6 @@ pub const KEYS_MAX_DEFAULT: usize = 1_000_000;
 pub const KEYS_MAX: usize = 1 << 24;
 /// The most keys of one pool that are promoted at once: each has meters, and rows that are gossiped.
 pub const PROMOTED_MAX: usize = 1_024;
-/// How many changes of base share are kept for keys that have not been looked at since.
-pub const CHANGES_MAX: usize = 64;
 /// How many keys every call looks at to forget them. A new key adds one, so the table stays within about twice of what
 /// cannot be forgotten.
 const SWEEP_STEPS: usize = 2;
@@ -80,9 +80,9 @@ pub struct KeyHash(pub u128);
 
 impl KeyHash {
     /// The name of `key` in the pool called `pool`, the same on every node.
-    pub fn of(pool: &str, key: &str) -> Self {
+    pub fn of(pool: &str, key: impl AsRef<[u8]>) -> Self {
         let mut hash = Sha256::new();
-        for text in ["key", pool, key] {
+        for text in ["key".as_bytes(), pool.as_bytes(), key.as_ref()] {
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
@@ -118,14 +118,6 @@ pub enum Taken {
     Full,
 }
 
-/// A change of base share.
-#[derive(Clone, Copy, Debug)]
-struct Change {
-    at: Instant,
-    before: Share,
-    after: Share,
-}
-
 /// All keys of one keyed pool on one node. A `now` that goes back counts as standing still.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -133,13 +125,9 @@ pub struct Keys {
     keys_max: usize,
     /// The latest time seen.
     now: Instant,
-    base: Share,
+    history: History,
     /// The balances of every key that is not written down, as of `now`.
     virgin: Vec<Balance>,
-    /// The last changes of base share, in their order.
-    changes: VecDeque<Change>,
-    /// When the last change happened that is not kept any more.
-    lost_at: Option<Instant>,
     table: Table,
     promoted: BTreeSet<KeyHash>,
     admitted: Vec<u64>,
@@ -151,14 +139,17 @@ impl Keys {
     /// No keys yet, on a node without a base share. At most `keys_max` (1 to [`KEYS_MAX`], else the nearer of these)
     /// are ever written down, at 36 to 40 bytes and 16 for each limit.
     pub fn new(rates: Vec<Rate>, keys_max: usize, now: Instant) -> Self {
+        Self::since(History::new(now), rates, keys_max, now)
+    }
+
+    /// The same as if it had been there through all of `history`, without a key that was used.
+    pub fn since(history: History, rates: Vec<Rate>, keys_max: usize, now: Instant) -> Self {
         let keys_max = keys_max.clamp(1, KEYS_MAX);
         Self {
             keys_max,
             now,
-            base: Share::ZERO,
-            virgin: vec![Balance::ZERO; rates.len()],
-            changes: VecDeque::with_capacity(CHANGES_MAX),
-            lost_at: None,
+            virgin: rates.iter().map(|rate| history.unused(rate, now)).collect(),
+            history,
             table: Table::new(keys_max, rates.len()),
             promoted: BTreeSet::new(),
             admitted: vec![0; rates.len()],
@@ -169,16 +160,8 @@ impl Keys {
 
     /// The node's base share that may be used is `base` from now on. What comes is empty, whatever level a gift had.
     pub fn set_base(&mut self, base: Share, now: Instant) {
-        debug_assert!(base <= ONE, "BUG! more base share than there is");
         self.advance(now);
-        if base == self.base {
-            return;
-        }
-        if self.changes.len() == CHANGES_MAX {
-            self.lost_at = self.changes.pop_front().map(|change| change.at);
-        }
-        self.changes.push_back(Change { at: self.now, before: self.base, after: base });
-        self.base = base;
+        self.history.set_base(base, self.now);
         for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
             *virgin = virgin.fit(rate, base);
         }
@@ -191,9 +174,8 @@ impl Keys {
     pub fn start_full(&mut self, base: Share, now: Instant) {
         let untouched = self.table.len() == 0 && self.promoted.is_empty();
         assert!(untouched && self.admitted.iter().all(|units| *units == 0), "BUG! founded after spending");
-        self.set_base(base, now);
-        // A key of this very moment would be cut as if it had been there before the share came.
-        self.changes.clear();
+        self.advance(now);
+        self.history = History::full(base, self.now);
         for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
             *virgin = Balance::full(rate, base);
         }
@@ -233,8 +215,7 @@ impl Keys {
     pub fn refund(&mut self, key: KeyHash, units: &[u64], taken_at: Instant, now: Instant) -> bool {
         self.advance(now);
         let Some(place) = self.table.find(key) else { return false };
-        let rebased = self.changes.back().is_some_and(|change| change.at >= taken_at);
-        if self.table.get(place).0 != taken_at || rebased {
+        if self.table.get(place).0 != taken_at || self.history.changed_since(taken_at) {
             return false;
         }
         self.catch_up(place);
@@ -279,7 +260,7 @@ impl Keys {
     pub fn demote(&mut self, key: KeyHash, held: Share, balances: &[Balance], now: Instant) -> bool {
         assert_eq!(balances.len(), self.rates.len(), "BUG! balances of another pool");
         self.advance(now);
-        if held != self.base || !self.promoted.contains(&key) {
+        if held != self.base() || !self.promoted.contains(&key) {
             return false;
         }
         if balances.iter().zip(&self.virgin).any(|(balance, virgin)| balance < virgin) {
@@ -327,7 +308,7 @@ impl Keys {
 
     /// The base share that every key runs on that is not promoted.
     pub fn base(&self) -> Share {
-        self.base
+        self.history.base()
     }
 
     /// The node has no base share any more, nor did it ever spend any: the ledger is another one. What is promoted stays
@@ -336,6 +317,29 @@ impl Keys {
         let fresh = Self::new(self.rates.clone(), self.keys_max, now.max(self.now));
         let (promoted, admitted) = (std::mem::take(&mut self.promoted), std::mem::take(&mut self.admitted));
         *self = Self { promoted, admitted, ..fresh };
+    }
+
+    /// From now on at most so many keys are written down; those that are stay.
+    pub(super) fn set_keys_max(&mut self, keys_max: usize) {
+        self.keys_max = keys_max.clamp(1, KEYS_MAX);
+    }
+
+    /// Whether a key is written down or promoted.
+    pub(super) fn knows(&self, key: KeyHash) -> bool {
+        self.is_promoted(key) || self.table.find(key).is_some()
+    }
+
+    /// What all nodes together have left of a key's limit if nothing of it was spent elsewhere, and in how long it is full
+    /// here if it is not used meanwhile. As of the last time that was handed in.
+    pub(super) fn standing(&self, key: KeyHash, limit: usize) -> (u64, Duration) {
+        let rate = &self.rates[limit];
+        let Some(place) = self.table.find(key) else { return (rate.burst(), Duration::ZERO) };
+        let (at, balances) = self.table.get(place);
+        let balance = self.history.at_present(balances[limit], at, rate, self.now);
+        let elsewhere = Balance::full(rate, ONE).minus(Balance::full(rate, self.base()));
+        let reset_after = balance.wait_for(Balance::full(rate, self.base()), rate, self.base());
+        let left = elsewhere.plus(balance).level().units(&(*rate).into());
+        (left, Duration::from_nanos(reset_after.unwrap_or(u64::MAX)))
     }
 
     /// Whole units of the limit at this place of the pool that a key has which was never used.
@@ -358,7 +362,7 @@ impl Keys {
         }
         self.now = now;
         for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
-            *virgin = virgin.earn(rate, self.base, nanos);
+            *virgin = virgin.earn(rate, self.history.base(), nanos);
         }
     }
 
@@ -377,8 +381,8 @@ impl Keys {
         let mut longest: Option<(usize, Option<u64>)> = None;
         for (place, rate) in self.rates.iter().enumerate() {
             let wanted = Balance::of(units[place], rate);
-            let balance = self.at_present(balances[place], at, rate);
-            let wait = balance.wait_for(wanted, rate, self.base);
+            let balance = self.history.at_present(balances[place], at, rate, self.now);
+            let wait = balance.wait_for(wanted, rate, self.base());
             let is_longer = |known: u64| wait.is_none_or(|wait| wait > known);
             if wait != Some(0) && longest.is_none_or(|(_, known)| known.is_some_and(is_longer)) {
                 longest = Some((place, wait));
@@ -424,25 +428,10 @@ impl Keys {
     fn catch_up(&mut self, place: usize) {
         for limit in 0..self.rates.len() {
             let (at, balances) = self.table.get(place);
-            let balance = self.at_present(balances[limit], at, &self.rates[limit]);
+            let balance = self.history.at_present(balances[limit], at, &self.rates[limit], self.now);
             self.table.get_mut(place).1[limit] = balance;
         }
         *self.table.get_mut(place).0 = self.now;
-    }
-
-    /// What a key's balance of `at` is now, by the steps that the virgin took meanwhile.
-    fn at_present(&self, mut balance: Balance, mut at: Instant, rate: &Rate) -> Balance {
-        if let Some(lost_at) = self.lost_at.filter(|lost_at| at <= *lost_at) {
-            at = lost_at;
-            balance = balance.min(Balance::ZERO);
-        }
-        let missed = self.changes.iter().rev().take_while(|change| change.at >= at).count();
-        for change in self.changes.range(self.changes.len() - missed..) {
-            let nanos = change.at.as_nanos() - at.as_nanos();
-            balance = balance.earn(rate, change.before, nanos).fit(rate, change.after);
-            at = change.at;
-        }
-        balance.earn(rate, self.base, self.now.as_nanos() - at.as_nanos())
     }
 
     fn sweep_on(&mut self, steps: usize) -> usize {
@@ -456,7 +445,9 @@ impl Keys {
             }
             let (at, balances) = self.table.get(self.sweep_at);
             let mut limits = self.rates.iter().zip(balances).zip(&self.virgin);
-            if limits.all(|((rate, balance), virgin)| self.at_present(*balance, at, rate) == *virgin) {
+            if limits.all(|((rate, balance), virgin)| {
+                self.history.at_present(*balance, at, rate, self.now) == *virgin
+            }) {
                 self.table.remove(self.sweep_at);
                 forgotten += 1;
             } else {

@@ -19,6 +19,7 @@ mod accusing;
 mod admission;
 mod calendars;
 mod durable;
+mod dynamic;
 mod exchange;
 mod forgetting;
 mod gates;
@@ -48,6 +49,7 @@ use serde::{Deserialize, Serialize};
 pub use super::policy::{Policy, Trust, Vouching};
 pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, WAIT_MAX};
 pub use durable::Missing;
+pub use dynamic::{Conflict, DYNAMIC_KEYS_MAX, RATES_MAX, ThrottleError, Throttled};
 pub use forgetting::{ForgetError, Forgotten};
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
@@ -59,6 +61,7 @@ use super::audit::Audit;
 use super::bucket::Level;
 use super::gossip::{Pages, Record};
 use super::id::{Incarnation, LedgerId, NodeId, Replica};
+use super::keyed::History;
 use super::lease::SETTLE;
 use super::ledger::Ledger;
 use super::limit::{Fingerprint, Limit, Pool};
@@ -73,6 +76,7 @@ use super::signature::Keys;
 use super::time::Instant;
 use super::wall::Wall;
 use admission::Request;
+use dynamic::Dynamic;
 use gates::Gate;
 use majority::Quorum;
 use peers::Peers;
@@ -253,6 +257,7 @@ pub struct Node {
     pools: Vec<PoolState>,
     meters: Vec<Meter>,
     former_leases: FormerLeases,
+    dynamic: Dynamic,
     rng: ChaCha8Rng,
     outputs: VecDeque<Output>,
     pauses: Pauses,
@@ -357,6 +362,7 @@ impl Node {
             near: vec![None; meters.len()],
             meters,
             former_leases: FormerLeases::default(),
+            dynamic: Dynamic::new(now),
             rng: ChaCha8Rng::from_seed(seed),
             outputs: VecDeque::new(),
             pauses: Self::no_pauses(&config.pools),
@@ -456,6 +462,7 @@ impl Node {
             meter.set_base(base, full, now);
         }
         self.all_keys().for_each(|keys| keys.start_full(base, now));
+        self.dynamic.history = History::full(base, now);
         self.save(false);
     }
 
@@ -597,6 +604,7 @@ impl Node {
         }
         self.resume_levels(now);
         self.all_keys().for_each(|keys| keys.set_base(base, now));
+        self.dynamic.history.set_base(base, now);
         self.stale = true;
     }
 

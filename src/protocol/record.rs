@@ -11,7 +11,7 @@ use super::id::NodeId;
 use super::keyed::KeyHash;
 use super::ledger::{Gift, Loss};
 use super::lending::GRAIN;
-use super::limit::Fingerprint;
+use super::limit::{Fingerprint, Rate};
 use super::pause::{PauseMark, PauseReason};
 use super::provider::Estimate;
 use super::share::Share;
@@ -114,7 +114,7 @@ impl Value {
             Self::Gift(gift) => 32 + gift.levels.as_ref().map_or(0, |levels| 26 * levels.atoms.len()),
             Self::Lost(losses) => 8 + 48 * losses.len(),
             Self::Row(_) => 104,
-            Self::KeyRow(row) => row.map_or(8, |_| 136),
+            Self::KeyRow(row) => row.map_or(8, |_| 161),
             Self::Pause(_) | Self::Breaker(..) => 32,
             Self::Unreported(_) => 16,
             Self::Evidence(proof) => 200 + proof.first.value.weight() + proof.second.value.weight(),
@@ -194,6 +194,8 @@ pub struct KeyRow {
     pub limit: Fingerprint,
     /// The key.
     pub key: KeyHash,
+    /// The limit's numbers, if it is a [dynamic](super::node::Node::throttle) one.
+    pub rate: Option<Rate>,
     /// How the author stands with it.
     pub row: Row,
 }

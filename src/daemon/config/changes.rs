@@ -39,6 +39,7 @@ impl Config {
             vouching,
             mdns,
             access,
+            listen,
             pools,
             agents,
         } = self;
@@ -54,6 +55,7 @@ impl Config {
             ("swarm's founders, auto_vouch or trust", *vouching == other.vouching),
             ("swarm.discover", *mdns == other.mdns),
             ("access", *access == other.access),
+            ("listen", *listen == other.listen),
         ]
         .into_iter()
         .filter(|(_, same)| !same)

@@ -81,6 +81,13 @@ impl Source<'_> {
         Some(texts)
     }
 
+    pub fn one_or_more_strings(&mut self, entry: &Entry) -> Option<Vec<Set<String>>> {
+        match entry.value {
+            DeValue::String(text) => Some(vec![entry.set(text.to_string())]),
+            _ => self.strings(entry),
+        }
+    }
+
     pub fn whole(&mut self, entry: &Entry) -> Option<Set<u64>> {
         let number = match entry.value {
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),

@@ -128,7 +128,7 @@ pub(super) type Needs = Vec<Taken>;
 impl Node {
     /// The place of the pool with this name.
     pub fn pool(&self, name: &str) -> Option<usize> {
-        self.pools.iter().position(|state| state.pool.name() == name)
+        self.config.pools.iter().position(|pool| pool.name() == name)
     }
 
     /// Asks for `cost` of one pool as nobody in particular: see [`ask`](Self::ask).
@@ -188,6 +188,36 @@ impl Node {
         let answer = self.answer_later(ask, request, now);
         self.finish(now);
         answer
+    }
+
+    /// Asks for what has been put into the node's terms, to be used for good: no permit is put out. Of promoted keys only.
+    pub(super) fn spend(&mut self, request: &Request, ask: &Ask<'_>, now: Instant) -> Option<Refusal> {
+        self.arrive(request, now);
+        if !self.busy {
+            self.wake(now);
+        }
+        if self.lacking(&request.needs).is_none() {
+            self.take(request);
+            return None;
+        }
+        let answer = self.answer_later(ask, request, now);
+        self.finish(now);
+        match answer {
+            Acquired::Now(Outcome::Refused(refusal)) => Some(refusal),
+            _ => unreachable!("BUG! admitted without room"),
+        }
+    }
+
+    /// A request of one limit of a promoted key, in the node's terms.
+    pub(super) fn request_of(&mut self, place: usize, units: u64) -> Request {
+        let mut request = mem::take(&mut self.spare);
+        let meter = self.pools[place].first;
+        request.needs.clear();
+        request.needs.push(Taken { meter: meter as u32, units });
+        request.pools.clear();
+        request.pools.push(place as u32);
+        let cost = (units as f64 * self.meters[meter].unit_nanos) as u64;
+        Request { agent: AgentIndex::default(), class: Class::Normal, cost, ttl: Duration::ZERO, ..request }
     }
 
     /// There is no room at once: refuses, or has it wait.
@@ -301,10 +331,10 @@ impl Node {
 
     /// Takes what is there for the request, and names it.
     pub(super) fn admit(&mut self, request: &Request, waited: Duration, now: Instant) -> Outcome {
+        self.take(request);
         let mut slots = false;
         for need in &request.needs {
             let meter = &mut self.meters[need.meter as usize];
-            meter.take(need.units, self.replica, self.config.weight);
             meter.open = meter.open.saturating_add(need.units);
             slots |= matches!(meter.limit.kind, Kind::Concurrency(_));
         }
@@ -324,6 +354,12 @@ impl Node {
         let of_key = if request.pools.len() == 1 { self.of_key(&permit) } else { None };
         let permit = self.issue(of_key.as_ref().map_or(permit, Permit::borrowed), slots);
         Outcome::Admitted { waited, permit, ttl: request.ttl }
+    }
+
+    fn take(&mut self, request: &Request) {
+        for need in &request.needs {
+            self.meters[need.meter as usize].take(need.units, self.replica, self.config.weight);
+        }
     }
 
     /// Puts a permit out, which there is room for; `slots` tells whether it holds one of a concurrency limit.

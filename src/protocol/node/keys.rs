@@ -189,6 +189,7 @@ impl Node {
         for pool in self.config.pools.len()..self.pools.len() {
             self.demote_if_calm(pool, now);
         }
+        self.look_after_dynamic(now);
         self.drop_vacant_pools();
     }
 

@@ -8,6 +8,7 @@ use super::{LEAVE_MAX, Node, Output, Phase, Policy};
 use crate::protocol::bucket::Level;
 use crate::protocol::gossip::{Delta, PAGES_MAX, Page, Record};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
+use crate::protocol::keyed::History;
 use crate::protocol::ledger::{GIFTS_MAX, Gift, GiftLevels, Ledger};
 use crate::protocol::lending::{Position, plan};
 use crate::protocol::meter::Meter;
@@ -119,6 +120,7 @@ impl Node {
         let me = self.replica;
         self.meters.iter_mut().for_each(|meter| meter.forget_everything(me, now));
         self.all_keys().for_each(|keys| keys.start_over(now));
+        self.dynamic.history = History::new(now);
         self.pages.start_over(ledger, now);
         self.leaving.clear();
         self.forget_neighbours();

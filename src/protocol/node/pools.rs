@@ -32,6 +32,8 @@ pub(super) enum Scope {
     Key(Promoted),
     /// For nobody: the place of a key that is not promoted any more.
     Vacant,
+    /// For nobody, and without meters: the place of dynamic limits that nobody uses any more.
+    Retired,
 }
 
 impl PoolState {
@@ -46,7 +48,8 @@ impl PoolState {
 
     /// The places of its meters.
     pub fn meters(&self) -> Range<usize> {
-        let count = if matches!(self.scope, Scope::Keyed(_)) { 0 } else { self.pool.limits().len() };
+        let count =
+            if matches!(self.scope, Scope::Keyed(_) | Scope::Retired) { 0 } else { self.pool.limits().len() };
         self.first..self.first + count
     }
 }

@@ -158,7 +158,8 @@ impl Node {
 
     /// Places at the end that are not in use are dropped, so that keys of any pool can have them.
     pub(super) fn drop_vacant_pools(&mut self) {
-        while self.pools.last().is_some_and(|state| matches!(state.scope, Scope::Vacant)) {
+        let is_unused = |state: &PoolState| matches!(state.scope, Scope::Vacant | Scope::Retired);
+        while self.pools.last().is_some_and(is_unused) {
             let first = self.pools.pop().map_or(0, |state| state.first);
             self.meters.truncate(first);
             self.near.truncate(first);
@@ -194,7 +195,14 @@ impl Node {
             matches!(state.scope, Scope::Keyed(_))
                 && limits.any(|limit| limit.fingerprint(state.pool.name()) == said.limit)
         };
-        if let Some(template) = self.pools.iter().position(has_limit) {
+        let template = match said.rate {
+            None => self.pools[..self.config.pools.len()].iter().position(has_limit),
+            Some(rate) if self.bases.contains_key(&author.node) => {
+                self.hear_dynamic(rate, said.limit, said.key, author.node, now)
+            }
+            Some(_) => None,
+        };
+        if let Some(template) = template {
             self.forget_neighbours_of_keys();
             self.promote(template, said.key, now);
         }
@@ -215,7 +223,8 @@ impl Node {
         match &state.scope {
             Scope::Key(promoted) => {
                 let limit = state.pool.limits()[limit].fingerprint(state.pool.name());
-                let row = KeyRow { fingerprint, limit, key: promoted.key, row };
+                let rate = self.dynamic_rate(promoted.template);
+                let row = KeyRow { fingerprint, limit, key: promoted.key, rate, row };
                 (Key::KeyRow(place as u16), Value::KeyRow(Some(row)))
             }
             _ => (Key::Row(fingerprint), Value::Row(row)),

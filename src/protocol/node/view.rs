@@ -372,15 +372,14 @@ impl Node {
         held_by.insert(self.config.id, meter.held());
         let kind = &meter.limit.kind;
         let held_units = meter.bucket().level().units(kind);
-        let remaining = self.rows(place).map(|(_, row)| row.level).fold(held_units, u64::saturating_add);
-        let remaining = remaining.min(kind.capacity());
+        let (remaining, reset_in) = self.left_of(place, now);
         LimitView {
             limit: meter.limit.clone(),
             fingerprint: meter.fingerprint,
             held_units,
             remaining,
             opens: meter.ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)),
-            reset_in: self.reset_in(place, remaining, now),
+            reset_in,
             period_ends: meter.bucket().period().map(|period| period.until),
             held: meter.held(),
             lent: meter.lent(),
@@ -392,6 +391,16 @@ impl Node {
             admitted_by_all: meter.used.total(),
             held_by,
         }
+    }
+
+    /// What all nodes together have left of a limit, as far as is known here, and in how long it is full again.
+    pub(super) fn left_of(&self, place: usize, now: Instant) -> (u64, Duration) {
+        let meter = &self.meters[place];
+        let kind = &meter.limit.kind;
+        let here = meter.bucket().level().units(kind);
+        let all = self.rows(place).map(|(_, row)| row.level).fold(here, u64::saturating_add);
+        let remaining = all.min(kind.capacity());
+        (remaining, self.reset_in(place, remaining, now))
     }
 
     fn reset_in(&self, place: usize, remaining: u64, now: Instant) -> Duration {

@@ -1,0 +1,305 @@
+//! The Redis protocol: `CL.THROTTLE` for every client of redis-cell, and pools for whoever has a Redis client at hand.
+//!
+//! A thread of its own, an epoll of its own, and no task per connection: what came in one read is answered by one write,
+//! under one lock of the core and by one reading of the clock. A runtime's task costs a quarter of what the exchange of two
+//! small messages over a Unix socket costs, which for a decision of less than a microsecond is the better part; and a flood
+//! of requests here does not keep gossip waiting.
+//!
+//! `command` parses, `throttle` and `answer` reply, `connection` holds what one client has left.
+
+mod answer;
+mod command;
+mod connection;
+mod reply;
+mod throttle;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::{Errno, write};
+use rustix::net::sockopt::{set_tcp_nodelay, socket_peercred};
+use rustix::net::{SocketFlags, accept_with};
+use slab::Slab;
+use thiserror::Error;
+
+use self::connection::{Connection, Scratch, Waits};
+use super::access::{OVERFLOW_ID, Peer};
+use super::config::Listen;
+use super::engine::Engine;
+use super::sidecar::{Admittance, Users};
+use super::socket::{Socket, SocketError};
+
+/// How often it is looked at who is too slow; and how long nobody is accepted after that has failed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many events are taken at once.
+const EVENTS_MAX: usize = 256;
+/// Tokens of events that are no connection's.
+const STOP: u64 = u64::MAX;
+const LISTENERS: u64 = u64::MAX - 1_024;
+
+/// Why the Redis protocol cannot be spoken there.
+#[derive(Debug, Error)]
+pub enum RespError {
+    /// The Unix socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The TCP address.
+    #[error("cannot listen on {address}: {error}; choose another [listen] resp")]
+    Tcp {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system lacks something that every system has.
+    #[error("the system refused {0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// The server, which ends when this is dropped.
+pub struct Resp {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    /// Keeps the sockets' files.
+    _sockets: Vec<Socket>,
+    addresses: Vec<Listen>,
+}
+
+impl Resp {
+    /// Serves these addresses, the Unix sockets among them for the owner and, if there is one, a group.
+    ///
+    /// # Errors
+    /// See [`RespError`].
+    pub fn start(
+        addresses: &[Listen],
+        group: Option<u32>,
+        engine: Engine,
+        users: Arc<Users>,
+    ) -> Result<Self, RespError> {
+        let system = |what| move |error: Errno| RespError::System(what, error.into());
+        let mut sockets = Vec::new();
+        let mut listeners = Vec::new();
+        let mut bound = Vec::new();
+        for address in addresses {
+            let listener = match address {
+                Listen::Unix(path) => {
+                    let socket = Socket::bind(path, group)?;
+                    let listener = socket.listener().as_fd().try_clone_to_owned();
+                    sockets.push(socket);
+                    bound.push(address.clone());
+                    Listener {
+                        fd: listener.map_err(|error| RespError::System("a socket", error))?,
+                        is_unix: true,
+                    }
+                }
+                Listen::Tcp(address) => {
+                    let listener = TcpListener::bind(address)
+                        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+                    let listener = listener.map_err(|error| RespError::Tcp { address: *address, error })?;
+                    bound.push(Listen::Tcp(listener.local_addr().unwrap_or(*address)));
+                    Listener { fd: listener.into(), is_unix: false }
+                }
+            };
+            listeners.push(listener);
+        }
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system("an eventfd"))?;
+        let stop = Arc::new(stop);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("an epoll"))?;
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)
+            .map_err(system("an epoll"))?;
+        let mut server = Server {
+            epoll,
+            listeners,
+            connections: Slab::new(),
+            serial: 0,
+            engine,
+            users,
+            scratch: Scratch::new(),
+            resting: true,
+            _stop: stop.clone(),
+        };
+        server.listen().map_err(system("an epoll"))?;
+        let thread = thread::Builder::new().name("resp".to_owned()).spawn(move || server.run());
+        let thread = Some(thread.map_err(|error| RespError::System("a thread", error))?);
+        Ok(Self { stop, thread, _sockets: sockets, addresses: bound })
+    }
+
+    /// Where it is served: a port that was left open is known here.
+    pub fn addresses(&self) -> &[Listen] {
+        &self.addresses
+    }
+
+    /// What people should know of the places of its sockets.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self._sockets.iter().flat_map(Socket::warnings)
+    }
+}
+
+impl Drop for Resp {
+    fn drop(&mut self) {
+        // It cannot be full: nothing else is ever written.
+        let _ = write(&self.stop, &1_u64.to_ne_bytes());
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+            && !thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+struct Listener {
+    fd: OwnedFd,
+    is_unix: bool,
+}
+
+struct Server {
+    epoll: OwnedFd,
+    listeners: Vec<Listener>,
+    connections: Slab<Connection>,
+    /// How many clients there ever were.
+    serial: u64,
+    engine: Engine,
+    users: Arc<Users>,
+    scratch: Scratch,
+    /// Nobody is accepted for now.
+    resting: bool,
+    _stop: Arc<OwnedFd>,
+}
+
+impl Server {
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut looked = Instant::now();
+        loop {
+            let patience = (!self.connections.is_empty() || self.resting)
+                .then(|| LOOK_EVERY.saturating_sub(looked.elapsed()));
+            let patience = patience.map(|patience| Timespec {
+                tv_sec: patience.as_secs() as i64,
+                tv_nsec: i64::from(patience.subsec_nanos()),
+            });
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return tracing::error!("BUG! the Redis protocol is no longer spoken: {error}"),
+            }
+            for event in &events {
+                match event.data.u64() {
+                    STOP => return,
+                    listener if listener >= LISTENERS => self.accept((listener - LISTENERS) as usize),
+                    connection => self.on_ready(connection as usize, event.flags),
+                }
+            }
+            if patience.is_some() && looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                self.look_around(looked);
+            }
+        }
+    }
+
+    /// Accepts clients from now on.
+    fn listen(&mut self) -> Result<(), Errno> {
+        if self.resting {
+            for (token, listener) in (LISTENERS..).zip(&self.listeners) {
+                let data = epoll::EventData::new_u64(token);
+                epoll::add(&self.epoll, &listener.fd, data, epoll::EventFlags::IN)?;
+            }
+            self.resting = false;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: usize) {
+        loop {
+            let Listener { fd, is_unix } = &self.listeners[listener];
+            match accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(stream) => {
+                    let is_unix = *is_unix;
+                    self.welcome(stream, is_unix);
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    tracing::warn!("cannot accept a caller: {error}");
+                    self.listeners.iter().for_each(|listener| {
+                        let _ = epoll::delete(&self.epoll, &listener.fd);
+                    });
+                    self.resting = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, stream: OwnedFd, is_unix: bool) {
+        let peer = if is_unix {
+            match socket_peercred(&stream) {
+                Ok(peer) => Peer { uid: peer.uid.as_raw(), gid: peer.gid.as_raw() },
+                Err(error) => {
+                    return tracing::warn!("a caller that the kernel does not name was closed: {error}");
+                }
+            }
+        } else {
+            // Answers must not wait for the next request (Nagle's algorithm).
+            let _ = set_tcp_nodelay(&stream, true);
+            Peer { uid: OVERFLOW_ID, gid: OVERFLOW_ID }
+        };
+        let place = match self.users.connect(peer) {
+            Admittance::Welcome(place) => place,
+            Admittance::TurnedAway(..) | Admittance::Ignored => {
+                let _ = write(&stream, b"-ERR max number of clients reached\r\n");
+                return;
+            }
+        };
+        self.serial += 1;
+        let entry = self.connections.vacant_entry();
+        let data = epoll::EventData::new_u64(entry.key() as u64);
+        if let Err(error) = epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN) {
+            return tracing::warn!("a caller was closed: {error}");
+        }
+        entry.insert(Connection::new(stream, self.serial, place));
+    }
+
+    fn on_ready(&mut self, key: usize, flags: epoll::EventFlags) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let waited_to_write = connection.waits() == Waits::ToWrite;
+        let waits = if waited_to_write {
+            connection.on_writable(&self.engine, &mut self.scratch)
+        } else if flags.contains(epoll::EventFlags::IN) {
+            connection.on_readable(&self.engine, &mut self.scratch)
+        } else {
+            None
+        };
+        let Some(waits) = waits else {
+            self.connections.remove(key);
+            return;
+        };
+        if (waits == Waits::ToWrite) != waited_to_write {
+            let interest = match waits {
+                Waits::ToRead => epoll::EventFlags::IN,
+                Waits::ToWrite => epoll::EventFlags::OUT,
+            };
+            let data = epoll::EventData::new_u64(key as u64);
+            if epoll::modify(&self.epoll, &*connection, data, interest).is_err() {
+                self.connections.remove(key);
+            }
+        }
+    }
+
+    /// Closes the connections of clients that are too slow.
+    fn look_around(&mut self, now: Instant) {
+        let before = self.connections.len();
+        self.connections.retain(|_, connection| !connection.is_too_slow(now));
+        for _ in self.connections.len()..before {
+            self.users.count_timed_out();
+        }
+        if let Err(error) = self.listen() {
+            tracing::warn!("cannot accept callers: {error}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Replies to bytes, in RESP2 or RESP3.
+
+/// Replies that are not sent yet.
+#[derive(Debug, Default)]
+pub struct Replies {
+    bytes: Vec<u8>,
+    /// RESP3, which the client asked for.
+    pub version3: bool,
+}
+
+impl Replies {
+    /// The bytes so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// `+OK`, or another word.
+    pub fn word(&mut self, word: &str) {
+        self.line(b'+', word);
+    }
+
+    /// An error: its kind in capital letters, and what is wrong.
+    pub fn error(&mut self, text: &str) {
+        // Whatever a caller sent and is quoted must not end the line.
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.line(b'-', &text);
+    }
+
+    /// A number.
+    pub fn integer(&mut self, number: i64) {
+        self.line(b':', itoa::Buffer::new().format(number));
+    }
+
+    /// A text of any bytes.
+    pub fn bulk(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        self.line(b'$', itoa::Buffer::new().format(bytes.len()));
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// Nothing.
+    pub fn null(&mut self) {
+        self.bytes.extend_from_slice(if self.version3 { b"_\r\n" } else { b"$-1\r\n" });
+    }
+
+    /// So many replies follow as one.
+    pub fn array(&mut self, count: usize) {
+        self.line(b'*', itoa::Buffer::new().format(count));
+    }
+
+    /// So many pairs follow; in RESP2 they are an array.
+    pub fn map(&mut self, pairs: usize) {
+        let (kind, count) = if self.version3 { (b'%', pairs) } else { (b'*', 2 * pairs) };
+        self.line(kind, itoa::Buffer::new().format(count));
+    }
+
+    fn line(&mut self, kind: u8, text: &str) {
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_as_the_protocol_says() {
+        let all = |version3| {
+            let mut replies = Replies { version3, ..Replies::default() };
+            replies.word("OK");
+            replies.error("ERR no\r\nsuch");
+            replies.integer(-1);
+            replies.bulk("ab");
+            replies.null();
+            replies.array(1);
+            replies.map(2);
+            String::from_utf8(replies.bytes).unwrap()
+        };
+        assert_eq!(all(false), "+OK\r\n-ERR no  such\r\n:-1\r\n$2\r\nab\r\n$-1\r\n*1\r\n*4\r\n");
+        assert_eq!(all(true), "+OK\r\n-ERR no  such\r\n:-1\r\n$2\r\nab\r\n_\r\n*1\r\n%2\r\n");
+    }
+}

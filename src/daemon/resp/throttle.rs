@@ -1,0 +1,64 @@
+//! `CL.THROTTLE key max_burst count period [quantity]`, with redis-cell's five integers
+//! (<https://github.com/brandur/redis-cell>).
+
+use std::time::Duration;
+
+use super::command::Args;
+use super::reply::Replies;
+use crate::daemon::engine::Batch;
+use crate::protocol::limit::{AMOUNT_MAX, PER_MAX, Rate};
+
+/// The longest key, in bytes.
+const KEY_MAX: usize = 4 * 1024;
+
+/// Decides, and replies.
+pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies) {
+    match parse(args).and_then(|(key, rate, units)| {
+        let throttled = batch.throttle(key, rate, units).map_err(|error| error.to_string())?;
+        Ok((rate, throttled))
+    }) {
+        Ok((rate, throttled)) => {
+            replies.array(5);
+            replies.integer(i64::from(!throttled.allowed));
+            replies.integer(rate.burst() as i64);
+            replies.integer(throttled.remaining as i64);
+            replies.integer(throttled.retry_after.map_or(-1, seconds));
+            replies.integer(seconds(throttled.reset_after));
+        }
+        Err(why) => replies.error(&format!("ERR {why}")),
+    }
+}
+
+/// Whole seconds; what is over by a millisecond counts as one more, or a caller would come too early.
+fn seconds(duration: Duration) -> i64 {
+    let more = duration.subsec_millis() > 0;
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX - 1) + i64::from(more)
+}
+
+fn parse<'a>(args: &Args<'a>) -> Result<(&'a [u8], Rate, u64), String> {
+    let (key, burst, count, period, quantity) = match args[..] {
+        [_, key, burst, count, period] => (key, burst, count, period, &b"1"[..]),
+        [_, key, burst, count, period, quantity] => (key, burst, count, period, quantity),
+        _ => return Err(super::answer::wrong_count("cl.throttle")),
+    };
+    if key.len() > KEY_MAX {
+        return Err(format!("the key has {} bytes, at most {KEY_MAX} are taken", key.len()));
+    }
+    let burst = whole("max_burst", burst, 0, AMOUNT_MAX - 1)? + 1;
+    let count = whole("count", count, 1, AMOUNT_MAX)?;
+    let period = whole("period", period, 1, PER_MAX.as_secs())?;
+    let units = whole("quantity", quantity, 0, u64::MAX)?;
+    let rate = Rate::new(count, Duration::from_secs(period), burst).map_err(|error| error.to_string())?;
+    Ok((key, rate, units))
+}
+
+fn whole(name: &str, text: &[u8], least: u64, most: u64) -> Result<u64, String> {
+    let number = text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    });
+    number.filter(|number| !text.is_empty() && (least..=most).contains(number)).ok_or_else(|| {
+        let text = String::from_utf8_lossy(&text[..text.len().min(32)]);
+        format!("{name} is '{text}', must be a whole number from {least} to {most}")
+    })
+}
