@@ -61,8 +61,13 @@ async fn permits_are_settled_or_count_as_used() {
     }
 
     let held = [client.permit(&ask(1)).await.unwrap(), client.permit(&ask(1)).await.unwrap()];
-    let Err(ClientError::Limited(refusal)) = client.permit(&ask(1)).await else { panic!("there were two slots") };
-    assert_eq!((refusal.reason, refusal.limited_by.as_deref()), (Some(Reason::Limit), Some("max_concurrent")));
+    let Err(ClientError::Limited(refusal)) = client.permit(&ask(1)).await else {
+        panic!("there were two slots")
+    };
+    assert_eq!(
+        (refusal.reason, refusal.limited_by.as_deref()),
+        (Some(Reason::Limit), Some("max_concurrent"))
+    );
     assert!(refusal.retry_after_ms.is_some());
     let waiting = tokio::spawn({
         let client = client.clone();
@@ -72,7 +77,8 @@ async fn permits_are_settled_or_count_as_used() {
     for permit in held {
         permit.commit(&CommitRequest::default()).await.unwrap();
     }
-    let settled = waiting.await.unwrap().unwrap().commit(&CommitRequest::default().cost("tph", 3)).await.unwrap();
+    let settled =
+        waiting.await.unwrap().unwrap().commit(&CommitRequest::default().cost("tph", 3)).await.unwrap();
     assert_eq!(settled.debt["tph"], 2);
 
     let Err(ClientError::Problem(problem, 404)) = client.permit(&AcquireRequest::new("modle")).await else {
@@ -87,7 +93,13 @@ async fn tasks_share_a_few_connections() {
     let node = Setup::new(dir.path(), "n", &["fast:rps=100000"]).start();
     let client = Client::new(node.socket());
     let one = async |client: Client| {
-        client.permit(&AcquireRequest::new("fast")).await.unwrap().commit(&CommitRequest::default()).await.unwrap()
+        client
+            .permit(&AcquireRequest::new("fast"))
+            .await
+            .unwrap()
+            .commit(&CommitRequest::default())
+            .await
+            .unwrap()
     };
     let tasks: Vec<_> = (0..20).map(|_| tokio::spawn(one(client.clone()))).collect();
     for task in tasks {

@@ -99,7 +99,8 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 #[test]
 fn metrics_tell_what_was_answered_and_how_things_stand() {
     let dir = tempfile::tempdir().unwrap();
-    let node = founder(&dir, &["api/one:rph=3,tph=100", "two:rps=1000"]);
+    let setup = Setup::new(dir.path(), "n", &["api/one:rph=3,tph=100", "two:rps=1000"]);
+    let node = setup.config("[[agent]]\nmatch = \"x-*\"\nrpm = 20\n").start();
     let mut http = node.http();
     let mut scrape = || {
         http.send("GET /metrics HTTP/1.1\r\nhost: a\r\naccept: application/openmetrics-text\r\n\r\n");
@@ -198,7 +199,8 @@ impl Reader {
 #[test]
 fn events_tell_what_changes() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = founder(&dir, &["api:rph=2", "quiet:rph=2"]);
+    let setup = Setup::new(dir.path(), "n", &["api:rph=2", "quiet:rph=2"]);
+    let mut node = setup.config("[[agent]]\nmatch = \"x-*\"\nrpm = 20\n").start();
     let mut reader = Reader::connect(&node);
     let (name, mut last, data) = reader.event().unwrap();
     let status: Status = serde_json::from_value(data).unwrap();

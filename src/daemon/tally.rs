@@ -42,6 +42,11 @@ impl Tally {
         Self { pools: (0..pools).map(|_| Counters::default()).collect() }
     }
 
+    /// How many pools there are: those of the configuration. What agents have of their own comes after them in the core.
+    pub fn pools(&self) -> usize {
+        self.pools.len()
+    }
+
     /// A request passed this pool.
     pub fn admitted(&self, pool: usize, waited: Duration) {
         let counters = &self.pools[pool];

@@ -67,8 +67,8 @@ fn of_node(page: &mut Page, node: &NodeView, peers: &[PeerView], uptime: Duratio
 }
 
 fn of_answers(page: &mut Page, pools: &[PoolView], tally: &Tally) {
-    let counts: Vec<_> =
-        pools.iter().enumerate().map(|(place, pool)| (pool.pool.name(), tally.counts(place))).collect();
+    let named = pools.iter().map(|pool| pool.pool.name());
+    let counts: Vec<_> = named.zip((0..tally.pools()).map(|pool| tally.counts(pool))).collect();
     let help = "Requests for permits that were answered, by the answer and why.";
     page.family("aquifer_acquires", Kind::Counter, help);
     for (pool, counts) in &counts {

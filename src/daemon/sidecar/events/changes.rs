@@ -38,7 +38,7 @@ impl Changes {
     /// As things stand.
     pub fn new(engine: &Engine, tally: &Tally) -> Self {
         let (state, guarantee, pools, peers) = look(engine);
-        let answered = (0..pools.len()).map(|pool| tally.counts(pool)).collect();
+        let answered = (0..tally.pools()).map(|pool| tally.counts(pool)).collect();
         let pools = pools.into_iter().map(|(pool, _)| pool).collect();
         Self { state, guarantee, pools, peers: peers.iter().map(named).collect(), answered }
     }
