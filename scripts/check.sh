@@ -23,6 +23,13 @@ for package in "aquifer --no-default-features" aquifer-simulations; do
     fi
 done
 
+step "the client alone: no libp2p, no hyper"
+cargo build --locked --lib --no-default-features --features tower
+if cargo tree --locked --edges normal --prefix none -p aquifer --no-default-features --features tower | grep -E '^(libp2p|hyper)\b'; then
+    echo "the client depends on the daemon's libraries" >&2
+    exit 1
+fi
+
 step "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 

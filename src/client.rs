@@ -1,33 +1,56 @@
-//! A client of the daemon's Unix socket: the JSON contract of [`api`](crate::daemon::api) over HTTP/1.1.
+//! A client of the daemon's Unix socket, for programs that ask before they spend.
+//!
+//! [`Client`] is async, on Tokio; [`blocking::Client`] needs no runtime. With the feature `tower`, `PermitLayer` asks
+//! before each call of a service.
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), aquifer::client::ClientError> {
+//! use std::time::Duration;
+//!
+//! use aquifer::api::{AcquireRequest, CommitRequest};
+//! use aquifer::client::{Client, ClientError, default_socket};
+//!
+//! let client = Client::new(default_socket());
+//! let ask = AcquireRequest::new("anthropic/sonnet").tokens(1_200).agent("researcher-7");
+//! match client.permit(&ask.wait(Duration::from_secs(30))).await {
+//!     Ok(permit) => {
+//!         // … the call …
+//!         permit.commit(&CommitRequest::default().tokens(812)).await?;
+//!     }
+//!     Err(ClientError::Limited(refusal)) => println!("not now: {:?}", refusal.retry_after_ms),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(()) }
+//! ```
+
+pub mod blocking;
+mod calls;
+mod codec;
+mod connection;
+mod error;
+mod idle;
+#[cfg(feature = "tower")]
+mod layer;
+mod permit;
 
 use std::env;
-use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use thiserror::Error;
-use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-
-use crate::daemon::api::{
-    AcquireAnswer, AcquireRequest, CommitRequest, Explanation, ForgetRequest, LedgerListing, Limits,
-    ObserveRequest, PauseRequest, Peers, Problem, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
+use self::calls::{Call, NoAnswer};
+pub use self::codec::ANSWER_MAX;
+use self::codec::Answer;
+use self::connection::Connection;
+pub use self::error::ClientError;
+use self::error::Failure;
+use self::idle::Idle;
+#[cfg(feature = "tower")]
+pub use self::layer::{PermitError, PermitLayer, Permitted};
+pub use self::permit::Permit;
+use crate::api::{
+    AcquireAnswer, AcquireRequest, Bind, CommitRequest, Explanation, ForgetRequest, LedgerListing, Limits,
+    ObserveRequest, PauseRequest, Peers, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
 };
-
-/// The largest answer that is read: 8 MiB.
-pub const ANSWER_MAX: usize = 8 << 20;
-
-/// How long a listing may take. An `acquire` may take as long as the caller waits for.
-const LISTING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The socket where neither a flag nor the configuration names one: `$AQUIFER_SOCKET`, else
 /// `$XDG_RUNTIME_DIR/aquifer/aquifer.sock`, else `/run/aquifer/aquifer.sock`.
@@ -38,55 +61,23 @@ pub fn default_socket() -> PathBuf {
     })
 }
 
-/// A connection to a daemon, made when it is first needed and kept for the requests after it.
+/// Asks the daemon at a Unix socket, from any number of tasks; clones share their connections.
 ///
-/// One request runs at a time; a second client runs beside it. Dropping the future of a request, or the client,
-/// closes the connection, so the daemon stops to wait for a caller that is gone.
-#[derive(Debug)]
+/// Each request has a connection to itself, which is made when it is needed and kept for those after it. A kept
+/// connection may turn out to be closed, by a daemon that was restarted say: then the request is made again on another one,
+/// unless the daemon may have read it and doing it twice would matter. So no request for a permit is made twice.
+///
+/// Dropping the future of a request closes its connection, so that the daemon stops to wait for a caller that is gone.
+#[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
-    connection: Option<Connection>,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    /// Nobody listens at the socket.
-    #[error("no daemon answers at {}; start one with `aquifer up` ({source})", socket.display())]
-    NoDaemon {
-        /// Where it was looked for.
-        socket: PathBuf,
-        /// What connecting said.
-        source: io::Error,
-    },
-    /// The socket's permissions keep this user out.
-    #[error(
-        "this user may not use {}; ask the daemon's owner, or name another socket with --socket",
-        socket.display()
-    )]
-    NotPermitted {
-        /// The socket.
-        socket: PathBuf,
-        /// What connecting said.
-        source: io::Error,
-    },
-    /// The daemon understood and said no; with the HTTP status.
-    #[error("{}", .0.detail)]
-    Problem(Problem, u16),
-    /// The daemon hung up, was silent for too long, or answered what no daemon answers.
-    #[error("the daemon at {} {what}", socket.display())]
-    Broken {
-        /// Who was asked.
-        socket: PathBuf,
-        /// What was wrong, as the end of a sentence.
-        what: String,
-    },
+    socket: Arc<Path>,
+    idle: Arc<Idle<Connection>>,
 }
 
 impl Client {
     /// A client of the daemon at `socket`. Nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), connection: None }
+        Self { socket: socket.into().into(), idle: Arc::default() }
     }
 
     /// Where the daemon is looked for.
@@ -94,19 +85,32 @@ impl Client {
         &self.socket
     }
 
-    /// Asks for a permit. A refusal is an answer too: see [`AcquireAnswer::allowed`].
+    /// Asks for a permit, and waits for it as `ask` says. It is bound to a connection of its own, whatever
+    /// [`bind`](AcquireRequest::bind) says.
     ///
-    /// There is no time-out of its own: the daemon answers when the request's wait is over at the latest.
+    /// # Errors
+    /// [`ClientError::Limited`] if it is refused; an unknown pool is a [`ClientError::Problem`] that names the nearest one.
+    /// See [`ClientError`] for the others.
+    pub async fn permit(&self, ask: &AcquireRequest) -> Result<Permit, ClientError> {
+        let call = calls::acquire(&bound(ask));
+        let (answer, connection) = self.exchange(&call, None).await?;
+        let answer = finished(&self.socket, &call, answer)?;
+        if !answer.allowed {
+            self.idle.put(connection);
+            return Err(ClientError::Limited(Box::new(answer)));
+        }
+        Ok(Permit { client: self.clone(), connection, answer })
+    }
+
+    /// Asks for a permit that the caller settles by its name. A refusal is an answer too: see [`AcquireAnswer::allowed`].
+    ///
+    /// The answer may take as long as the request says that it waits, and 10 s more; if it does not say, as long as the daemon
+    /// takes.
     ///
     /// # Errors
     /// See [`ClientError`]; an unknown pool is a [`ClientError::Problem`] that names the nearest one.
-    pub async fn acquire(&mut self, ask: &AcquireRequest) -> Result<AcquireAnswer, ClientError> {
-        let body = self.json(ask)?;
-        let (status, body) = self.send(Method::POST, "/v1/acquire", body).await?;
-        if status == StatusCode::OK.as_u16() || status == StatusCode::TOO_MANY_REQUESTS.as_u16() {
-            return self.parse(&body);
-        }
-        Err(self.problem(status, &body))
+    pub async fn acquire(&self, ask: &AcquireRequest) -> Result<AcquireAnswer, ClientError> {
+        self.run(&calls::acquire(ask)).await
     }
 
     /// Tells what the call of a permit really used: what was reserved beyond it comes back, what was used beyond what was
@@ -114,239 +118,174 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`]; a permit whose time is over is a [`ClientError::Problem`] with status 410.
-    pub async fn commit(&mut self, permit: &str, used: &CommitRequest) -> Result<SettleAnswer, ClientError> {
-        let body = self.json(used)?;
-        self.command(&format!("/v1/permits/{permit}/commit"), body).await
+    pub async fn commit(&self, permit: &str, used: &CommitRequest) -> Result<SettleAnswer, ClientError> {
+        self.run(&calls::commit(permit, used)).await
     }
 
     /// Tells that the call of a permit used nothing. Saying it again changes nothing and gives the same answer.
     ///
     /// # Errors
     /// See [`ClientError`]; a permit whose time is over is a [`ClientError::Problem`] with status 410.
-    pub async fn release(&mut self, permit: &str) -> Result<SettleAnswer, ClientError> {
-        self.command(&format!("/v1/permits/{permit}/release"), Bytes::new()).await
+    pub async fn release(&self, permit: &str) -> Result<SettleAnswer, ClientError> {
+        self.run(&calls::release(permit)).await
     }
 
     /// The node, its pools and what deserves a look.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn status(&mut self) -> Result<Status, ClientError> {
-        self.listing("/v1/status").await
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.run(&calls::get("/v1/status")).await
     }
 
     /// All members that the node knows of, but itself.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn peers(&mut self) -> Result<Peers, ClientError> {
-        self.listing("/v1/peers").await
+    pub async fn peers(&self) -> Result<Peers, ClientError> {
+        self.run(&calls::get("/v1/peers")).await
     }
 
     /// Every limit and who holds it.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn limits(&mut self) -> Result<Limits, ClientError> {
-        self.listing("/v1/limits").await
+    pub async fn limits(&self) -> Result<Limits, ClientError> {
+        self.run(&calls::get("/v1/limits")).await
     }
 
     /// Who founded, who gave to whom, and who has how much.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn ledger(&mut self) -> Result<LedgerListing, ClientError> {
-        self.listing("/v1/ledger").await
+    pub async fn ledger(&self) -> Result<LedgerListing, ClientError> {
+        self.run(&calls::get("/v1/ledger")).await
     }
 
     /// Takes back what the node gave to a member.
     ///
     /// # Errors
     /// See [`ClientError`]; an unknown member, or one that was given nothing, is a [`ClientError::Problem`].
-    pub async fn forget(&mut self, ask: &ForgetRequest) -> Result<(), ClientError> {
-        let body = self.json(ask)?;
-        self.order("/v1/forget", body).await
+    pub async fn forget(&self, ask: &ForgetRequest) -> Result<(), ClientError> {
+        self.run(&calls::order("/v1/forget", ask)).await
     }
 
     /// Who waits on the node, by pool.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn queue(&mut self) -> Result<Queues, ClientError> {
-        self.listing("/v1/queue").await
+    pub async fn queue(&self) -> Result<Queues, ClientError> {
+        self.run(&calls::get("/v1/queue")).await
     }
 
     /// What would become of a request to this pool now, and why.
     ///
     /// # Errors
     /// See [`ClientError`]; an unknown pool is a [`ClientError::Problem`] that names the nearest one.
-    pub async fn explain(&mut self, pool: &str) -> Result<Explanation, ClientError> {
-        self.listing(&format!("/v1/explain/{}", encoded(pool))).await
+    pub async fn explain(&self, pool: &str) -> Result<Explanation, ClientError> {
+        self.run(&calls::explain(pool)).await
     }
 
     /// Pauses a pool on all nodes of the swarm.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn pause(&mut self, ask: &PauseRequest) -> Result<(), ClientError> {
-        let body = self.json(ask)?;
-        self.order("/v1/pause", body).await
+    pub async fn pause(&self, ask: &PauseRequest) -> Result<(), ClientError> {
+        self.run(&calls::order("/v1/pause", ask)).await
     }
 
     /// Ends every pause of a pool on all nodes of the swarm.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn resume(&mut self, ask: &ResumeRequest) -> Result<(), ClientError> {
-        let body = self.json(ask)?;
-        self.order("/v1/resume", body).await
+    pub async fn resume(&self, ask: &ResumeRequest) -> Result<(), ClientError> {
+        self.run(&calls::order("/v1/resume", ask)).await
     }
 
     /// Tells how a call ended, or what the provider says is left.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn observe(&mut self, seen: &ObserveRequest) -> Result<(), ClientError> {
-        let body = self.json(seen)?;
-        self.order("/v1/observe", body).await
+    pub async fn observe(&self, seen: &ObserveRequest) -> Result<(), ClientError> {
+        self.run(&calls::observe(seen)).await
     }
 
     /// What another machine needs to join the swarm: a secret.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn token(&mut self) -> Result<TokenAnswer, ClientError> {
-        self.listing("/v1/token").await
+    pub async fn token(&self) -> Result<TokenAnswer, ClientError> {
+        self.run(&calls::get("/v1/token")).await
     }
 
     /// Any path of the socket, as it answers: the HTTP status and the body.
     ///
     /// # Errors
     /// See [`ClientError`]; a status other than 200 is not an error here.
-    pub async fn get(&mut self, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
-        if let Ok(answer) = timeout(LISTING_TIMEOUT, self.send(Method::GET, path, Bytes::new())).await {
-            return answer.map(|(status, body)| (status, body.into()));
-        }
-        Err(self.broken(format!("was silent for {} s", LISTING_TIMEOUT.as_secs())))
+    pub async fn get(&self, path: &str) -> Result<(u16, Vec<u8>), ClientError> {
+        self.run(&calls::anything(path)).await
     }
 
-    async fn command<T: DeserializeOwned>(&mut self, path: &str, body: Bytes) -> Result<T, ClientError> {
-        match self.post(path, body).await? {
-            (200, body) => self.parse(&body),
-            (status, body) => Err(self.problem(status, &body)),
-        }
+    /// Tells the node to give everything back and to end.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn leave(&self) -> Result<(), ClientError> {
+        self.run(&calls::order("/v1/leave", &serde_json::Map::new())).await
     }
 
-    /// A command that has no answer but that it was done.
-    async fn order(&mut self, path: &str, body: Bytes) -> Result<(), ClientError> {
-        match self.post(path, body).await? {
-            (204, _) => Ok(()),
-            (status, body) => Err(self.problem(status, &body)),
-        }
+    async fn run<T>(&self, call: &Call<T>) -> Result<T, ClientError> {
+        self.run_on(call, None).await
     }
 
-    async fn post(&mut self, path: &str, body: Bytes) -> Result<(u16, Bytes), ClientError> {
-        if let Ok(answer) = timeout(LISTING_TIMEOUT, self.send(Method::POST, path, body)).await {
-            return answer;
+    /// Makes a request on this connection if there is one.
+    async fn run_on<T>(&self, call: &Call<T>, on: Option<Connection>) -> Result<T, ClientError> {
+        let (answer, connection) = self.exchange(call, on).await?;
+        if answer.reusable {
+            self.idle.put(connection);
         }
-        Err(self.broken(format!("was silent for {} s", LISTING_TIMEOUT.as_secs())))
+        finished(&self.socket, call, answer)
     }
 
-    async fn listing<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
-        match self.get(path).await? {
-            (200, body) => self.parse(&body),
-            (status, body) => Err(self.problem(status, &body)),
-        }
-    }
-
-    /// Sends one request and reads the whole answer. The connection is kept only when both went well.
-    async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), ClientError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, "aquifer")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| self.broken(format!("cannot be asked for {path:?}: {error}")))?;
-        // Out of `self` while in use: if this future is dropped half-way, so is the connection, whose answer
-        // would otherwise be taken for the next request's.
-        if let Some(mut connection) = self.connection.take() {
-            // A daemon that was restarted has closed the connection, which shows only now. Asking again is safe:
-            // at worst a permit was given that nobody heard of.
-            if let Ok(response) = connection.sender.send_request(request.clone()).await {
-                return self.finish(connection, response).await;
+    async fn exchange<T>(
+        &self,
+        call: &Call<T>,
+        on: Option<Connection>,
+    ) -> Result<(Answer, Connection), ClientError> {
+        let mut connection = on.or_else(|| self.idle.take());
+        loop {
+            let mut one = match connection {
+                Some(connection) => connection,
+                None => Connection::connect(&self.socket).await?,
+            };
+            let is_new = one.is_new;
+            match one.exchange(&call.bytes, call.patience).await {
+                Ok(answer) => return Ok((answer, one)),
+                Err(failure) => given_up(&self.socket, call, failure, is_new)?,
             }
-        }
-        let mut connection = self.connect().await?;
-        let response = connection.sender.send_request(request).await;
-        let response = response.map_err(|error| self.broken(format!("hung up: {error}")))?;
-        self.finish(connection, response).await
-    }
-
-    async fn finish(
-        &mut self,
-        connection: Connection,
-        response: Response<Incoming>,
-    ) -> Result<(u16, Bytes), ClientError> {
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| self.broken(format!("broke off its answer: {error}")))?;
-        self.connection = Some(connection);
-        Ok((status, body.to_bytes()))
-    }
-
-    async fn connect(&self) -> Result<Connection, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
-            let socket = self.socket.clone();
-            match source.kind() {
-                ErrorKind::PermissionDenied => ClientError::NotPermitted { socket, source },
-                _ => ClientError::NoDaemon { socket, source },
-            }
-        })?;
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, driver) = handshake.map_err(|error| self.broken(format!("hung up: {error}")))?;
-        // A failure of the driver reaches the request that waits on it.
-        let driver = tokio::spawn(async move { driver.await.unwrap_or_default() });
-        Ok(Connection { sender, driver })
-    }
-
-    fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
-        let body = serde_json::to_vec(body);
-        body.map(Bytes::from).map_err(|error| self.broken(format!("cannot be asked: {error}")))
-    }
-
-    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(body).map_err(|error| self.broken(format!("answered something else: {error}")))
-    }
-
-    fn problem(&self, status: u16, body: &[u8]) -> ClientError {
-        match serde_json::from_slice(body) {
-            Ok(problem) => ClientError::Problem(problem, status),
-            Err(_) => self.broken(format!("answered with HTTP status {status} and no reason")),
+            connection = self.idle.take();
         }
     }
-
-    fn broken(&self, what: String) -> ClientError {
-        ClientError::Broken { socket: self.socket.clone(), what }
-    }
 }
 
-/// `text` as a part of a path: all but what never needs it is percent-encoded (RFC 3986, section 2.3), and slashes.
-fn encoded(text: &str) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
-    let encode = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(encode).collect()
+/// The same, bound to its connection.
+fn bound(ask: &AcquireRequest) -> AcquireRequest {
+    AcquireRequest { bind: Some(Bind::Connection), ..ask.clone() }
 }
 
-#[derive(Debug)]
-struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    driver: JoinHandle<()>,
+/// What an answer means.
+fn finished<T>(socket: &Path, call: &Call<T>, answer: Answer) -> Result<T, ClientError> {
+    (call.read)(answer.status, answer.body).map_err(|error| match error {
+        NoAnswer::Problem(problem, status) => ClientError::Problem(problem, status),
+        NoAnswer::Broken(what) => ClientError::broken(socket, what),
+    })
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+/// Whether a request may be made again after this failure. It ends, because each round uses up a kept connection.
+fn given_up<T>(socket: &Path, call: &Call<T>, failure: Failure, is_new: bool) -> Result<(), ClientError> {
+    match failure {
+        Failure::Lost { unread, .. } if !is_new && (unread || call.repeatable) => Ok(()),
+        Failure::Lost { what, .. } | Failure::Broken(what) => Err(ClientError::broken(socket, what)),
     }
 }
 
@@ -354,8 +293,11 @@ impl Drop for Connection {
 mod tests {
     use std::fmt::Write;
 
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixListener;
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -386,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_connection_serves_many_requests() {
-        let (_dir, listener, mut client) = listen();
+        let (_dir, listener, client) = listen();
         let answers =
             [answer("200 OK", NO_LIMITS), answer("404 Not Found", "{}"), answer("200 OK", NO_LIMITS)];
         let daemon = serve(&listener, &answers);
@@ -400,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_daemon_that_was_restarted_is_connected_anew() {
-        let (_dir, listener, mut client) = listen();
+        let (_dir, listener, client) = listen();
         let answers = [answer("200 OK", NO_LIMITS)];
         for _ in 0..2 {
             let (stream, limits) = tokio::join!(serve(&listener, &answers), client.limits());
@@ -410,9 +352,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_permit_is_not_asked_for_twice() {
+        let (_dir, listener, client) = listen();
+        let answers = [answer("200 OK", NO_LIMITS)];
+        let (mut stream, limits) = tokio::join!(serve(&listener, &answers), client.limits());
+        limits.unwrap();
+        let swallow = async {
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            drop(stream);
+        };
+        let ask = AcquireRequest::new("p");
+        let ((), asked) = tokio::join!(swallow, client.acquire(&ask));
+        assert!(matches!(asked, Err(ClientError::Broken { .. })), "{asked:?}");
+
+        // What was not read was not done. Whoever closes a connection with something in it says so.
+        let (stream, limits) = tokio::join!(serve(&listener, &answers), client.limits());
+        limits.unwrap();
+        let ignore = async {
+            stream.readable().await.unwrap();
+            drop(stream);
+            serve(&listener, &[answer("404 Not Found", "{}")]).await
+        };
+        let (_stream, asked) = tokio::join!(ignore, client.acquire(&ask));
+        assert!(matches!(asked, Err(ClientError::Broken { what, .. }) if what.contains("404")));
+    }
+
+    #[tokio::test]
     async fn giving_up_closes_the_connection() {
-        let (_dir, listener, mut client) = listen();
-        let ask = AcquireRequest { pool: "p".into(), ..AcquireRequest::default() };
+        let (_dir, listener, client) = listen();
+        let ask = AcquireRequest::new("p");
         let patience = Duration::from_millis(50);
         let (mut stream, gave_up) =
             tokio::join!(serve(&listener, &[]), timeout(patience, client.acquire(&ask)));
@@ -431,7 +399,7 @@ mod tests {
             answer("500 Bad", "?"),
             answer("200 OK", &long),
         ] {
-            let (_dir, listener, mut client) = listen();
+            let (_dir, listener, client) = listen();
             // The client does not read all of a long answer.
             let daemon = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -449,7 +417,7 @@ mod tests {
     #[test]
     fn requests_can_move_between_threads() {
         fn movable(_: impl Send) {}
-        let mut client = Client::new("/nowhere");
+        let client = Client::new("/nowhere");
         movable(client.status());
         movable(client.acquire(&AcquireRequest::default()));
     }

@@ -5,7 +5,6 @@
 
 pub mod access;
 pub mod admission_log;
-pub mod api;
 pub mod clock;
 pub mod config;
 pub mod engine;
@@ -16,6 +15,7 @@ pub mod settings;
 pub mod sidecar;
 pub mod socket;
 pub mod state;
+pub mod tally;
 pub mod timer;
 pub mod token;
 pub mod transport;
@@ -31,10 +31,12 @@ use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, LocalSet};
 
+pub use crate::api;
+
 use self::access::Access;
 use self::admission_log::AdmissionLog;
 use self::clock::Clock;
-use self::config::{Config, PoolConfig};
+use self::config::{Config, ConfigSource, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
 use self::identity::{DataDir, IdentityError, SwarmKey, next_life};
@@ -108,16 +110,16 @@ impl DaemonError {
     }
 }
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT or SIGHUP) and has left the swarm; a second signal stops it at
-/// once.
+/// Runs a node until it is told to stop (SIGTERM, SIGINT, SIGHUP or `POST /v1/leave`) and has left the swarm; a second signal
+/// stops it at once. What `config` was read from is read again when somebody asks for that.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(config: Config, join: Option<Token>) -> Result<(), DaemonError> {
+pub fn run(config: Config, source: ConfigSource, join: Option<Token>) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| DaemonError::System("a runtime", error))?;
-    let ended =
-        LocalSet::new().block_on(&runtime, async { Daemon::start(config, join).await?.serve().await });
+    let ended = LocalSet::new()
+        .block_on(&runtime, async { Daemon::start(config, source, join).await?.serve().await });
     // A lookup of a name that hangs must not hold up the end.
     runtime.shutdown_background();
     ended
@@ -136,7 +138,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(config: Config, join: Option<Token>) -> Result<Self, DaemonError> {
+    async fn start(config: Config, source: ConfigSource, join: Option<Token>) -> Result<Self, DaemonError> {
         let stop = Stop::new().map_err(|error| DaemonError::System("signals", error))?;
         let files = raise_open_files();
         let callers_max = files.saturating_sub(FILES_KEPT).max(files / 2).min(CALLERS_MAX);
@@ -177,7 +179,6 @@ impl Daemon {
         let now = clock.now();
         let seed = clock::seed().map_err(|error| DaemonError::System("entropy", error.into()))?;
         let timer = Timer::new().map_err(|error| DaemonError::System("a timer", error))?;
-        let pools: Vec<PoolConfig> = config.pools.clone();
         let node = settings::node_config(&config, keys, incarnation);
         let start = match kept {
             Kept::Ledger(saved) => Start::Resume(*saved),
@@ -212,7 +213,7 @@ impl Daemon {
             at => Some(Resp::start(at, config.access.group, engine.clone(), users.clone())?),
         };
         resp.iter().flat_map(Resp::addresses).for_each(|at| say(&format!("redis    {at}")));
-        let sidecar = Sidecar::new(engine.clone(), pools, facts.clone(), users);
+        let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users);
         let accepting = sidecar.clone();
         let callers = AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }));
         let mut daemon =
@@ -229,6 +230,7 @@ impl Daemon {
             tokio::select! {
                 biased;
                 () = self.stop.asked() => break,
+                () = self.engine.leaves() => break,
                 () = self.engine.tick() => {}
                 () = self.engine.stored() => {}
                 errands = self.engine.errands() => self.run_errands(errands),

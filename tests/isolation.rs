@@ -107,10 +107,16 @@ fn each_user_may_do_what_is_written_down() {
         get("/v1/explain/wet"),
         get("/livez"),
         get("/readyz"),
+        get("/metrics"),
+        get("/openapi.json"),
     ];
     let observe = post("/v1/observe", r#"{"pool":"wet","outcome":"ok"}"#);
-    let operators =
-        [post("/v1/pause", r#"{"pool":"dry"}"#), post("/v1/resume", r#"{"pool":"dry"}"#), get("/v1/token")];
+    let operators = [
+        post("/v1/pause", r#"{"pool":"dry"}"#),
+        post("/v1/resume", r#"{"pool":"dry"}"#),
+        post("/v1/reload", ""),
+        get("/v1/token"),
+    ];
     let users = [((ALICE, AGENTS), false), ((OPERATOR, AGENTS), true), ((0, 0), true), ((0, AGENTS), true)];
     let mut denied = 0;
     for (user, operates) in users {
@@ -131,7 +137,8 @@ fn each_user_may_do_what_is_written_down() {
             denied += 1;
         }
     }
-    assert_eq!((denied, callers(&node).denied), (3, 3));
+    assert_eq!(asks(&node, (ALICE, AGENTS), &post("/v1/leave", "")).status, 403);
+    assert_eq!((denied, callers(&node).denied), (4, 5));
     assert_ne!(node.status().pools[0].state, "paused");
     // Whom the files keep out does not come to ask; nor does a group that operates, unless it can connect.
     assert!(connect(&node, (STRANGER, STRANGER)).is_none());

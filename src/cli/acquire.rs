@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use super::ask::{Ask, TTL_HELD, admitted, refused};
 use super::exit::{BUG, LIMITED, USAGE, fail};
 use super::output::{json, plain, print};
+use crate::api::{AcquireAnswer, Bind, CommitRequest};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{AcquireAnswer, Bind, CommitRequest};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -43,7 +43,7 @@ Examples:
 
 Exit status: 0 admitted; 75 limited; 64 an unknown pool or limit; 69 no daemon; 77 not permitted.";
 
-pub async fn run(mut client: Client, args: Args) -> Result<ExitCode, ClientError> {
+pub async fn run(client: Client, args: Args) -> Result<ExitCode, ClientError> {
     let mut ask = match args.ask.request() {
         Ok(ask) => ask,
         Err(wrong) => return Ok(fail(&wrong, USAGE)),
@@ -73,7 +73,7 @@ pub async fn run(mut client: Client, args: Args) -> Result<ExitCode, ClientError
 }
 
 /// Keeps the permit until there is no more need of it. What it reserved was used; its slots are free.
-async fn hold(mut client: Client, answer: &AcquireAnswer, mut stop: Stop) -> Result<ExitCode, ClientError> {
+async fn hold(client: Client, answer: &AcquireAnswer, mut stop: Stop) -> Result<ExitCode, ClientError> {
     let over = Duration::from_millis(answer.expires_in_ms.unwrap_or_default());
     tokio::select! {
         () = input_closes() => {}

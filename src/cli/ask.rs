@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::output::millis;
-use crate::daemon::api::{AcquireAnswer, AcquireRequest, LimitState, PoolNames, Priority, Reason};
+use crate::api::{AcquireAnswer, AcquireRequest, LimitState, PoolNames, Priority, Reason};
 use crate::daemon::config::parse_duration;
 use crate::protocol::node::WAIT_MAX;
 

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use super::ask::{Ask, TTL_HELD, refused};
 use super::exit::{BUG, LIMITED, USAGE, fail};
 use super::output::{json, print};
+use crate::api::{Bind, CommitRequest};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{Bind, CommitRequest};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -51,7 +51,7 @@ const NOT_RUNNABLE: u8 = 126;
 /// The command is not there.
 const NOT_FOUND: u8 = 127;
 
-pub async fn run(mut client: Client, args: Args) -> Result<ExitCode, ClientError> {
+pub async fn run(client: Client, args: Args) -> Result<ExitCode, ClientError> {
     let mut ask = match args.ask.request() {
         Ok(ask) => ask,
         Err(wrong) => return Ok(fail(&wrong, USAGE)),

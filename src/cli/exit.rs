@@ -43,6 +43,7 @@ fn status(error: &ClientError) -> u8 {
         ClientError::NotPermitted { .. } | ClientError::Problem(_, 401 | 403) => NOT_PERMITTED,
         ClientError::Problem(_, 400..=499) => USAGE,
         ClientError::NoDaemon { .. } | ClientError::Broken { .. } | ClientError::Problem(_, 503) => NO_DAEMON,
+        ClientError::Limited(_) => LIMITED,
         ClientError::Problem(..) => BUG,
     }
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::Listing;
 use super::output::{json as show, percent, plain, print};
+use crate::api::{API_VERSION, ForgetRequest, GiftListing, LedgerListing};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{API_VERSION, ForgetRequest, GiftListing, LedgerListing};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = FORGET_HELP)]
@@ -29,7 +29,7 @@ Example:
 Under policy strict and majority this is your word that a member which is not connected is gone: if it runs on where
 nobody hears it, it and this node both use that share. A node takes back only what it gave itself.";
 
-pub async fn forget(mut client: Client, args: Forget) -> Result<ExitCode, ClientError> {
+pub async fn forget(client: Client, args: Forget) -> Result<ExitCode, ClientError> {
     let ask = ForgetRequest { peer: args.peer };
     client.forget(&ask).await?;
     if args.json {
@@ -38,7 +38,7 @@ pub async fn forget(mut client: Client, args: Forget) -> Result<ExitCode, Client
     Ok(print(&format!("{} is forgotten; `aquifer ledger` shows what came back\n", plain(&ask.peer))))
 }
 
-pub async fn ledger(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
+pub async fn ledger(client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
     let answer = client.ledger().await?;
     Ok(print(&if args.json { show(&answer) } else { tree(&answer) }))
 }
@@ -97,7 +97,7 @@ fn tree(ledger: &LedgerListing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::api::MemberListing;
+    use crate::api::MemberListing;
 
     #[test]
     fn everybody_is_shown_once_below_whoever_is_nearest_to_a_founder() {

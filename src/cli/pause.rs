@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{json as show, millis, plain, print};
+use crate::api::{API_VERSION, PauseRequest, ResumeRequest};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{API_VERSION, PauseRequest, ResumeRequest};
 use crate::daemon::config::parse_duration;
 
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ Example:
   aquifer resume api
       ends every pause of the pool api, also one that is there because the provider throttled a call";
 
-pub async fn pause(mut client: Client, args: Pause) -> Result<ExitCode, ClientError> {
+pub async fn pause(client: Client, args: Pause) -> Result<ExitCode, ClientError> {
     let for_ms = args.length.map(|length| length.as_millis() as u64);
     let ask = PauseRequest { pool: args.pool, for_ms };
     client.pause(&ask).await?;
@@ -57,7 +57,7 @@ pub async fn pause(mut client: Client, args: Pause) -> Result<ExitCode, ClientEr
     Ok(print(&format!("{} is paused on all nodes {until}\n", plain(&ask.pool))))
 }
 
-pub async fn resume(mut client: Client, args: Resume) -> Result<ExitCode, ClientError> {
+pub async fn resume(client: Client, args: Resume) -> Result<ExitCode, ClientError> {
     let ask = ResumeRequest { pool: args.pool };
     client.resume(&ask).await?;
     if args.json {

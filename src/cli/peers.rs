@@ -9,8 +9,8 @@ use super::output::{
     Column::{Number, State, Text},
     Style, Table, json, millis, percent, print,
 };
+use crate::api::{LimitListing, LimitStatus, PeerStatus};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{LimitListing, LimitStatus, PeerStatus};
 use crate::daemon::config::show_duration;
 
 /// What to show of the peers.
@@ -24,7 +24,7 @@ pub struct Args {
     why: bool,
 }
 
-pub async fn peers(mut client: Client, args: &Args) -> Result<ExitCode, ClientError> {
+pub async fn peers(client: Client, args: &Args) -> Result<ExitCode, ClientError> {
     let answer = client.peers().await?;
     if args.json {
         return Ok(print(&json(&answer)));
@@ -39,7 +39,7 @@ pub async fn peers(mut client: Client, args: &Args) -> Result<ExitCode, ClientEr
     Ok(print(&table.show(Style::of_stdout())))
 }
 
-pub async fn limits(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
+pub async fn limits(client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
     let answer = client.limits().await?;
     Ok(print(&if args.json { json(&answer) } else { limit_table(&answer.limits).show(Style::of_stdout()) }))
 }

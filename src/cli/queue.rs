@@ -7,8 +7,8 @@ use super::output::{
     Column::{Number, Text},
     Style, Table, json, millis, plain, print,
 };
+use crate::api::Queues;
 use crate::client::{Client, ClientError};
-use crate::daemon::api::Queues;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -25,7 +25,7 @@ Example:
       says whether a request to the pool api would be admitted now, which limit stands in the way and for how long,
       who waits before it, and what share of each limit this node holds";
 
-pub async fn queue(mut client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
+pub async fn queue(client: Client, args: &Listing) -> Result<ExitCode, ClientError> {
     let queues = client.queue().await?;
     if args.json {
         return Ok(print(&json(&queues)));
@@ -36,7 +36,7 @@ pub async fn queue(mut client: Client, args: &Listing) -> Result<ExitCode, Clien
     Ok(print(&page(&queues, Style::of_stdout())))
 }
 
-pub async fn explain(mut client: Client, args: &Explain) -> Result<ExitCode, ClientError> {
+pub async fn explain(client: Client, args: &Explain) -> Result<ExitCode, ClientError> {
     let explanation = client.explain(&args.pool).await?;
     if args.listing.json {
         return Ok(print(&json(&explanation)));

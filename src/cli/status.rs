@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::output::{Column, Style, Table, json, millis, percent, plain, print, print_on};
+use crate::api::{ByClass, CallersStatus, PoolStatus, Status, UserStatus};
 use crate::client::{Client, ClientError};
-use crate::daemon::api::{ByClass, CallersStatus, PoolStatus, Status, UserStatus};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,7 +22,7 @@ pub struct Args {
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-pub async fn run(mut client: Client, args: &Args) -> Result<ExitCode, ClientError> {
+pub async fn run(client: Client, args: &Args) -> Result<ExitCode, ClientError> {
     let style = Style::of_stdout();
     let text = |status: &Status| if args.json { json(status) } else { page(status, style) };
     if !args.watch {

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::exit::{BAD_CONFIG, BUG, USAGE, fail};
 use crate::daemon;
-use crate::daemon::config::{Config, Overrides};
+use crate::daemon::config::{Config, ConfigSource, Overrides};
 use crate::daemon::token::{TOKEN_MAX, Token};
 
 #[derive(Debug, clap::Args)]
@@ -87,22 +87,23 @@ pub fn run(args: Args, socket: Option<PathBuf>) -> ExitCode {
         policy: text(args.policy),
         no_mdns: args.no_mdns,
     };
-    let config = match Config::load(path(args.config).as_deref(), &overrides) {
+    let source = ConfigSource { file: path(args.config), overrides };
+    let config = match source.load() {
         Ok(config) => config,
         Err(errors) => return fail(&errors.to_string(), BAD_CONFIG),
     };
     match text(args.join).map(|join| token(&join)).transpose() {
         Ok(join) => {
             start_log();
-            run_daemon(config, join)
+            run_daemon(config, source, join)
         }
         Err(reason) => fail(&reason, USAGE),
     }
 }
 
 /// Runs the node until it is told to stop.
-fn run_daemon(config: Config, join: Option<Token>) -> ExitCode {
-    match daemon::run(config, join) {
+fn run_daemon(config: Config, source: ConfigSource, join: Option<Token>) -> ExitCode {
+    match daemon::run(config, source, join) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), if error.is_bug() { BUG } else { BAD_CONFIG }),
     }

@@ -17,6 +17,7 @@ pub use crate::protocol::node::{Policy, Trust, Vouching};
 mod access;
 mod address;
 mod agent;
+mod changes;
 mod file;
 mod flags;
 mod limit;
@@ -29,6 +30,7 @@ mod units;
 mod vouching;
 
 pub use access::AccessConfig;
+pub use changes::ConfigSource;
 pub use flags::Overrides;
 pub use listen::{Listen, ListenConfig};
 pub use problem::{ConfigError, ConfigErrors};

@@ -64,6 +64,7 @@ struct Shared {
     clock: Clock,
     timer: Timer,
     errand: Notify,
+    leave: Notify,
     gone: Notify,
 }
 
@@ -104,6 +105,7 @@ impl Engine {
             clock,
             timer,
             errand: Notify::new(),
+            leave: Notify::new(),
             gone: Notify::new(),
         };
         let engine = Self { shared: Arc::new(shared) };
@@ -193,6 +195,7 @@ impl Engine {
     /// Starts to leave.
     pub fn leave(&self) {
         self.change(Node::leave);
+        self.shared.leave.notify_one();
     }
 
     /// Looks at the core.
@@ -218,6 +221,13 @@ impl Engine {
                 return errands;
             }
             self.shared.errand.notified().await;
+        }
+    }
+
+    /// Waits until somebody tells the node to leave. Cancel-safe.
+    pub async fn leaves(&self) {
+        while !self.is_leaving() {
+            self.shared.leave.notified().await;
         }
     }
 

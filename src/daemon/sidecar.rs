@@ -7,10 +7,13 @@
 mod answers;
 mod body;
 mod connection;
+mod events;
 mod explain;
 mod listings;
+mod metrics;
 mod operator;
 mod patience;
+mod reload;
 mod request;
 mod response;
 mod route;
@@ -22,24 +25,28 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::ACCEPT;
 use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 
 use self::body::{Members, object, pool_named};
 use self::connection::Caller;
+use self::events::Events;
+use self::reload::Running;
 pub use self::request::Ask;
 use self::response::{
-    Answer, done_or_problem, json, json_or_problem, not_found, problem, problem_answer, refusal, text,
-    wrong_method,
+    Answer, document, done_or_problem, json, json_or_problem, not_found, problem, problem_answer, refusal,
+    text, wrong_method,
 };
 use self::route::Route;
 pub use self::users::{Admittance, Place, Quotas, Users};
 use super::access::Peer;
-use super::api::{Denial, Problem, SettleAnswer, TokenAnswer};
-use super::config::PoolConfig;
+use super::config::{Config, ConfigSource, PoolConfig};
 use super::engine::{self, Bound, Engine, Reply, Wanted};
 use super::facts::Facts;
+use super::tally::Tally;
 use super::token::Token;
+use crate::api::{self, Denial, Problem, SettleAnswer, TokenAnswer};
 use crate::protocol::node::{Outcome, Phase, Reason};
 use crate::protocol::permit::PermitId;
 
@@ -47,6 +54,9 @@ use crate::protocol::permit::PermitId;
 const BODY_MAX: usize = 64 * 1024;
 /// A request's body must arrive within this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What all of this is, for programs.
+const OPENAPI: &str = include_str!("../../proto/openapi.json");
+
 /// What the socket serves.
 #[derive(Clone)]
 pub struct Sidecar {
@@ -58,6 +68,9 @@ struct Inner {
     pools: Vec<PoolConfig>,
     facts: Facts,
     users: Arc<Users>,
+    tally: Arc<Tally>,
+    events: Arc<Events>,
+    config: Running,
 }
 
 /// What a request with a body does that has no answer but that it was done.
@@ -65,8 +78,16 @@ type Command = fn(&Engine, &[u8], &[PoolConfig]) -> Result<(), Problem>;
 
 impl Sidecar {
     /// A sidecar for this engine and these users.
-    pub fn new(engine: Engine, pools: Vec<PoolConfig>, facts: Facts, users: Arc<Users>) -> Self {
-        Self { inner: Arc::new(Inner { engine, pools, facts, users }) }
+    pub fn new(
+        engine: Engine,
+        config: Config,
+        source: ConfigSource,
+        facts: Facts,
+        users: Arc<Users>,
+    ) -> Self {
+        let (pools, tally) = (config.pools.clone(), Arc::new(Tally::new(config.pools.len())));
+        let (events, config) = (Arc::default(), Running::new(config, source));
+        Self { inner: Arc::new(Inner { engine, pools, facts, users, tally, events, config }) }
     }
 
     /// How many callers are connected.
@@ -105,6 +126,11 @@ impl Sidecar {
                 json_or_problem(pool.map(|pool| explain::explain(engine, pool)))
             }
             Route::Token => json_or_problem(self.token()),
+            Route::Leave => self.command(request, operator::leave).await,
+            Route::Reload => self.reload(request).await,
+            Route::Metrics => self.metrics(&request),
+            Route::Events => self.events(),
+            Route::OpenApi => document("application/json", StatusCode::OK, OPENAPI),
             Route::Live => text(StatusCode::OK, "ok\n"),
             Route::Ready => self.ready(),
         }
@@ -125,10 +151,20 @@ impl Sidecar {
         if let Some(most) = quota {
             answers::not_queued(&mut answer, most);
         }
+        pools.iter().for_each(|pool| self.count(*pool, &outcome, quota));
         let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         let mut response = json(status, &answer);
         answers::headers(engine, &pools, &answer, response.headers_mut());
         response
+    }
+
+    fn count(&self, pool: usize, outcome: &Outcome, quota: Option<usize>) {
+        let tally = &self.inner.tally;
+        match outcome {
+            Outcome::Admitted { waited, .. } => tally.admitted(pool, *waited),
+            Outcome::Refused(_) if quota.is_some() => tally.refused(pool, api::Reason::UserQueueFull),
+            Outcome::Refused(refusal) => tally.refused(pool, answers::reason(refusal.reason)),
+        }
     }
 
     async fn allow(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
@@ -138,6 +174,7 @@ impl Sidecar {
             Err(problem) => return problem_answer(&problem),
         };
         let (items, outcome, _) = self.ask(ask, caller).await;
+        self.count(items[0].pool, &outcome, None);
         json(StatusCode::OK, &answers::allow(&self.inner.engine, &items[0], outcome))
     }
 
@@ -226,6 +263,34 @@ impl Sidecar {
     async fn command(&self, request: Request<Incoming>, command: Command) -> Answer {
         let body = read(request).await;
         done_or_problem(body.and_then(|body| command(&self.inner.engine, &body, &self.inner.pools)))
+    }
+
+    async fn reload(&self, request: Request<Incoming>) -> Answer {
+        let body = read(request).await.and_then(|body| object(&body, true, "{} or nothing").map(|_| ()));
+        done_or_problem(match body {
+            Ok(()) => self.inner.config.reload().await,
+            Err(problem) => Err(problem),
+        })
+    }
+
+    fn metrics(&self, request: &Request<Incoming>) -> Answer {
+        let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = metrics::Format::accepted(accept.unwrap_or_default());
+        let Inner { engine, facts, users, tally, .. } = &*self.inner;
+        let page = metrics::metrics(engine, facts, &users.status(), tally, format);
+        document(format.media_type(), StatusCode::OK, page)
+    }
+
+    fn events(&self) -> Answer {
+        let Inner { engine, facts, users, tally, events, .. } = &*self.inner;
+        let status = listings::status(engine, facts, users.status());
+        match events.subscribe(status, engine, tally) {
+            Some(stream) => response::events(stream),
+            None => {
+                let detail = format!("{} read events already, as many as may", events::READERS_MAX);
+                problem_answer(&refusal(503, "too many readers", detail, Denial::Readers))
+            }
+        }
     }
 
     fn token(&self) -> Result<TokenAnswer, Problem> {

@@ -570,7 +570,7 @@ impl Load {
 }
 
 async fn caller(
-    mut client: Client,
+    client: Client,
     pool: String,
     node: usize,
     busy: Arc<dyn Fn(usize) -> bool>,

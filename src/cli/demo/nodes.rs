@@ -131,7 +131,7 @@ impl Node {
     /// It ended, or took too long; with the end of its log.
     pub async fn ready(&mut self, peers: usize) -> Result<(), String> {
         let start = Instant::now();
-        let mut client = Client::new(&self.socket);
+        let client = Client::new(&self.socket);
         let mut last = "it never answered at its socket".to_owned();
         while start.elapsed() < READY_TIMEOUT {
             if let Ok(Some(status)) = self.child.try_wait() {

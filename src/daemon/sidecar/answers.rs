@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 
-use crate::daemon::api::{AcquireAnswer, AllowAnswer, LimitState, Problem, Reason, SettleAnswer};
+use crate::api::{AcquireAnswer, AllowAnswer, LimitState, Problem, Reason, SettleAnswer};
 use crate::daemon::engine::{Engine, Wanted};
 use crate::protocol::node::{self, LimitView, Node, Outcome, PoolView, Refusal, SettleError, Settling};
 use crate::protocol::permit::{Correction, How};
@@ -69,43 +69,45 @@ fn refused(
     waiting: usize,
 ) {
     let name = called.as_deref().unwrap_or("the pool");
-    let (reason, detail) = match refusal.reason {
-        node::Reason::Limit => {
-            (Reason::Limit, format!("{name} has no room now, and the caller would not wait"))
+    let detail = match refusal.reason {
+        node::Reason::Limit => format!("{name} has no room now, and the caller would not wait"),
+        node::Reason::Deadline => format!("{name} had no room until the caller's deadline"),
+        node::Reason::TooManyKeys => {
+            "this node knows as many keys as it may, and none of them is idle and full".to_owned()
         }
-        node::Reason::Deadline => {
-            (Reason::Deadline, format!("{name} had no room until the caller's deadline"))
-        }
-        node::Reason::TooManyKeys => (
-            Reason::TooManyKeys,
-            "this node knows as many keys as it may, and none of them is idle and full".to_owned(),
-        ),
         node::Reason::QueueFull => {
-            (Reason::QueueFull, format!("{waiting} requests wait already, as many as may; {name} is short"))
+            format!("{waiting} requests wait already, as many as may; {name} is short")
         }
-        node::Reason::Paused => (Reason::Paused, "the pool is paused, on all nodes".to_owned()),
-        node::Reason::Breaker => (
-            Reason::Breaker,
-            "too many calls of the pool failed lately, so none is made for a while".to_owned(),
-        ),
-        node::Reason::Leaving => {
-            (Reason::Paused, "this node is leaving the swarm; ask another one".to_owned())
+        node::Reason::Paused => "the pool is paused, on all nodes".to_owned(),
+        node::Reason::Breaker => {
+            "too many calls of the pool failed lately, so none is made for a while".to_owned()
         }
+        node::Reason::Leaving => "this node is leaving the swarm; ask another one".to_owned(),
         node::Reason::Never => {
             let most = limit.map_or(0, |limit| limit.limit.kind.capacity());
-            (
-                Reason::Never,
-                format!("{name} can never hold that much at once, but {most} at most; split the request"),
-            )
+            format!("{name} can never hold that much at once, but {most} at most; split the request")
         }
     };
     answer.waited_ms = millis(refusal.waited);
     answer.retry_after_ms = refusal.retry_after.map(|after| millis(after).max(1));
-    answer.reason = Some(reason);
+    answer.reason = Some(reason(refusal.reason));
     answer.detail = Some(detail);
     answer.limited_by = called;
     answer.title = Some("limited".to_owned());
     answer.status = Some(429);
+}
+
+/// The core's reason as callers are told it.
+pub fn reason(reason: node::Reason) -> Reason {
+    match reason {
+        node::Reason::Limit => Reason::Limit,
+        node::Reason::Deadline => Reason::Deadline,
+        node::Reason::QueueFull => Reason::QueueFull,
+        node::Reason::Paused | node::Reason::Leaving => Reason::Paused,
+        node::Reason::Breaker => Reason::Breaker,
+        node::Reason::Never => Reason::Never,
+        node::Reason::TooManyKeys => Reason::TooManyKeys,
+    }
 }
 
 /// What a refusal becomes if the request would have waited, had its user not as many waiting as one may.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::daemon::api::Problem;
+use crate::api::Problem;
 use crate::daemon::config::PoolConfig;
 use crate::protocol::limit::{AMOUNT_MAX, Cost, Limit, NAME_MAX};
 

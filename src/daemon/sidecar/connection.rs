@@ -18,8 +18,8 @@ use super::Sidecar;
 use super::patience::{Conversation, Patient};
 use super::response::{Answer, json, refusal};
 use super::users::{Admittance, Crowd};
+use crate::api::Denial;
 use crate::daemon::access::Peer;
-use crate::daemon::api::Denial;
 use crate::daemon::engine::{Binding, Bound};
 use crate::daemon::socket::Socket;
 
@@ -90,8 +90,10 @@ impl Sidecar {
         // Dropped last, when no request of the connection waits any more.
         let conversation = Rc::new(Conversation::new(binding));
         let service = service_fn(|request: Request<Incoming>| async {
-            let _answering = conversation.answering().await;
-            Ok::<_, Infallible>(self.answer(request, &caller).await)
+            let answering = conversation.answering().await;
+            let mut answer = self.answer(request, &caller).await;
+            answer.body_mut().answers(answering);
+            Ok::<_, Infallible>(answer)
         });
         let stream = TokioIo::new(Patient::new(stream, conversation.clone()));
         // Answers are flushed one by one: with `pipeline_flush` they pile up without a bound for a caller that asks on and

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::answers::ceil_millis;
 use super::listings::{breaker, by_class, guarantee, limit_status, paused};
-use crate::daemon::api::{API_VERSION, ByClass, Explanation, LimitStatus};
+use crate::api::{API_VERSION, ByClass, Explanation, LimitStatus};
 use crate::daemon::config::show_duration;
 use crate::daemon::engine::Engine;
 use crate::protocol::node::{Ask, Item, PERMIT_TTL, Phase, PoolView};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::answers::{ceil_millis, full_name, limit_state, millis};
-use crate::daemon::api::{
+use crate::api::{
     API_VERSION, ByClass, CallersStatus, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus,
     Limits, MemberListing, NodeStatus, PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues,
     Status, TopAgent, Waiter,
@@ -108,6 +108,17 @@ pub fn state(phase: Phase) -> &'static str {
     }
 }
 
+/// The word for how a member stands.
+pub fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Connected => "connected",
+        Standing::Distant => "distant",
+        Standing::Lost => "lost",
+        Standing::Reclaimed => "reclaimed",
+        Standing::Left => "left",
+    }
+}
+
 /// How a pool is paused, if it is.
 pub(super) fn paused(view: &PoolView) -> Option<PauseStatus> {
     view.paused.map(|(left, reason)| PauseStatus {
@@ -176,14 +187,7 @@ pub fn peers(engine: &Engine, facts: &Facts) -> Peers {
     let peers = views.into_iter().map(|view| PeerStatus {
         id: view.node.to_string(),
         name: view.name,
-        state: match view.standing {
-            Standing::Connected => "connected",
-            Standing::Distant => "distant",
-            Standing::Lost => "lost",
-            Standing::Reclaimed => "reclaimed",
-            Standing::Left => "left",
-        }
-        .to_owned(),
+        state: standing(view.standing).to_owned(),
         base_share: view.base.fraction(),
         held_shares: view.held.into_iter().map(|(limit, share)| (limit, share.fraction())).collect(),
         lag_ms: view.lag.map(millis),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::body::{Members, object};
 use super::response::problem;
-use crate::daemon::api::{CallOutcome, Problem};
+use crate::api::{CallOutcome, Problem};
 use crate::daemon::config::PoolConfig;
 use crate::daemon::engine::Engine;
 use crate::protocol::id::NodeId;
@@ -37,6 +37,16 @@ pub fn resume(engine: &Engine, body: &[u8], pools: &[PoolConfig]) -> Result<(), 
     let body = object(body, false, &format!("{{\"pool\":{:?}}}", pools[0].pool.name()))?;
     let pool = Members::new(&body, "", &["pool"])?.pool("pool", pools)?;
     engine.resume(pool);
+    Ok(())
+}
+
+/// Tells the node to give everything back and to end.
+///
+/// # Errors
+/// The answer to give: 400.
+pub fn leave(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Problem> {
+    Members::new(&object(body, true, "{} or nothing")?, "", &[])?;
+    engine.leave();
     Ok(())
 }
 

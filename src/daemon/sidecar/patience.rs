@@ -74,10 +74,10 @@ impl Conversation {
 
     /// A request has come and is answered until the value is dropped; not before the answers before it could be written,
     /// or they would pile up for a caller that asks on and on and never reads.
-    pub async fn answering(&self) -> Answering<'_> {
+    pub async fn answering(self: &Rc<Self>) -> Answering {
         self.answering.set(self.answering.get() + 1);
         self.stage.set(Stage::Answering);
-        let answering = Answering(self);
+        let answering = Answering(self.clone());
         while self.stalled.get().is_some() {
             self.written.notified().await;
         }
@@ -113,9 +113,9 @@ impl Conversation {
 }
 
 /// A request that is being answered.
-pub struct Answering<'a>(&'a Conversation);
+pub struct Answering(Rc<Conversation>);
 
-impl Drop for Answering<'_> {
+impl Drop for Answering {
     fn drop(&mut self) {
         let left = self.0.answering.get() - 1;
         self.0.answering.set(left);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::body::{Members, object};
-use crate::daemon::api::Problem;
+use crate::api::Problem;
 use crate::daemon::config::PoolConfig;
 use crate::daemon::engine::Wanted;
 use crate::protocol::limit::{AMOUNT_MAX, Cost, Limit, NAME_MAX};

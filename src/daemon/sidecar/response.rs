@@ -1,32 +1,95 @@
 //! Answers as HTTP says them.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::body::{Bytes, Frame, SizeHint};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 
-use super::route::ENDPOINTS;
-use crate::daemon::api::{Denial, Problem};
+use super::events::EventStream;
+use super::patience::Answering;
+use super::route;
+use crate::api::{Denial, Problem};
 
-/// An answer with all of its body.
-pub type Answer = Response<Full<Bytes>>;
+/// An answer.
+pub type Answer = Response<Body>;
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it.
+    Whole(Full<Bytes>),
+    /// Events, one after the other.
+    Events(EventStream),
+}
+
+impl Body {
+    /// The request is being answered while `answering` is there: until a body that is whole is handed over, or as long as
+    /// events are read.
+    pub fn answers(&mut self, answering: Answering) {
+        if let Self::Events(stream) = self {
+            stream.answers(answering);
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Events(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(body) if body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// A body in JSON; a problem's (RFC 9457) if the status is not of success.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(body).unwrap_or_else(|error| format!("\"BUG! {error}\"").into_bytes());
     let kind = if status.is_success() { "application/json" } else { "application/problem+json" };
-    let mut response = Response::new(Full::from(bytes));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
+    with_body(status, kind, Body::Whole(Full::from(bytes)))
 }
 
 /// A line of text.
 pub fn text(status: StatusCode, body: &str) -> Answer {
-    let mut response = Response::new(Full::from(body.to_owned()));
+    document("text/plain", status, body.to_owned())
+}
+
+/// A text of some media type.
+pub fn document(kind: &'static str, status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_body(status, kind, Body::Whole(Full::new(body.into())))
+}
+
+/// Events, as long as they are read.
+pub fn events(stream: EventStream) -> Answer {
+    let mut response = with_body(StatusCode::OK, "text/event-stream", Body::Events(stream));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn with_body(status: StatusCode, kind: &'static str, body: Body) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -42,7 +105,7 @@ pub fn json_or_problem(answer: Result<impl Serialize, Problem>) -> Answer {
 pub fn done_or_problem(done: Result<(), Problem>) -> Answer {
     match done {
         Ok(()) => {
-            let mut response = Response::new(Full::default());
+            let mut response = Response::new(Body::Whole(Full::default()));
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
         }
@@ -68,7 +131,11 @@ pub fn problem_answer(problem: &Problem) -> Answer {
 /// There is no such endpoint.
 pub fn not_found(path: &str) -> Answer {
     let path: String = path.chars().take(100).collect();
-    problem_answer(&problem(404, "no such endpoint", format!("there is no {path}; there are {ENDPOINTS}")))
+    problem_answer(&problem(
+        404,
+        "no such endpoint",
+        format!("there is no {path}; there are {}", route::endpoints()),
+    ))
 }
 
 /// The endpoint is asked otherwise.

@@ -37,6 +37,16 @@ pub enum Route {
     Explain(String),
     /// `GET /v1/token`.
     Token,
+    /// `POST /v1/leave`.
+    Leave,
+    /// `POST /v1/reload`.
+    Reload,
+    /// `GET /v1/events`.
+    Events,
+    /// `GET /metrics`.
+    Metrics,
+    /// `GET /openapi.json`.
+    OpenApi,
     /// `GET /livez`.
     Live,
     /// `GET /readyz`.
@@ -44,8 +54,36 @@ pub enum Route {
 }
 
 /// All endpoints, as people are told of them.
-pub const ENDPOINTS: &str = "/v1/acquire, /v1/permits/{id}/commit, /v1/permits/{id}/release, /v1/observe, \
-                             /v1/pause, /v1/resume, /v1/forget, /v1/ledger, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
+pub fn endpoints() -> String {
+    let [first @ .., last] = TEMPLATES;
+    format!("{} and {last}", first.join(", "))
+}
+
+/// Their paths; braces are for what is named.
+const TEMPLATES: [&str; 22] = [
+    "/v1/acquire",
+    "/v1/permits/{id}/commit",
+    "/v1/permits/{id}/release",
+    "/v1/observe",
+    "/v1/pause",
+    "/v1/resume",
+    "/v1/forget",
+    "/v1/leave",
+    "/v1/reload",
+    "/v1/ledger",
+    "/v1/status",
+    "/v1/peers",
+    "/v1/limits",
+    "/v1/queue",
+    "/v1/explain/{pool}",
+    "/v1/token",
+    "/v1/events",
+    "/allow",
+    "/metrics",
+    "/openapi.json",
+    "/livez",
+    "/readyz",
+];
 
 impl Route {
     /// The endpoint at this path, if there is one.
@@ -63,6 +101,11 @@ impl Route {
             "/v1/limits" => Self::Limits,
             "/v1/queue" => Self::Queue,
             "/v1/token" => Self::Token,
+            "/v1/leave" => Self::Leave,
+            "/v1/reload" => Self::Reload,
+            "/v1/events" => Self::Events,
+            "/metrics" => Self::Metrics,
+            "/openapi.json" => Self::OpenApi,
             "/livez" => Self::Live,
             "/readyz" => Self::Ready,
             _ => {
@@ -89,6 +132,8 @@ impl Route {
             | Self::Pause
             | Self::Resume
             | Self::Forget
+            | Self::Leave
+            | Self::Reload
             | Self::Observe => Method::POST,
             Self::Status
             | Self::Peers
@@ -97,6 +142,9 @@ impl Route {
             | Self::Queue
             | Self::Explain(_)
             | Self::Token
+            | Self::Events
+            | Self::Metrics
+            | Self::OpenApi
             | Self::Live
             | Self::Ready => Method::GET,
         }
@@ -117,11 +165,16 @@ impl Route {
             | Self::Limits
             | Self::Queue
             | Self::Explain(_)
+            | Self::Events
+            | Self::Metrics
+            | Self::OpenApi
             | Self::Live
             | Self::Ready => Right::Use,
             Self::Observe => Right::Observe,
             // The token is the swarm's key.
-            Self::Pause | Self::Resume | Self::Forget | Self::Token => Right::Operate,
+            Self::Pause | Self::Resume | Self::Forget | Self::Leave | Self::Reload | Self::Token => {
+                Right::Operate
+            }
         }
     }
 }
@@ -160,5 +213,53 @@ mod tests {
         {
             assert_eq!(Route::of(nothing), None, "{nothing}");
         }
+    }
+
+    /// Its path as the description has it. Whoever adds an endpoint is made to come here.
+    fn template(route: &Route) -> &'static str {
+        match route {
+            Route::Acquire => "/v1/acquire",
+            Route::Commit(_) => "/v1/permits/{id}/commit",
+            Route::Release(_) => "/v1/permits/{id}/release",
+            Route::Allow => "/allow",
+            Route::Pause => "/v1/pause",
+            Route::Resume => "/v1/resume",
+            Route::Forget => "/v1/forget",
+            Route::Ledger => "/v1/ledger",
+            Route::Observe => "/v1/observe",
+            Route::Status => "/v1/status",
+            Route::Peers => "/v1/peers",
+            Route::Limits => "/v1/limits",
+            Route::Queue => "/v1/queue",
+            Route::Explain(_) => "/v1/explain/{pool}",
+            Route::Token => "/v1/token",
+            Route::Leave => "/v1/leave",
+            Route::Reload => "/v1/reload",
+            Route::Events => "/v1/events",
+            Route::Metrics => "/metrics",
+            Route::OpenApi => "/openapi.json",
+            Route::Live => "/livez",
+            Route::Ready => "/readyz",
+        }
+    }
+
+    #[test]
+    fn the_description_has_every_endpoint_and_no_other() {
+        let described: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
+        let described = described["paths"].as_object().unwrap();
+        for (path, methods) in described {
+            let route = Route::of(path).unwrap_or_else(|| panic!("there is no {path}"));
+            assert_eq!(template(&route), path);
+            let methods: Vec<String> =
+                methods.as_object().unwrap().keys().map(|name| name.to_uppercase()).collect();
+            assert_eq!(methods, [route.method().as_str()], "{path}");
+            let operators =
+                described[path][route.method().as_str().to_lowercase()]["description"] == "For operators.";
+            assert_eq!(operators, route.needs() == Right::Operate, "{path}");
+        }
+        let described: Vec<&str> = described.keys().map(String::as_str).collect();
+        let mut served = TEMPLATES.to_vec();
+        served.sort_unstable();
+        assert_eq!(described, served);
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::api::{CallersStatus, UserStatus};
 use crate::daemon::access::{Access, Peer};
-use crate::daemon::api::{CallersStatus, UserStatus};
 use crate::daemon::engine::Engine;
 use crate::protocol::permit::PermitId;
 

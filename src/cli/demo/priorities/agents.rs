@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::api::{AcquireRequest, Bind, CommitRequest};
 use crate::cli::demo::chance::Chance;
 use crate::client::Client;
-use crate::daemon::api::{AcquireRequest, Bind, CommitRequest};
 
 use super::JITTER;
 use super::provider::{Caller, Order};

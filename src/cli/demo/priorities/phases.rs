@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::api::LimitListing;
 use crate::cli::demo::nodes::{self, Node, node_name};
 use crate::cli::demo::screen::Screen;
 use crate::client::Client;
-use crate::daemon::api::LimitListing;
 
 use super::SETTLE;
 use super::agents::{self, Call, Load};

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::api::Priority;
 use crate::cli::demo::nodes::node_name;
-use crate::daemon::api::Priority;
 use crate::protocol::limit::{LimitError, Rate};
 
 use super::{LATENESS, PER};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::api::Priority;
 use crate::cli::demo::figures::{json_milliseconds, milliseconds, percentile, round};
 use crate::cli::demo::nodes::node_name;
-use crate::daemon::api::Priority;
 
 use super::agents::{Call, End};
 use super::phases::Seen;

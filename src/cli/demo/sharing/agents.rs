@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
+use crate::api::AcquireRequest;
 use crate::cli::demo::chance::Chance;
 use crate::client::Client;
-use crate::daemon::api::AcquireRequest;
 
 use super::provider::Caller;
 use super::{JITTER, PATIENCE, POOL};
@@ -147,7 +147,7 @@ impl Agent {
             ..AcquireRequest::default()
         };
         let idle = self.clients.borrow_mut().pop();
-        let mut client = idle.unwrap_or_else(|| Client::new(&self.socket));
+        let client = idle.unwrap_or_else(|| Client::new(&self.socket));
         let answer = client.acquire(&ask).await.map_err(|error| error.to_string())?;
         self.clients.borrow_mut().push(client);
         if !answer.allowed {

@@ -108,7 +108,7 @@ impl Sight {
 
 /// Reads the status page of one node again and again until it does not answer any more.
 pub async fn watch(node: usize, socket: PathBuf, sight: Rc<Sight>) {
-    let mut client = Client::new(socket);
+    let client = Client::new(socket);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {

@@ -4,6 +4,7 @@
 //! Times are relative milliseconds (`…_ms`), shares are fractions of the whole limit (`0.0` to `1.0`).
 
 mod call;
+mod event;
 mod listing;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub use self::call::{
     AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ForgetRequest, ItemRequest, LimitState,
     ObserveRequest, PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
+};
+pub use self::event::{
+    BreakerEvent, Event, LaggedEvent, NodeEvent, PauseEvent, PeerEvent, PoolSummary, SummaryEvent,
 };
 pub use self::listing::{
     ByClass, CallersStatus, Explanation, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus,
@@ -54,4 +58,6 @@ pub enum Denial {
     UserConnections,
     /// Status 503: there are as many connections as may be.
     Connections,
+    /// Status 503: as many read events as may.
+    Readers,
 }

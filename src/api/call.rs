@@ -1,6 +1,7 @@
 //! Asking, settling: what programs send before and after a call, and what they are answered.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,66 @@ pub struct AcquireRequest {
     /// With what the permit ends besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind: Option<Bind>,
+}
+
+impl AcquireRequest {
+    /// One request of this pool, or of the first of several.
+    pub fn new(pool: impl Into<PoolNames>) -> Self {
+        Self { pool: pool.into(), ..Self::default() }
+    }
+
+    /// Takes so many requests.
+    #[must_use]
+    pub fn requests(self, requests: u64) -> Self {
+        Self { requests: Some(requests), ..self }
+    }
+
+    /// Takes so many tokens.
+    #[must_use]
+    pub fn tokens(self, tokens: u64) -> Self {
+        Self { tokens: Some(tokens), ..self }
+    }
+
+    /// Takes so many units of a limit, or of a unit, by its name.
+    #[must_use]
+    pub fn cost(mut self, name: &str, units: u64) -> Self {
+        self.cost.insert(name.to_owned(), units);
+        self
+    }
+
+    /// Takes it of the limits of this key.
+    #[must_use]
+    pub fn key(self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+
+    /// Asks in this agent's name.
+    #[must_use]
+    pub fn agent(self, agent: impl Into<String>) -> Self {
+        Self { agent: Some(agent.into()), ..self }
+    }
+
+    /// Is as urgent as this.
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> Self {
+        Self { priority: Some(priority), ..self }
+    }
+
+    /// Waits for so long at most; not at all if it is zero. The daemon takes whole milliseconds, a day of them at most.
+    #[must_use]
+    pub fn wait(self, wait: Duration) -> Self {
+        Self { wait_ms: Some(millis(wait)), ..self }
+    }
+
+    /// Lets the permit live for so long, from a millisecond to a day.
+    #[must_use]
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { ttl_ms: Some(millis(ttl)), ..self }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One pool, or several to fall back on.
@@ -170,6 +231,34 @@ pub enum Reason {
     TooManyKeys,
 }
 
+impl Reason {
+    /// All, in the order of their places.
+    pub const ALL: [Self; 8] = [
+        Self::Limit,
+        Self::Deadline,
+        Self::QueueFull,
+        Self::UserQueueFull,
+        Self::Paused,
+        Self::Never,
+        Self::Breaker,
+        Self::TooManyKeys,
+    ];
+
+    /// As JSON spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Deadline => "deadline",
+            Self::QueueFull => "queue_full",
+            Self::UserQueueFull => "user_queue_full",
+            Self::Paused => "paused",
+            Self::Never => "never",
+            Self::Breaker => "breaker",
+            Self::TooManyKeys => "too_many_keys",
+        }
+    }
+}
+
 /// Body of `POST /v1/permits/{id}/commit`: what the call really used. What is not named was used as reserved; a body need
 /// not be there. In a permit of several pools, each number is for every pool that counts it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +273,27 @@ pub struct CommitRequest {
     /// Units of single limits by the limit's own name, or of another unit by the unit's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cost: BTreeMap<String, u64>,
+}
+
+impl CommitRequest {
+    /// It used so many requests.
+    #[must_use]
+    pub fn requests(self, requests: u64) -> Self {
+        Self { requests: Some(requests), ..self }
+    }
+
+    /// It used so many tokens.
+    #[must_use]
+    pub fn tokens(self, tokens: u64) -> Self {
+        Self { tokens: Some(tokens), ..self }
+    }
+
+    /// It used so many units of a limit, or of a unit, by its name.
+    #[must_use]
+    pub fn cost(mut self, name: &str, units: u64) -> Self {
+        self.cost.insert(name.to_owned(), units);
+        self
+    }
 }
 
 /// Answer to `POST /v1/permits/{id}/commit` and `/release`.
@@ -278,4 +388,19 @@ pub struct LimitState {
     pub held: u64,
     /// When the whole limit would be full again if nobody spent.
     pub reset_in_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_called_as_json_calls_them() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(
+                (serde_json::to_value(reason).unwrap(), reason as usize),
+                (reason.name().into(), place)
+            );
+        }
+    }
 }

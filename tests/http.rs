@@ -1,0 +1,300 @@
+//! The HTTP socket as tools meet it: kept and pipelined connections, metrics, events, leaving and reloading.
+#![cfg(feature = "daemon")]
+
+#[path = "support/process.rs"]
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use aquifer::daemon::api::{AllowAnswer, Problem, Status};
+use process::{Daemon, PATIENCE, Setup, post, wait_until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn founder(dir: &TempDir, pools: &[&str]) -> Daemon {
+    Setup::new(dir.path(), "n", pools).start()
+}
+
+#[test]
+fn curl_keeps_its_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = founder(&dir, &["api:rph=10"]);
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--unix-socket"])
+        .arg(node.socket())
+        .args(["--write-out", "\n%{http_code} %{num_connects}\n", "--json", r#"{"pool":"api"}"#])
+        .args(["http://aquifer/v1/acquire", "http://aquifer/allow", "http://aquifer/v1/observe"])
+        .output()
+        .expect("this test needs curl");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let codes: Vec<&str> = said.lines().filter(|line| line.starts_with(char::is_numeric)).collect();
+    assert_eq!(codes, ["200 1", "200 0", "400 0"], "{said}");
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = founder(&dir, &["api:rph=1000", "slot:max_concurrent=1"]);
+    let mut http = node.http();
+    let pair = post("/allow", r#"{"pool":"api"}"#) + "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
+    http.send(pair.repeat(100));
+    for count in 1..=100 {
+        let answer: AllowAnswer = http.reply().unwrap().json();
+        assert_eq!((answer.allowed, answer.count), (true, count));
+        assert_eq!(http.reply().unwrap().body, "ok\n");
+    }
+    // What comes after a request that waits waits too, and is answered after it.
+    let holder = node.acquire(r#"{"pool":"slot"}"#).acquired().permit.unwrap();
+    let mut waiting = node.http();
+    let wait = post("/v1/acquire", r#"{"pool":"slot","wait_ms":20000}"#);
+    waiting.send(wait + "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n");
+    wait_until("it waits", || node.waiting() == 1);
+    assert_eq!(node.http().post(&format!("/v1/permits/{holder}/release"), "").status, 200);
+    assert!(waiting.reply().unwrap().acquired().allowed);
+    assert_eq!(waiting.reply().unwrap().body, "ok\n");
+}
+
+/// The samples of a page in OpenMetrics by name and labels, if it is one.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.pop(), text.ends_with('\n')), (Some("# EOF"), true));
+    let (mut family, mut kind) = (String::new(), String::new());
+    let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
+    for line in lines {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split_once(' ').expect("a name and a text").0.to_owned();
+            assert!(family.starts_with("aquifer_") && families.insert(family.clone()), "{line}");
+            kind.clear();
+            continue;
+        }
+        if let Some(said) = line.strip_prefix("# TYPE ") {
+            let (name, said) = said.split_once(' ').unwrap();
+            assert_eq!((name, kind.as_str()), (family.as_str(), ""), "{line}");
+            said.clone_into(&mut kind);
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a value");
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        assert!(labels.ends_with('}'), "{line}");
+        let suffixes: &[&str] = match kind.as_str() {
+            "counter" => &["_total"],
+            "gauge" => &[""],
+            "info" => &["_info"],
+            "histogram" => &["_bucket", "_count", "_sum"],
+            other => panic!("{other:?}: {line}"),
+        };
+        assert!(suffixes.iter().any(|suffix| name == format!("{family}{suffix}")), "{line} in {family}");
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        assert!(kind != "counter" || value >= 0.0, "{line}");
+        assert_eq!(samples.insert(series.to_owned(), value), None, "{line} is there twice");
+    }
+    samples
+}
+
+#[test]
+fn metrics_tell_what_was_answered_and_how_things_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), "n", &["api/one:rph=3,tph=100", "two:rps=1000"]);
+    let node = setup.config("[[agent]]\nmatch = \"x-*\"\nrpm = 20\n").start();
+    let mut http = node.http();
+    let mut scrape = || {
+        http.send("GET /metrics HTTP/1.1\r\nhost: a\r\naccept: application/openmetrics-text\r\n\r\n");
+        let reply = http.reply().unwrap();
+        assert!(reply.headers["content-type"].starts_with("application/openmetrics-text; version=1.0.0"));
+        samples(&reply.body)
+    };
+    let before = scrape();
+    let ask = |tokens: u64| node.acquire(&format!(r#"{{"pool":"api/one","tokens":{tokens},"wait_ms":0}}"#));
+    assert_eq!([ask(60), ask(60), ask(200), ask(40)].map(|reply| reply.status), [200, 429, 429, 200]);
+    assert_eq!(node.http().post("/allow", r#"{"pool":"two"}"#).status, 200);
+    assert_eq!(node.http().post("/v1/pause", r#"{"pool":"two"}"#).status, 204);
+    let after = scrape();
+    assert_eq!(
+        before.keys().collect::<Vec<_>>(),
+        after.keys().collect::<Vec<_>>(),
+        "series do not come and go"
+    );
+    let expected = [
+        (r#"aquifer_acquires_total{pool="api/one",result="admitted",reason=""}"#, 0.0, 2.0),
+        (r#"aquifer_acquires_total{pool="api/one",result="refused",reason="limit"}"#, 0.0, 1.0),
+        (r#"aquifer_acquires_total{pool="api/one",result="refused",reason="never"}"#, 0.0, 1.0),
+        (r#"aquifer_acquires_total{pool="two",result="admitted",reason=""}"#, 0.0, 1.0),
+        (r#"aquifer_acquire_wait_seconds_bucket{pool="api/one",le="0.001"}"#, 0.0, 2.0),
+        (r#"aquifer_acquire_wait_seconds_bucket{pool="api/one",le="+Inf"}"#, 0.0, 2.0),
+        (r#"aquifer_acquire_wait_seconds_count{pool="api/one"}"#, 0.0, 2.0),
+        (r#"aquifer_admitted_units_total{pool="api/one",limit="tph"}"#, 0.0, 100.0),
+        (r#"aquifer_remaining_units{pool="api/one",limit="tph"}"#, 100.0, 0.0),
+        (r#"aquifer_held_units{pool="api/one",limit="rph"}"#, 3.0, 1.0),
+        (r#"aquifer_limit_units{pool="api/one",limit="rph"}"#, 3.0, 3.0),
+        (r#"aquifer_held_share_ratio{pool="two",limit="rps"}"#, 1.0, 1.0),
+        (r#"aquifer_paused{pool="two"}"#, 0.0, 1.0),
+        (r#"aquifer_node_state{state="ready"}"#, 1.0, 1.0),
+        (r#"aquifer_peers{state="connected"}"#, 0.0, 0.0),
+        ("aquifer_worst_case_factor", 1.0, 1.0),
+    ];
+    for (series, first, then) in expected {
+        assert_eq!((before.get(series), after.get(series)), (Some(&first), Some(&then)), "{series}");
+    }
+    let plain = node.http().get("/metrics");
+    assert!(plain.headers["content-type"].starts_with("text/plain; version=0.0.4"));
+    assert!(plain.body.contains("# TYPE aquifer_acquires_total counter\n") && !plain.body.contains("# EOF"));
+}
+
+/// A reader of events.
+struct Reader(BufReader<UnixStream>);
+
+impl Reader {
+    fn connect(node: &Daemon) -> Self {
+        let mut stream = UnixStream::connect(node.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: aquifer\r\n\r\n").unwrap();
+        let mut reader = Self(BufReader::new(stream));
+        let head: Vec<String> =
+            std::iter::from_fn(|| reader.line()).take_while(|line| !line.is_empty()).collect();
+        assert_eq!(head[0], "HTTP/1.1 200 OK");
+        assert!(head.contains(&"content-type: text/event-stream".to_owned()), "{head:?}");
+        reader
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        (self.0.read_line(&mut line).unwrap() > 0).then(|| line.trim_end_matches("\r\n").to_owned())
+    }
+
+    /// The next event: its name, number and data. None at the end of the stream.
+    fn event(&mut self) -> Option<(String, u64, Value)> {
+        let length = usize::from_str_radix(&self.line()?, 16).unwrap();
+        let mut chunk = vec![0; length + 2];
+        self.0.read_exact(&mut chunk).unwrap();
+        if length == 0 {
+            return None;
+        }
+        let text = String::from_utf8(chunk).unwrap();
+        let mut fields = text.lines().map(|line| line.split_once(": "));
+        let mut field = |name: &str| {
+            let (found, value) = fields.next().flatten().unwrap_or_else(|| panic!("{text:?}"));
+            assert_eq!(found, name, "{text:?}");
+            value.to_owned()
+        };
+        let (event, id) = (field("event"), field("id").parse().unwrap());
+        Some((event, id, serde_json::from_str(&field("data")).unwrap()))
+    }
+
+    /// The next event of this name.
+    fn next(&mut self, name: &str) -> Value {
+        loop {
+            let (event, _, data) = self.event().unwrap_or_else(|| panic!("the end, and no {name}"));
+            if event == name {
+                return data;
+            }
+        }
+    }
+}
+
+#[test]
+fn events_tell_what_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), "n", &["api:rph=2", "quiet:rph=2"]);
+    let mut node = setup.config("[[agent]]\nmatch = \"x-*\"\nrpm = 20\n").start();
+    let mut reader = Reader::connect(&node);
+    let (name, mut last, data) = reader.event().unwrap();
+    let status: Status = serde_json::from_value(data).unwrap();
+    assert_eq!((name.as_str(), status.pools[0].name.as_str()), ("status", "api"));
+
+    let answers: Vec<_> =
+        (0..3).map(|_| node.acquire(r#"{"pool":"api","wait_ms":0}"#).acquired().allowed).collect();
+    assert_eq!(answers, [true, true, false]);
+    // It may fall into two seconds.
+    let (mut admitted, mut refused) = (0, 0);
+    while admitted + refused < 3 {
+        let (name, id, data) = reader.event().unwrap();
+        assert_eq!((name.as_str(), id), ("summary", last + 1));
+        last = id;
+        assert_eq!(data["pools"].as_array().unwrap().len(), 1, "only what was asked for: {data}");
+        assert_eq!(data["pools"][0]["pool"], "api");
+        admitted += data["pools"][0]["admitted"].as_u64().unwrap();
+        refused += data["pools"][0]["refused"]["limit"].as_u64().unwrap_or(0);
+    }
+    assert_eq!((admitted, refused), (2, 1));
+
+    assert_eq!(node.http().post("/v1/pause", r#"{"pool":"quiet","for_ms":60000}"#).status, 204);
+    let data = reader.next("pause");
+    assert_eq!((&data["pool"], &data["paused"]["reason"]), (&json!("quiet"), &json!("operator")));
+    assert_eq!(node.http().post("/v1/resume", r#"{"pool":"quiet"}"#).status, 204);
+    let data = reader.next("pause");
+    assert_eq!(data, json!({"pool": "quiet", "paused": null}), "and none while the pause ran on");
+
+    let peer = Setup::new(dir.path(), "peer", &["api:rph=2", "quiet:rph=2"]).join(&node.token());
+    let mut peer = peer.start();
+    while reader.next("peer")["state"] != "connected" {}
+    assert_eq!(peer.stop(), 0);
+    let data = reader.next("peer");
+    assert_eq!((&data["name"], &data["state"]), (&json!("peer"), &json!("left")));
+
+    let callers = || node.status().callers.connections;
+    let with_two = Reader::connect(&node);
+    wait_until("two read", || callers() == 3);
+    drop(with_two);
+    wait_until("one reads", || callers() == 2);
+    assert_eq!(node.http().post("/v1/leave", "").status, 204);
+    assert_eq!(reader.next("node"), json!({"state": "leaving"}));
+    assert_eq!(node.ended(), 0);
+}
+
+#[test]
+fn there_is_an_end_of_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = founder(&dir, &["api:rph=2"]);
+    let mut readers: Vec<_> = (0..64).map(|_| Reader::connect(&node)).collect();
+    let reply = node.http().get("/v1/events");
+    assert_eq!((reply.status, reply.json::<Problem>().title.as_str()), (503, "too many readers"));
+    readers.pop();
+    wait_until("there is room", || {
+        let mut stream = UnixStream::connect(node.socket()).unwrap();
+        stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: aquifer\r\n\r\n").unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        &head == b"HTTP/1.1 200"
+    });
+}
+
+#[test]
+fn a_node_that_is_told_to_leave_gives_everything_back_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = founder(&dir, &["api:rph=60"]);
+    let mut peer = Setup::new(dir.path(), "peer", &["api:rph=60"]).join(&node.token()).start();
+    wait_until("it has a share", || peer.status().node.base_share > 0.4);
+    assert_eq!(peer.http().post("/v1/leave", r#"{"now":true}"#).status, 400);
+    assert_eq!(peer.http().post("/v1/leave", "{}").status, 204);
+    assert_eq!(peer.ended(), 0);
+    wait_until("the share is back", || (node.status().node.base_share - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn reloading_says_what_needs_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[swarm]\ndiscover = \"none\"\n[[pool]]\nname = \"api\"\nrpm = 5\n";
+    let setup = Setup::new(dir.path(), "n", &[]).config(text);
+    let node = setup.start();
+    let file = dir.path().join("n.toml");
+    let reload = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let reply = node.http().post("/v1/reload", "");
+        (reply.status, if reply.status == 204 { String::new() } else { reply.json::<Problem>().detail })
+    };
+    assert_eq!(reload(text), (204, String::new()));
+    assert_eq!(reload(&format!("# other words for it\n{text}")), (204, String::new()));
+    let (status, detail) = reload(&text.replace("rpm = 5", "rpm = 6"));
+    assert!(
+        status == 501 && detail.contains("pool \"api\"") && detail.contains("restart"),
+        "{status}: {detail}"
+    );
+    let (status, detail) = reload(&text.replace("rpm = 5", "rpn = 6"));
+    assert!(status == 409 && detail.contains("n.toml:5") && detail.contains("rpm"), "{status}: {detail}");
+    assert_eq!(node.status().pools[0].limits[0].amount, 5, "it runs on as it did");
+}
