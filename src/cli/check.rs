@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use super::exit::{BAD_CONFIG, fail};
 use super::output::{plain, print};
-use crate::daemon::config::{AccessConfig, AgentConfig, Config, Overrides, PoolConfig, show_duration};
+use crate::daemon::config::{
+    AccessConfig, AgentConfig, Config, ListenConfig, Overrides, PoolConfig, show_duration,
+};
 use crate::protocol::limit::{Kind, Limit};
 
 #[derive(Debug, clap::Args)]
@@ -27,7 +29,7 @@ fn listing(args: &Args, config: &Config) -> String {
     let s = if count == 1 { "" } else { "s" };
     let head = format!("{}: ok, {count} pool{s}\n", args.file.display());
     let sections = config.pools.iter().map(pool).chain(config.agents.iter().map(agent));
-    let sections = access(&config.access).into_iter().chain(sections);
+    let sections = access(&config.access).into_iter().chain(listen(&config.listen)).chain(sections);
     let lines = sections.flat_map(|(head, body)| {
         let body = body.into_iter().map(|line| format!("    {}\n", plain(&line)));
         [format!("  {}\n", plain(&head))].into_iter().chain(body).collect::<Vec<_>>()
@@ -53,6 +55,12 @@ fn access(config: &AccessConfig) -> Option<(String, Vec<String>)> {
         lines.push("observe: operators only".to_owned());
     }
     Some(("access".to_owned(), lines))
+}
+
+/// Where callers are answered besides the socket; nothing if nowhere.
+fn listen(config: &ListenConfig) -> Option<(String, Vec<String>)> {
+    let grpc = config.grpc.as_ref()?;
+    Some(("listen".to_owned(), vec![format!("grpc: {grpc}")]))
 }
 
 /// The heading of a pool and the lines under it.

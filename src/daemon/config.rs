@@ -20,6 +20,7 @@ mod agent;
 mod file;
 mod flags;
 mod limit;
+mod listen;
 mod pool;
 mod problem;
 mod shorthand;
@@ -29,6 +30,7 @@ mod vouching;
 
 pub use access::AccessConfig;
 pub use flags::Overrides;
+pub use listen::{Listen, ListenConfig};
 pub use problem::{ConfigError, ConfigErrors};
 pub use units::{parse_duration, show_duration};
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub mdns: bool,
     /// Which users of the machine may do what.
     pub access: AccessConfig,
+    /// Where it answers callers besides, in other protocols.
+    pub listen: ListenConfig,
     /// What callers can ask for, in the order of the configuration; one [default pool](DEFAULT_POOL) if none
     /// is configured.
     pub pools: Vec<PoolConfig>,
@@ -178,7 +182,7 @@ impl Config {
 
 /// Puts a default in the place of whatever is wrong, so that the rest is checked too.
 fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
-    let ConfigFile { node, swarm, access, pools, agents } = file;
+    let ConfigFile { node, swarm, access, listen, pools, agents } = file;
     let forget_after = within_or(swarm.forget_after.as_ref(), &FORGET_AFTER, FORGET_AFTER_DEFAULT, errors);
     let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
     if let (Ok(Policy::Majority), Some(after)) = (&policy, &swarm.forget_after)
@@ -206,6 +210,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         forget_after,
         mdns: mdns.map_err(&mut keep).unwrap_or_default(),
         access: access::validate(access, errors),
+        listen: listen::validate(&listen, errors),
         vouching,
         pools: pool::validate(pools, errors),
         agents: agent::validate(agents, errors),

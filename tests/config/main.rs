@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use aquifer::daemon::config::{AccessConfig, BreakerSettings, Config, Overrides, Policy, PoolConfig};
+use aquifer::daemon::config::{
+    AccessConfig, BreakerSettings, Config, Listen, ListenConfig, Overrides, Policy, PoolConfig,
+};
 use aquifer::protocol::calendar::{Calendar, Every, Zone};
 use aquifer::protocol::limit::{Concurrency, Kind, Window};
 
@@ -320,4 +322,17 @@ fn headroom_leaves_at_least_one() {
         limits(&pools(&["a:rpm=100,burst=2,headroom=0.9"]).unwrap()[0])[0],
         ("rpm", "requests", 10, 60.0, 1)
     );
+}
+
+#[test]
+fn callers_are_answered_elsewhere_if_the_file_says_so() {
+    let grpc = |text: &str| read(text).unwrap().listen.grpc;
+    assert_eq!(read("").unwrap().listen, ListenConfig::default());
+    let unix = Some(Listen::Unix("/run/a/grpc.sock".into()));
+    assert_eq!(grpc("[listen]\ngrpc = \"unix:/run/a/grpc.sock\""), unix);
+    assert_eq!(grpc("[listen]\ngrpc = \"unix:///run/a/grpc.sock\""), unix);
+    for (address, remote) in [("127.0.0.1:8081", false), ("[::1]:0", false), ("0.0.0.0:8081", true)] {
+        let text = format!("[listen]\nremote = {remote}\ngrpc = \"{address}\"");
+        assert_eq!(grpc(&text), Some(Listen::Tcp(address.parse().unwrap())));
+    }
 }

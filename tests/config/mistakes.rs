@@ -56,6 +56,19 @@ fn each_mistake_says_its_line_its_key_and_what_to_write() {
             "a.toml:4: swarm.seeds: \"a.b:4160\" is not a multiaddr; write one such as \"/dns4/a.b/tcp/4160\"",
         ),
         ("[swarm]\nseeds = [\"/ip4/10.0.0.1/udp/1\"]", "must be a host and a TCP port"),
+        (
+            "[listen]\ngrpc = \"run/grpc.sock\"",
+            "a.toml:2: listen.grpc: is \"run/grpc.sock\", must be a Unix socket or an IP address and a port",
+        ),
+        (
+            "[listen]\ngrpc = \"unix:grpc.sock\"",
+            "a.toml:2: listen.grpc: \"unix:grpc.sock\" has no absolute path",
+        ),
+        (
+            "[listen]\ngrpc = \"0.0.0.0:8081\"",
+            "a.toml:2: listen.grpc: \"0.0.0.0:8081\" is reached by other machines",
+        ),
+        ("[listen]\ngrcp = \"127.0.0.1:1\"", "a.toml:2: listen.grcp: unknown key; did you mean \"grpc\"?"),
         ("[node]\nname = \"\"", "a.toml:2: node.name: must be 1 to 128 bytes"),
         ("[node]\nsocket = 3", "a.toml:2: node.socket: is the number 3, must be a path in quotes"),
         ("[[pool]]\nrpm = 1", "a.toml:1: pool.name: is missing"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::access::AccessSection;
+use super::listen::ListenSection;
 use super::problem::{ConfigError, Place, Set};
 use super::shorthand::{self, shorthand};
 use super::source::{Entry, Source, has};
@@ -20,6 +21,7 @@ pub(super) struct ConfigFile {
     pub node: NodeSection,
     pub swarm: SwarmSection,
     pub access: AccessSection,
+    pub listen: ListenSection,
     pub pools: Vec<PoolSection>,
     pub agents: Vec<AgentSection>,
 }
@@ -83,7 +85,7 @@ pub(super) struct AgentSection {
     pub limits: Vec<LimitSection>,
 }
 
-const SECTIONS: [&str; 5] = ["node", "swarm", "access", "pool", "agent"];
+const SECTIONS: [&str; 6] = ["node", "swarm", "access", "listen", "pool", "agent"];
 const NODE_KEYS: [&str; 3] = ["name", "data_dir", "socket"];
 const SWARM_KEYS: [&str; 9] =
     ["gossip", "seeds", "key_file", "policy", "forget_after", "discover", "auto_vouch", "trust", "founder"];
@@ -117,6 +119,10 @@ impl ConfigFile {
                 "access" => {
                     let access = source.table(&entry).map(|access| source.access(access));
                     file.access = access.unwrap_or_default();
+                }
+                "listen" => {
+                    let listen = source.table(&entry).map(|listen| source.listen(listen));
+                    file.listen = listen.unwrap_or_default();
                 }
                 "pool" => {
                     let tables = source.tables(&entry);
