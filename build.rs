@@ -1,0 +1,22 @@
+//! Compiles the protocols under `proto/` for the daemon. No protoc is needed, and nothing for the core alone.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "daemon")]
+    compile()?;
+    Ok(())
+}
+
+#[cfg(feature = "daemon")]
+fn compile() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = ["aquifer/v1/aquifer.proto", "envoy/service/ratelimit/v3/rls.proto"];
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_transport(false)
+        .btree_map(".")
+        .file_descriptor_set_path(out.join("descriptors.bin"))
+        .compile_fds(protox::compile(files, ["proto"])?)?;
+    Ok(())
+}
