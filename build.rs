@@ -10,13 +10,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(feature = "daemon")]
 fn compile() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["aquifer/v1/aquifer.proto", "envoy/service/ratelimit/v3/rls.proto"];
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(["aquifer/v1/aquifer.proto", "envoy/service/ratelimit/v3/rls.proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    // What reflection shows.
+    std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
         .btree_map(".")
-        .file_descriptor_set_path(out.join("descriptors.bin"))
-        .compile_fds(protox::compile(files, ["proto"])?)?;
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

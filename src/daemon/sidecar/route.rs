@@ -15,6 +15,8 @@ pub enum Route {
     Release(String),
     /// `POST /allow`.
     Allow,
+    /// `POST /json`.
+    Json,
     /// `POST /v1/pause`.
     Pause,
     /// `POST /v1/resume`.
@@ -45,7 +47,7 @@ pub enum Route {
 
 /// All endpoints, as people are told of them.
 pub const ENDPOINTS: &str = "/v1/acquire, /v1/permits/{id}/commit, /v1/permits/{id}/release, /v1/observe, \
-                             /v1/pause, /v1/resume, /v1/forget, /v1/ledger, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
+                             /v1/pause, /v1/resume, /v1/forget, /v1/ledger, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /json, /livez and /readyz";
 
 impl Route {
     /// The endpoint at this path, if there is one.
@@ -53,6 +55,7 @@ impl Route {
         Some(match path {
             "/v1/acquire" => Self::Acquire,
             "/allow" => Self::Allow,
+            "/json" => Self::Json,
             "/v1/pause" => Self::Pause,
             "/v1/resume" => Self::Resume,
             "/v1/forget" => Self::Forget,
@@ -86,6 +89,7 @@ impl Route {
             | Self::Commit(_)
             | Self::Release(_)
             | Self::Allow
+            | Self::Json
             | Self::Pause
             | Self::Resume
             | Self::Forget
@@ -111,6 +115,7 @@ impl Route {
             | Self::Commit(_)
             | Self::Release(_)
             | Self::Allow
+            | Self::Json
             | Self::Status
             | Self::Peers
             | Self::Ledger

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Node, Phase, Policy, PoolState, Scope};
+use super::{Left, Node, Phase, Policy, PoolState, Scope};
 use crate::protocol::audit::Case;
 use crate::protocol::breaker::BreakerState;
 use crate::protocol::gossip::{Page, Summary};
@@ -370,17 +370,14 @@ impl Node {
         let mut held_by: BTreeMap<NodeId, Share> =
             self.rows(place).map(|(node, row)| (node, row.held)).collect();
         held_by.insert(self.config.id, meter.held());
-        let kind = &meter.limit.kind;
-        let held_units = meter.bucket().level().units(kind);
-        let remaining = self.rows(place).map(|(_, row)| row.level).fold(held_units, u64::saturating_add);
-        let remaining = remaining.min(kind.capacity());
+        let Left { held, remaining, reset_in } = self.left_of(place, now);
         LimitView {
             limit: meter.limit.clone(),
             fingerprint: meter.fingerprint,
-            held_units,
+            held_units: held,
             remaining,
             opens: meter.ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)),
-            reset_in: self.reset_in(place, remaining, now),
+            reset_in,
             period_ends: meter.bucket().period().map(|period| period.until),
             held: meter.held(),
             lent: meter.lent(),
@@ -394,7 +391,7 @@ impl Node {
         }
     }
 
-    fn reset_in(&self, place: usize, remaining: u64, now: Instant) -> Duration {
+    pub(super) fn reset_in(&self, place: usize, remaining: u64, now: Instant) -> Duration {
         let meter = &self.meters[place];
         let kind = &meter.limit.kind;
         let used = kind.capacity() - remaining;

@@ -1,0 +1,89 @@
+//! What was admitted lately, so that it can be given back.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::protocol::permit::PermitId;
+
+/// How many admissions are remembered, of all rules and keys together; the oldest cannot be given back any more.
+const REMEMBERED: usize = 16_384;
+
+/// Admissions that can be given back.
+#[derive(Default)]
+pub struct Refunds {
+    /// By the place of the rule and the key.
+    taken: BTreeMap<Of, VecDeque<(u64, Taken)>>,
+    /// In the order of admission; what was given back is still here.
+    order: VecDeque<(u64, Of)>,
+    next: u64,
+}
+
+/// Whose admissions: the place of the rule, and the key or nothing.
+pub type Of = (usize, String);
+
+/// One admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Its permit.
+    pub permit: PermitId,
+    /// What it took.
+    pub hits: u64,
+}
+
+impl Refunds {
+    /// Notes an admission, and forgets the oldest if there are too many.
+    pub fn note(&mut self, of: Of, taken: Taken) {
+        if self.order.len() >= REMEMBERED
+            && let Some((serial, of)) = self.order.pop_front()
+        {
+            self.forget(serial, &of);
+        }
+        let serial = self.next;
+        self.next += 1;
+        self.order.push_back((serial, of.clone()));
+        self.taken.entry(of).or_default().push_back((serial, taken));
+    }
+
+    /// Takes the newest out.
+    pub fn newest(&mut self, of: &Of) -> Option<Taken> {
+        let taken = self.taken.get_mut(of)?;
+        let newest = taken.pop_back();
+        if taken.is_empty() {
+            self.taken.remove(of);
+        }
+        newest.map(|(_, taken)| taken)
+    }
+
+    /// Forgets the oldest, unless it was given back.
+    fn forget(&mut self, serial: u64, of: &Of) {
+        let Some(taken) = self.taken.get_mut(of) else { return };
+        if taken.front().is_some_and(|(oldest, _)| *oldest == serial) {
+            taken.pop_front();
+        }
+        if taken.is_empty() {
+            self.taken.remove(of);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_comes_back_first_and_the_oldest_is_forgotten() {
+        let taken = |hits| Taken { permit: "00000000000000000000000000".parse().unwrap(), hits };
+        let of = |key: &str| (0, key.to_owned());
+        let mut refunds = Refunds::default();
+        refunds.note(of("a"), taken(1));
+        refunds.note(of("b"), taken(2));
+        refunds.note(of("a"), taken(3));
+        assert_eq!(refunds.newest(&of("a")), Some(taken(3)));
+        assert_eq!(refunds.newest(&of("c")), None);
+        for hits in 0..REMEMBERED as u64 - 2 {
+            refunds.note(of("c"), taken(hits));
+        }
+        assert_eq!(refunds.newest(&of("a")), None, "forgotten");
+        assert_eq!(refunds.newest(&of("b")), Some(taken(2)));
+        assert_eq!(refunds.order.len(), REMEMBERED);
+    }
+}
