@@ -174,13 +174,14 @@ impl Rls {
         self.status(if admits { Code::Ok } else { Code::OverLimit }, counted, None, None)
     }
 
-    /// Gives back the newest of what was taken, and no more than was.
+    /// Gives back of the newest of what was taken, and no more than was. An admission of which a part came back is settled:
+    /// what is left of it counts as used.
     fn give_back(&self, counted: &Counted<'_>, mut hits: u64) -> DescriptorStatus {
         let Counted { rule, place, key } = counted;
         let of = (*place, key.clone().unwrap_or_default());
         let engine = &self.inner.engine;
         while hits > 0 {
-            let Some(taken) = self.refunds(|refunds| refunds.newest(&of)) else { break };
+            let Some(taken) = self.refunds(|refunds| refunds.take(&of, hits)) else { break };
             let settled = match taken.hits.checked_sub(hits) {
                 None | Some(0) => engine.release(taken.permit),
                 Some(used) => engine.commit(taken.permit, &cost(rule, used)),

@@ -61,7 +61,7 @@ impl RlsValue {
 pub(super) struct RlsSection {
     place: Place,
     domain: Option<Set<String>>,
-    entries: Vec<EntrySection>,
+    entries: Option<Vec<EntrySection>>,
     pool: Option<Set<String>>,
     key: Option<Set<String>>,
     unit: Option<Set<String>>,
@@ -85,7 +85,7 @@ impl Source<'_> {
         let mut rls = RlsSection {
             place,
             domain: None,
-            entries: Vec::new(),
+            entries: None,
             pool: None,
             key: None,
             unit: None,
@@ -97,8 +97,8 @@ impl Source<'_> {
                 "domain" => rls.domain = self.string(&entry),
                 "entries" => {
                     let tables = self.tables(&entry);
-                    rls.entries =
-                        tables.into_iter().map(|(place, table)| self.rls_entry(&place, table)).collect();
+                    let entries = tables.into_iter().map(|(place, table)| self.rls_entry(&place, table));
+                    rls.entries = Some(entries.collect());
                 }
                 "pool" => rls.pool = self.string(&entry),
                 "key" => rls.key = self.string(&entry),
@@ -156,14 +156,16 @@ pub(super) fn validate(
 
 /// None if something is missing, which was said when the section was read.
 fn rule(section: RlsSection, pools: &[PoolConfig]) -> Result<Option<RlsRule>, ConfigError> {
-    let (Some(domain), Some(named)) = (section.domain, section.pool) else { return Ok(None) };
+    let (Some(domain), Some(entries), Some(named)) = (section.domain, section.entries, section.pool) else {
+        return Ok(None);
+    };
     if !(1..=NAME_MAX).contains(&domain.value.len()) {
         return Err(domain.place.error(format!("must be 1 to {NAME_MAX} bytes")));
     }
-    if section.entries.is_empty() {
+    if entries.is_empty() {
         return Err(section.place.at("entries").error("is empty; add an entry, such as { key = \"path\" }"));
     }
-    let entries = section.entries.into_iter().map(|entry| {
+    let entries = entries.into_iter().map(|entry| {
         let value = entry.value.map_or(RlsValue::Any, |value| match value.value.strip_suffix('*') {
             Some(prefix) => RlsValue::Prefix(prefix.to_owned()),
             None => RlsValue::Exactly(value.value),

@@ -43,14 +43,15 @@ impl Refunds {
         self.taken.entry(of).or_default().push_back((serial, taken));
     }
 
-    /// Takes the newest out.
-    pub fn newest(&mut self, of: &Of) -> Option<Taken> {
-        let taken = self.taken.get_mut(of)?;
-        let newest = taken.pop_back();
-        if taken.is_empty() {
+    /// Takes out the newest that took as many hits, else the newest.
+    pub fn take(&mut self, of: &Of, hits: u64) -> Option<Taken> {
+        let all = self.taken.get_mut(of)?;
+        let same = all.iter().rposition(|(_, taken)| taken.hits == hits);
+        let taken = all.remove(same.unwrap_or_else(|| all.len() - 1));
+        if all.is_empty() {
             self.taken.remove(of);
         }
-        newest.map(|(_, taken)| taken)
+        taken.map(|(_, taken)| taken)
     }
 
     /// Forgets the oldest, unless it was given back.
@@ -77,13 +78,14 @@ mod tests {
         refunds.note(of("a"), taken(1));
         refunds.note(of("b"), taken(2));
         refunds.note(of("a"), taken(3));
-        assert_eq!(refunds.newest(&of("a")), Some(taken(3)));
-        assert_eq!(refunds.newest(&of("c")), None);
+        assert_eq!(refunds.take(&of("a"), 9), Some(taken(3)));
+        assert_eq!(refunds.take(&of("c"), 3), None);
         for hits in 0..REMEMBERED as u64 - 2 {
             refunds.note(of("c"), taken(hits));
         }
-        assert_eq!(refunds.newest(&of("a")), None, "forgotten");
-        assert_eq!(refunds.newest(&of("b")), Some(taken(2)));
+        assert_eq!(refunds.take(&of("c"), 7), Some(taken(7)), "the same is not the newest");
+        assert_eq!(refunds.take(&of("a"), 1), None, "forgotten");
+        assert_eq!(refunds.take(&of("b"), 2), Some(taken(2)));
         assert_eq!(refunds.order.len(), REMEMBERED);
     }
 }
