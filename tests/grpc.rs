@@ -1,5 +1,5 @@
-//! gRPC as others speak it: Python's client, with Envoy's own messages; and Envoy's JSON. The packages come from PyPI, into a
-//! place below the target directory; where that cannot be reached these tests fail and say so.
+//! gRPC as others speak it: Python's client, with Envoy's own messages; and Envoy's JSON. The client's packages come from
+//! `PyPI`, into a place below the target directory; where that cannot be reached these tests fail and say so.
 #![cfg(feature = "daemon")]
 
 #[path = "support/process.rs"]

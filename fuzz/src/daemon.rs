@@ -9,6 +9,7 @@ use aquifer::daemon::config::{Config, Overrides};
 use aquifer::daemon::engine::Engine;
 use aquifer::daemon::facts::Facts;
 use aquifer::daemon::identity::SwarmKey;
+use aquifer::daemon::rls::Rls;
 use aquifer::daemon::settings::node_config;
 use aquifer::daemon::sidecar::{Ask, Quotas, Sidecar};
 use aquifer::daemon::state::disk::RealDisk;
@@ -124,11 +125,13 @@ fn sidecar() -> Sidecar {
         observe_needs_operator: false,
     };
     let user_waiting = vec![100; config.pools.len()];
+    let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
     Sidecar::new(
         engine,
         config.pools.clone(),
         facts,
         access,
         Quotas { connections: 100, user_connections: 100, user_waiting },
+        rls,
     )
 }

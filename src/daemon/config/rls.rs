@@ -216,13 +216,11 @@ fn key(
         (Some(named), None) => {
             Err(named.place.error(format!("pool {:?} is not keyed; leave the key out", pool.value)))
         }
-        (Some(named), Some(_)) => match entries.iter().position(|entry| entry.key == named.value) {
-            Some(place) => Ok(Some(place)),
-            None => {
-                let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-                Err(named.place.choice(&named.value, &keys))
-            }
-        },
+        (Some(named), Some(_)) => {
+            let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+            let place = keys.iter().position(|key| *key == named.value);
+            place.map(Some).ok_or_else(|| named.place.choice(&named.value, &keys))
+        }
         (None, Some(_)) if entries.iter().filter(varies).count() == 1 => {
             Ok(entries.iter().position(|entry| varies(&entry)))
         }
