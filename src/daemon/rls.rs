@@ -3,7 +3,8 @@
 //! As the reference server (`envoyproxy/ratelimit`) has it: each descriptor counts on its own, whatever becomes of the
 //! others, a request is over the limit if any of its descriptors is, and a descriptor that no rule matches is not limited.
 //! Nothing waits in a queue: Envoy gives up after 20 ms. Zero hits look and count nothing. Negative hits give back what
-//! this service admitted lately, and no more, so that nobody can make room that was not taken. Limits that descriptors
+//! this service admitted lately for the same user of the machine, and no more, so that nobody can make room that was not
+//! taken. Limits that descriptors
 //! bring along are not looked at: limits are the pools'.
 
 mod headers;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use self::refunds::{Refunds, Taken};
+use self::refunds::{Of, Refunds, Taken};
 use super::api::KEY_MAX;
 use super::config::{PoolConfig, RlsRule};
 use super::engine::{Engine, Reply, Request, Wanted};
@@ -62,6 +63,15 @@ struct Counted<'a> {
     /// The place of the rule.
     place: usize,
     key: Option<String>,
+    /// Who asks.
+    user: u32,
+}
+
+impl Counted<'_> {
+    /// Whose admissions these are.
+    fn of(&self) -> Of {
+        (self.place, self.user, self.key.clone().unwrap_or_default())
+    }
 }
 
 impl Rls {
@@ -71,11 +81,15 @@ impl Rls {
         Self { inner: Arc::new(Inner { engine, pools, rules, refunds }) }
     }
 
-    /// Counts the descriptors of a request.
+    /// Counts the descriptors of a request of this user.
     ///
     /// # Errors
     /// The request says nothing to count.
-    pub async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, RlsError> {
+    pub async fn should_rate_limit(
+        &self,
+        request: &RateLimitRequest,
+        user: u32,
+    ) -> Result<RateLimitResponse, RlsError> {
         if request.domain.is_empty() {
             return Err(RlsError::NoDomain);
         }
@@ -85,7 +99,7 @@ impl Rls {
         let mut statuses = Vec::with_capacity(request.descriptors.len());
         let mut shown = false;
         for descriptor in &request.descriptors {
-            let Some(counted) = self.counted(&request.domain, descriptor) else {
+            let Some(counted) = self.counted(&request.domain, descriptor, user) else {
                 statuses.push(unlimited());
                 continue;
             };
@@ -109,7 +123,7 @@ impl Rls {
     }
 
     /// The first rule that a descriptor matches.
-    fn counted(&self, domain: &str, descriptor: &RateLimitDescriptor) -> Option<Counted<'_>> {
+    fn counted(&self, domain: &str, descriptor: &RateLimitDescriptor, user: u32) -> Option<Counted<'_>> {
         let matches = |rule: &RlsRule| {
             rule.domain == domain
                 && rule.entries.len() == descriptor.entries.len()
@@ -123,7 +137,7 @@ impl Rls {
         let place = rules.iter().position(matches)?;
         let rule = &rules[place];
         let key = rule.key.map(|entry| bounded(&descriptor.entries[entry].value));
-        Some(Counted { rule, place, key })
+        Some(Counted { rule, place, key, user })
     }
 
     async fn take(&self, counted: &Counted<'_>, hits: u64) -> DescriptorStatus {
@@ -144,8 +158,7 @@ impl Rls {
         };
         match outcome {
             Outcome::Admitted { permit, .. } => {
-                let of = (counted.place, key.clone().unwrap_or_default());
-                self.refunds(|refunds| refunds.note(of, Taken { permit, hits }));
+                self.refunds(|refunds| refunds.note(counted.of(), Taken { permit, hits }));
                 self.status(Code::Ok, counted, None, None)
             }
             Outcome::Refused(refusal) => {
@@ -177,8 +190,7 @@ impl Rls {
     /// Gives back of the newest of what was taken, and no more than was. An admission of which a part came back is settled:
     /// what is left of it counts as used.
     fn give_back(&self, counted: &Counted<'_>, mut hits: u64) -> DescriptorStatus {
-        let Counted { rule, place, key } = counted;
-        let of = (*place, key.clone().unwrap_or_default());
+        let (rule, of) = (counted.rule, counted.of());
         let engine = &self.inner.engine;
         while hits > 0 {
             let Some(taken) = self.refunds(|refunds| refunds.take(&of, hits)) else { break };
@@ -272,4 +284,33 @@ fn rate_limit(limit: &Limit) -> RateLimit {
     };
     let requests_per_unit = u32::try_from(amount).unwrap_or(u32::MAX);
     RateLimit { name: limit.name.clone(), requests_per_unit, unit: unit.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::config::{Config, Overrides};
+
+    fn shown(pool: &str) -> (u32, Unit) {
+        let pools = vec![format!("p:{pool}")];
+        let config = Config::parse("", "", &Overrides { pools, ..Overrides::default() }).unwrap();
+        let limit = rate_limit(&config.pools[0].pool.limits()[0]);
+        (limit.requests_per_unit, limit.unit())
+    }
+
+    #[test]
+    fn limits_are_shown_per_a_unit_that_envoy_knows() {
+        assert_eq!(shown("rps=5"), (5, Unit::Second));
+        assert_eq!(shown("tph=5000000000"), (u32::MAX, Unit::Hour));
+        assert_eq!(shown("calls=7/10s"), (42, Unit::Minute));
+        assert_eq!(shown("rpd=9"), (9, Unit::Day));
+        assert_eq!(shown("max_concurrent=8"), (8, Unit::Unknown));
+    }
+
+    #[test]
+    fn long_values_are_keys_of_their_own() {
+        let (one, two) = (bounded(&"a".repeat(300)), bounded(&"a".repeat(301)));
+        assert!(one != two && one.len() <= KEY_MAX, "{one}");
+        assert_eq!(bounded("a"), "a");
+    }
 }

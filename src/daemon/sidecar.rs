@@ -137,7 +137,7 @@ impl Sidecar {
                 json_or_problem(pool.map(|pool| explain::explain(engine, pool)))
             }
             Route::Token => json_or_problem(self.token()),
-            Route::Json => self.should_rate_limit(request).await,
+            Route::Json => self.should_rate_limit(request, caller).await,
             Route::Live => text(StatusCode::OK, "ok\n"),
             Route::Ready => self.ready(),
         }
@@ -274,12 +274,12 @@ impl Sidecar {
     }
 
     /// `POST /json`, as Envoy's reference server has it.
-    async fn should_rate_limit(&self, request: Request<Incoming>) -> Answer {
+    async fn should_rate_limit(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let request = match read(request).await.and_then(|body| rls::parse(&body)) {
             Ok(request) => request,
             Err(problem) => return problem_answer(&problem),
         };
-        match self.inner.rls.should_rate_limit(&request).await {
+        match self.inner.rls.should_rate_limit(&request, caller.peer.uid).await {
             Ok(answer) => rls::answer(&answer),
             Err(error) => problem_answer(&problem(400, "malformed request", error.to_string())),
         }

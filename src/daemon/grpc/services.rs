@@ -42,7 +42,7 @@ impl Services {
         let own = Own::new(sidecar.clone(), caller.clone(), conversation.clone());
         let health = Health::new(sidecar.engine().clone(), conversation.clone());
         Self {
-            rls: RateLimitServiceServer::new(Envoy(sidecar.rls().clone()))
+            rls: RateLimitServiceServer::new(Envoy { rls: sidecar.rls().clone(), user: caller.peer.uid })
                 .max_decoding_message_size(MESSAGE_MAX),
             own: AquiferServer::new(own).max_decoding_message_size(MESSAGE_MAX),
             health: HealthServer::new(health).max_decoding_message_size(MESSAGE_MAX),
@@ -66,7 +66,10 @@ impl Services {
 }
 
 /// Envoy's service as tonic wants it.
-struct Envoy(Rls);
+struct Envoy {
+    rls: Rls,
+    user: u32,
+}
 
 #[tonic::async_trait]
 impl RateLimitService for Envoy {
@@ -74,7 +77,7 @@ impl RateLimitService for Envoy {
         &self,
         request: tonic::Request<RateLimitRequest>,
     ) -> Result<tonic::Response<RateLimitResponse>, Status> {
-        let answer = self.0.should_rate_limit(request.get_ref()).await;
+        let answer = self.rls.should_rate_limit(request.get_ref(), self.user).await;
         answer.map(tonic::Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 }

@@ -10,15 +10,14 @@ const REMEMBERED: usize = 16_384;
 /// Admissions that can be given back.
 #[derive(Default)]
 pub struct Refunds {
-    /// By the place of the rule and the key.
     taken: BTreeMap<Of, VecDeque<(u64, Taken)>>,
     /// In the order of admission; what was given back is still here.
     order: VecDeque<(u64, Of)>,
     next: u64,
 }
 
-/// Whose admissions: the place of the rule, and the key or nothing.
-pub type Of = (usize, String);
+/// Whose admissions: the place of the rule, who asked, and the key or nothing.
+pub type Of = (usize, u32, String);
 
 /// One admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +71,8 @@ mod tests {
 
     #[test]
     fn the_newest_comes_back_first_and_the_oldest_is_forgotten() {
-        let taken = |hits| Taken { permit: "00000000000000000000000000".parse().unwrap(), hits };
-        let of = |key: &str| (0, key.to_owned());
+        let taken = |hits| Taken { permit: "00000000000000000000000000000000".parse().unwrap(), hits };
+        let of = |key: &str| (0, 1_000, key.to_owned());
         let mut refunds = Refunds::default();
         refunds.note(of("a"), taken(1));
         refunds.note(of("b"), taken(2));
@@ -84,6 +83,7 @@ mod tests {
             refunds.note(of("c"), taken(hits));
         }
         assert_eq!(refunds.take(&of("c"), 7), Some(taken(7)), "the same is not the newest");
+        assert_eq!(refunds.take(&(0, 1_001, "b".to_owned()), 2), None, "another user's");
         assert_eq!(refunds.take(&of("a"), 1), None, "forgotten");
         assert_eq!(refunds.take(&of("b"), 2), Some(taken(2)));
         assert_eq!(refunds.order.len(), REMEMBERED);
