@@ -6,7 +6,9 @@
 mod process;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -116,6 +118,30 @@ fn a_client_of_another_make_is_served_on_a_port() {
     let output = node.setup.output();
     let address = output.lines().find_map(|line| line.strip_prefix("grpc     ")).expect("an address");
     client(address, &["Standard", "Aquifer.test_a_permit_is_taken_and_settled_once"]);
+}
+
+#[test]
+fn nobody_takes_more_connections_than_one_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("grpc.sock");
+    let config =
+        format!("[access]\nmax_connections_per_user = 3\n[listen]\ngrpc = \"unix:{}\"\n", socket.display());
+    let node = Setup::new(dir.path(), "n", &["api:rpm=5"]).config(&config).start();
+    // Root and the owner have sixteen more, for acting; those of the other socket count too.
+    let _http = node.http();
+    let connect = |_| UnixStream::connect(&socket).unwrap();
+    let welcome: Vec<UnixStream> = (0..18).map(connect).collect();
+    let mut one_more = connect(0);
+    one_more.set_read_timeout(Some(process::PATIENCE)).unwrap();
+    assert_eq!(one_more.read(&mut [0; 64]).unwrap(), 0, "closed without a word");
+    drop(welcome);
+    process::wait_until("there is room again", || {
+        let mut stream = connect(0);
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap_or_default();
+        stream.set_read_timeout(Some(process::PATIENCE)).unwrap();
+        stream.read(&mut [0; 64]).is_ok_and(|read| read > 0)
+    });
+    assert!(node.status().callers.turned_away > 0);
 }
 
 #[test]
