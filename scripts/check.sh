@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that must pass before a change lands. CI runs this and nothing else. Needs a Rust toolchain and a C compiler
-# (for ring, below Noise); installs cargo-deny under target/tools when it is not there.
+# Everything that must pass before a change lands. CI runs this and nothing else. Needs a Rust toolchain, a C compiler (for
+# ring, below Noise) and Python 3 with PyPI (a foreign client for tests/grpc.rs); installs cargo-deny under target/tools when
+# it is not there.
 #
 # Packages are tested one by one: with --workspace the simulations would be linked to a core that was built with the
 # daemon, and could come to use it unseen.

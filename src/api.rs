@@ -29,6 +29,9 @@ pub use crate::protocol::queue::Class as Priority;
 /// The version that every listing carries.
 pub const API_VERSION: u32 = 1;
 
+/// The longest key of a keyed pool, in bytes.
+pub const KEY_MAX: usize = 256;
+
 /// Any error that is not a refusal: `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

@@ -9,8 +9,11 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod facts;
+pub mod grpc;
 pub mod identity;
+pub mod proto;
 pub mod resp;
+pub mod rls;
 pub mod settings;
 pub mod sidecar;
 pub mod socket;
@@ -39,8 +42,10 @@ use self::clock::Clock;
 use self::config::{Config, ConfigSource, PoolConfig};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
+use self::grpc::{Grpc, GrpcError, Listener};
 use self::identity::{DataDir, IdentityError, SwarmKey, next_life};
 use self::resp::{Resp, RespError};
+use self::rls::Rls;
 use self::sidecar::{Quotas, Sidecar, Users};
 use self::socket::{Socket, SocketError};
 use self::state::disk::RealDisk;
@@ -75,6 +80,9 @@ pub enum DaemonError {
     /// The Unix socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The socket of gRPC.
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
     /// The saved ledger.
     #[error(transparent)]
     State(#[from] StateError),
@@ -132,7 +140,7 @@ struct Daemon {
     resp: Option<Resp>,
     facts: Facts,
     /// Accepts callers; ends with the daemon.
-    _callers: AbortOnDrop,
+    _callers: Vec<AbortOnDrop>,
     stop: Stop,
     _data: DataDir,
 }
@@ -149,13 +157,18 @@ impl Daemon {
         let last_life = data.last_life()?;
         let state = StateFile::new(data.path(), id, RealDisk);
         let Loaded { kept, stamp, mut warnings } = state.load(last_life)?;
-        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         // Whoever names no peer, and never was a member, founds. But not who lost what it knew of its swarm, or once set
         // out to join one: that would give out the whole limit twice.
         let founds = kept == Kept::Nothing && join.is_none() && config.seeds.is_empty();
         let swarm_key = swarm_key(&config, &data, join.as_ref(), founds)?;
         let socket = Socket::bind(&config.socket, config.access.group)?;
-        socket.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        let grpc = match &config.listen.grpc {
+            Some(listen) => Some(Listener::bind(listen, config.access.group).await?),
+            None => None,
+        };
+        warnings.extend_from_slice(socket.warnings());
+        warnings.extend_from_slice(grpc.as_ref().map_or(&[], Listener::warnings));
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let log = AdmissionLog::from_environment().map_err(|error| DaemonError::Log { error })?;
         let mut seeds = config.seeds.clone();
         if let Some(token) = &join {
@@ -188,7 +201,9 @@ impl Daemon {
             Kept::Lost if is_new => Start::Join,
             Kept::Lost => Start::Rejoin,
         };
-        greet(&config, id, &start);
+        let grpc_address = grpc.as_ref().zip(config.listen.grpc.as_ref());
+        let grpc_address = grpc_address.map(|(listener, listen)| listener.address(listen));
+        greet(&config, id, &start, grpc_address.as_deref());
         let has_no_ledger = matches!(start, Start::Join);
         let engine = Engine::new(Node::new(node, start, seed, now), store, log, clock, timer);
         if has_no_ledger {
@@ -204,7 +219,6 @@ impl Daemon {
             }
             tracing::warn!("{} cannot be written: {what}", data.path().display());
         }
-        warnings.extend_from_slice(socket.warnings());
         let replica = Replica { node: id, incarnation };
         let facts = Facts::new(&config.name, replica, swarm_key, now, warnings);
         let users = Users::new(access(&config), quotas(&config, callers_max));
@@ -213,9 +227,17 @@ impl Daemon {
             at => Some(Resp::start(at, config.access.group, engine.clone(), users.clone())?),
         };
         resp.iter().flat_map(Resp::addresses).for_each(|at| say(&format!("redis    {at}")));
-        let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users);
+        let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
+        let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users, rls);
         let accepting = sidecar.clone();
-        let callers = AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }));
+        let mut callers =
+            vec![AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }))];
+        if let Some(listener) = grpc {
+            let accepting = Grpc::new(sidecar.clone());
+            callers.push(AbortOnDrop(tokio::task::spawn_local(async move {
+                accepting.serve(&listener).await;
+            })));
+        }
         let mut daemon =
             Self { engine, transport, sidecar, resp, facts, _callers: callers, stop, _data: data };
         daemon.note_addresses(id);
@@ -420,7 +442,7 @@ fn raise_open_files() -> usize {
     limit.current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
-fn greet(config: &Config, id: NodeId, start: &Start) {
+fn greet(config: &Config, id: NodeId, start: &Start, grpc: Option<&str>) {
     let socket = config.socket.display();
     let pool = config.pools[0].pool.name();
     let mut out = io::stdout();
@@ -433,6 +455,9 @@ fn greet(config: &Config, id: NodeId, start: &Start) {
     // A reader that closed its end does not stop the daemon.
     let _ = writeln!(out, "aquifer {} {} ({}) {doing}", env!("CARGO_PKG_VERSION"), config.name, id.short());
     let _ = writeln!(out, "socket   {socket}");
+    if let Some(grpc) = grpc {
+        let _ = writeln!(out, "grpc     {grpc}");
+    }
     let _ = writeln!(out, "acquire  aquifer --socket {socket} acquire {pool}");
 }
 

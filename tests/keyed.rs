@@ -501,6 +501,46 @@ fn what_was_not_used_comes_back_and_what_was_used_more_is_owed() {
 }
 
 #[test]
+fn what_is_left_of_a_key_is_told_and_what_was_used_already_is_owed() {
+    for promoted in [false, true] {
+        let mut node = alone(10);
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        if promoted {
+            permit(ask(&mut node, "a", [20, 0], Duration::ZERO, at(0)));
+            assert_eq!(refusal(ask(&mut node, "a", [1, 0], Duration::ZERO, at(0))), Some(Reason::Limit));
+            node.handle(Input::Timeout, at(2_500));
+        }
+        let start = if promoted { 2_500 } else { 0 };
+        let left = |node: &mut Node, limit, millis| {
+            let left = node.left(KEYED, limit, "a", at(start + millis));
+            assert_eq!(left.held, left.remaining, "it is alone");
+            (left.remaining, left.reset_in.as_millis())
+        };
+        let admits = |node: &mut Node, millis| {
+            let items = &[Item { pool: KEYED, units: &[1, 0], key: Some("a") }];
+            let (class, wait) = (Class::Normal, Duration::ZERO);
+            node.would_admit(&Ask { items, agent: "", class, wait, ttl: PERMIT_TTL }, at(start + millis))
+        };
+        assert_eq!((left(&mut node, 0, 0), left(&mut node, 1, 0)), ((20, 0), (40, 0)));
+        permit(ask(&mut node, "a", [15, 1], Duration::ZERO, at(start)));
+        assert_eq!((left(&mut node, 0, 0), left(&mut node, 1, 0)), ((5, 1_500), (39, 50)));
+        assert_eq!(left(&mut node, 0, 500), (10, 1_000));
+        assert!(admits(&mut node, 500));
+        node.charge(KEYED, Some("a"), &cost(30, 0), at(start + 500));
+        assert_eq!(left(&mut node, 0, 500).0, 0);
+        // 20 are owed, and one is needed: ten a second.
+        assert!(!admits(&mut node, 2_599));
+        assert!(admits(&mut node, 2_600));
+        assert_eq!(node.keys(KEYED).unwrap().1, usize::from(promoted), "a look promotes nothing");
+    }
+    let mut node = alone(10);
+    node.charge(0, None, &Cost::requests(1_500), Instant::ZERO);
+    let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+    assert_eq!(node.left(0, 0, "", at(0)).remaining, 0);
+    assert_eq!(node.left(0, 0, "", at(700)).remaining, 200);
+}
+
+#[test]
 fn several_pools_and_keys_are_taken_all_or_none() {
     let mut node = alone(10);
     let now = Instant::ZERO;
@@ -575,7 +615,7 @@ fn a_node_alone_answers_as_the_generic_cell_rate_algorithm_does() {
             let is = throttle(&mut node, "a", limit, units, Instant::from_nanos(now));
             let (allowed, remaining, retry, reset) = gcra.throttle(limit, units, now as i64);
             let nanos = |duration: Duration| duration.as_nanos() as i64;
-            let is = (is.allowed, is.remaining, is.retry_after.map(nanos), nanos(is.reset_after));
+            let is = (is.allowed, is.left.remaining, is.retry_after.map(nanos), nanos(is.left.reset_in));
             assert_eq!(
                 is,
                 (allowed, remaining, retry, reset),

@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 
 use aquifer::daemon::access::{Access, Peer};
 use aquifer::daemon::clock::Clock;
-use aquifer::daemon::config::{Config, Overrides};
+use aquifer::daemon::config::{Config, ConfigSource, Overrides};
 use aquifer::daemon::engine::Engine;
 use aquifer::daemon::facts::Facts;
 use aquifer::daemon::identity::SwarmKey;
+use aquifer::daemon::rls::Rls;
 use aquifer::daemon::settings::node_config;
 use aquifer::daemon::sidecar::{Ask, Quotas, Sidecar, Users};
 use aquifer::daemon::state::disk::RealDisk;
@@ -124,6 +125,8 @@ fn sidecar() -> Sidecar {
         observe_needs_operator: false,
     };
     let user_waiting = vec![100; config.pools.len()];
+    let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
     let quotas = Quotas { connections: 100, user_connections: 100, user_waiting };
-    Sidecar::new(engine, config.pools.clone(), facts, Users::new(access, quotas))
+    let source = ConfigSource { file: None, overrides: Overrides::default() };
+    Sidecar::new(engine, config.clone(), source, facts, Users::new(access, quotas), rls)
 }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use super::exit::{BAD_CONFIG, fail};
 use super::output::{plain, print};
 use crate::daemon::config::{
-    AccessConfig, AgentConfig, Config, ListenConfig, Overrides, PoolConfig, show_duration,
+    AccessConfig, AgentConfig, Config, ListenConfig, Overrides, PoolConfig, RlsEntry, RlsRule, RlsValue,
+    show_duration,
 };
 use crate::protocol::limit::{Kind, Limit};
 
@@ -29,6 +30,7 @@ fn listing(args: &Args, config: &Config) -> String {
     let s = if count == 1 { "" } else { "s" };
     let head = format!("{}: ok, {count} pool{s}\n", args.file.display());
     let sections = config.pools.iter().map(pool).chain(config.agents.iter().map(agent));
+    let sections = sections.chain(config.rls.iter().map(|rule| rls(rule, &config.pools)));
     let sections = access(&config.access).into_iter().chain(listen(&config.listen)).chain(sections);
     let lines = sections.flat_map(|(head, body)| {
         let body = body.into_iter().map(|line| format!("    {}\n", plain(&line)));
@@ -94,6 +96,21 @@ fn agent(config: &AgentConfig) -> (String, Vec<String>) {
     }
     lines.extend(config.limits.iter().map(limit));
     (format!("agent {}", config.matches), lines)
+}
+
+/// The heading of a rule of Envoy's service and the lines under it.
+fn rls(rule: &RlsRule, pools: &[PoolConfig]) -> (String, Vec<String>) {
+    let entry = |entry: &RlsEntry| match &entry.value {
+        RlsValue::Any => entry.key.clone(),
+        RlsValue::Exactly(value) => format!("{}={value}", entry.key),
+        RlsValue::Prefix(prefix) => format!("{}={prefix}*", entry.key),
+    };
+    let entries: Vec<String> = rule.entries.iter().map(entry).collect();
+    let (pool, unit) = (pools[rule.pool].pool.name(), &rule.unit);
+    let how = if rule.charge { "charged to" } else { "asked of" };
+    let key = rule.key.map(|place| format!(", each {} for itself", rule.entries[place].key));
+    let line = format!("{unit} {how} pool {pool}{}", key.unwrap_or_default());
+    (format!("rls {}: {}", rule.domain, entries.join(", ")), vec![line])
 }
 
 fn limit(limit: &Limit) -> String {

@@ -19,6 +19,12 @@ pub struct Peer {
     pub gid: u32,
 }
 
+impl Peer {
+    /// Whoever connected over a network, where the kernel tells nothing. No system gives out these ids; such callers have
+    /// their quotas together, and no right but to use.
+    pub const UNKNOWN: Self = Self { uid: u32::MAX, gid: u32::MAX };
+}
+
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {

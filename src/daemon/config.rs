@@ -24,6 +24,7 @@ mod limit;
 mod listen;
 mod pool;
 mod problem;
+mod rls;
 mod shorthand;
 mod source;
 mod units;
@@ -34,6 +35,7 @@ pub use changes::ConfigSource;
 pub use flags::Overrides;
 pub use listen::{Listen, ListenConfig};
 pub use problem::{ConfigError, ConfigErrors};
+pub use rls::{RlsEntry, RlsRule, RlsValue};
 pub use units::{parse_duration, show_duration};
 
 use file::ConfigFile;
@@ -71,6 +73,8 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// What holds for the agents that ask, by their name: the first that matches counts. At most 256.
     pub agents: Vec<AgentConfig>,
+    /// What Envoy's rate limit service counts: the first rule that a descriptor matches. At most 256.
+    pub rls: Vec<RlsRule>,
 }
 
 /// A pool and how this node queues for it.
@@ -184,7 +188,7 @@ impl Config {
 
 /// Puts a default in the place of whatever is wrong, so that the rest is checked too.
 fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
-    let ConfigFile { node, swarm, access, listen, pools, agents } = file;
+    let ConfigFile { node, swarm, access, listen, pools, agents, rls } = file;
     let forget_after = within_or(swarm.forget_after.as_ref(), &FORGET_AFTER, FORGET_AFTER_DEFAULT, errors);
     let policy = swarm.policy.as_ref().map_or(Ok(POLICY_DEFAULT), policy);
     if let (Ok(Policy::Majority), Some(after)) = (&policy, &swarm.forget_after)
@@ -201,7 +205,7 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
     let gossip = swarm.gossip.as_ref().map_or_else(default_gossip, address::listening);
     let seeds =
         swarm.seeds.iter().filter_map(|seed| address::dialled(seed).map_err(&mut keep).ok()).collect();
-    Config {
+    let mut config = Config {
         name: name.map_err(&mut keep).unwrap_or_default(),
         data_dir: node.data_dir.unwrap_or_else(default_data_dir),
         socket: node.socket.unwrap_or_else(default_socket),
@@ -216,7 +220,10 @@ fn validate(file: ConfigFile, errors: &mut Vec<ConfigError>) -> Config {
         vouching,
         pools: pool::validate(pools, errors),
         agents: agent::validate(agents, errors),
-    }
+        rls: Vec::new(),
+    };
+    config.rls = rls::validate(rls, &config.pools, errors);
+    config
 }
 
 fn node_name(name: Set<String>) -> Result<String, ConfigError> {

@@ -134,6 +134,11 @@ impl Engine {
         self.change(|node, now| node.release(permit, now))
     }
 
+    /// Counts what was used of a pool, or of a key of it, without having been asked for.
+    pub fn charge(&self, pool: usize, key: Option<&str>, used: &Cost) {
+        self.change(|node, now| node.charge(pool, key, used, now));
+    }
+
     /// Pauses a pool in the whole swarm, until it is resumed if no length is given.
     pub fn pause(&self, pool: usize, length: Option<Duration>) {
         self.change(|node, now| node.pause(pool, length, now));

@@ -16,6 +16,7 @@ mod patience;
 mod reload;
 mod request;
 mod response;
+mod rls;
 mod route;
 mod users;
 
@@ -30,7 +31,7 @@ use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 
 use self::body::{Members, object, pool_named};
-use self::connection::Caller;
+pub use self::connection::Caller;
 use self::events::Events;
 use self::reload::Running;
 pub use self::request::Ask;
@@ -44,9 +45,10 @@ use super::access::Peer;
 use super::config::{Config, ConfigSource, PoolConfig};
 use super::engine::{self, Bound, Engine, Reply, Wanted};
 use super::facts::Facts;
+use super::rls::Rls;
 use super::tally::Tally;
 use super::token::Token;
-use crate::api::{self, Denial, Problem, SettleAnswer, TokenAnswer};
+use crate::api::{self, AcquireAnswer, Denial, Problem, SettleAnswer, Status, TokenAnswer};
 use crate::protocol::node::{Outcome, Phase, Reason};
 use crate::protocol::permit::PermitId;
 
@@ -71,6 +73,7 @@ struct Inner {
     tally: Arc<Tally>,
     events: Arc<Events>,
     config: Running,
+    rls: Rls,
 }
 
 /// What a request with a body does that has no answer but that it was done.
@@ -84,10 +87,32 @@ impl Sidecar {
         source: ConfigSource,
         facts: Facts,
         users: Arc<Users>,
+        rls: Rls,
     ) -> Self {
         let (pools, tally) = (config.pools.clone(), Arc::new(Tally::new(config.pools.len())));
         let (events, config) = (Arc::default(), Running::new(config, source));
-        Self { inner: Arc::new(Inner { engine, pools, facts, users, tally, events, config }) }
+        Self { inner: Arc::new(Inner { engine, pools, facts, users, tally, events, config, rls }) }
+    }
+
+    /// The core.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// Who is connected.
+    pub fn users(&self) -> &Arc<Users> {
+        &self.inner.users
+    }
+
+    /// Envoy's rate limit service.
+    pub fn rls(&self) -> &Rls {
+        &self.inner.rls
+    }
+
+    /// What `GET /v1/status` answers.
+    pub fn status(&self) -> Status {
+        let Inner { engine, facts, users, .. } = &*self.inner;
+        listings::status(engine, facts, users.status())
     }
 
     /// How many callers are connected.
@@ -117,7 +142,7 @@ impl Sidecar {
             Route::Forget => self.command(request, operator::forget).await,
             Route::Ledger => json(StatusCode::OK, &listings::ledger(engine)),
             Route::Observe => self.command(request, operator::observe).await,
-            Route::Status => json(StatusCode::OK, &listings::status(engine, facts, users.status())),
+            Route::Status => json(StatusCode::OK, &self.status()),
             Route::Peers => json(StatusCode::OK, &listings::peers(engine, facts)),
             Route::Limits => json(StatusCode::OK, &listings::limits(engine)),
             Route::Queue => json(StatusCode::OK, &listings::queues(engine)),
@@ -131,31 +156,47 @@ impl Sidecar {
             Route::Metrics => self.metrics(&request),
             Route::Events => self.events(),
             Route::OpenApi => document("application/json", StatusCode::OK, OPENAPI),
+            Route::Json => self.should_rate_limit(request, caller).await,
             Route::Live => text(StatusCode::OK, "ok\n"),
             Route::Ready => self.ready(),
         }
     }
 
     async fn acquire(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
-        let body = read(request).await;
-        let ask = match body.and_then(|body| Ask::parse(&body, &self.inner.pools)) {
-            Ok(ask) => ask,
+        let answer = match read(request).await {
+            Ok(body) => self.acquired(&body, caller).await,
+            Err(problem) => Err(problem),
+        };
+        let (answer, pools) = match answer {
+            Ok(answered) => answered,
             Err(problem) => return problem_answer(&problem),
         };
+        let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+        let mut response = json(status, &answer);
+        answers::headers(&self.inner.engine, &pools, &answer, response.headers_mut());
+        response
+    }
+
+    /// Answers a body of `POST /v1/acquire`, and tells which pools were asked.
+    ///
+    /// # Errors
+    /// 400, or 404 for a pool that is not there.
+    pub async fn acquired(
+        &self,
+        body: &[u8],
+        caller: &Caller,
+    ) -> Result<(AcquireAnswer, Vec<usize>), Problem> {
+        let ask = Ask::parse(body, &self.inner.pools)?;
         let (items, outcome, quota) = self.ask(ask, caller).await;
         let mut pools: Vec<usize> = items.iter().map(|item| item.pool).collect();
         let mut seen = BTreeSet::new();
         pools.retain(|pool| seen.insert(*pool));
-        let engine = &self.inner.engine;
-        let mut answer = answers::acquired(engine, &pools, outcome);
+        let mut answer = answers::acquired(&self.inner.engine, &pools, outcome);
         if let Some(most) = quota {
             answers::not_queued(&mut answer, most);
         }
         pools.iter().for_each(|pool| self.count(*pool, &outcome, quota));
-        let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
-        let mut response = json(status, &answer);
-        answers::headers(engine, &pools, &answer, response.headers_mut());
-        response
+        Ok((answer, pools))
     }
 
     fn count(&self, pool: usize, outcome: &Outcome, quota: Option<usize>) {
@@ -220,9 +261,16 @@ impl Sidecar {
         request: Request<Incoming>,
         caller: &Caller,
     ) -> Result<SettleAnswer, Problem> {
-        let body = read(request).await?;
+        self.committed(id, &read(request).await?, caller)
+    }
+
+    /// Answers a body of `POST /v1/permits/{id}/commit`.
+    ///
+    /// # Errors
+    /// 400, 403 for another user's permit, 404 or 410 for one that is not there.
+    pub fn committed(&self, id: &str, body: &[u8], caller: &Caller) -> Result<SettleAnswer, Problem> {
         let id = self.permit(id, caller)?;
-        let body = object(&body, true, "{\"tokens\":1012}")?;
+        let body = object(body, true, "{\"tokens\":1012}")?;
         let members = Members::new(&body, "", &["requests", "tokens", "cost"])?;
         let engine = &self.inner.engine;
         // Which pools a permit passed is forgotten when it ends; the answer is then what it was, whatever is said now.
@@ -241,11 +289,30 @@ impl Sidecar {
         request: Request<Incoming>,
         caller: &Caller,
     ) -> Result<SettleAnswer, Problem> {
-        let body = read(request).await?;
+        self.released(id, &read(request).await?, caller)
+    }
+
+    /// Answers a body of `POST /v1/permits/{id}/release`.
+    ///
+    /// # Errors
+    /// As [`committed`](Self::committed).
+    pub fn released(&self, id: &str, body: &[u8], caller: &Caller) -> Result<SettleAnswer, Problem> {
         let id = self.permit(id, caller)?;
-        Members::new(&object(&body, true, "{} or nothing")?, "", &[])?;
+        Members::new(&object(body, true, "{} or nothing")?, "", &[])?;
         let engine = &self.inner.engine;
         answers::settled(engine, engine.release(id))
+    }
+
+    /// `POST /json`, as Envoy's reference server has it.
+    async fn should_rate_limit(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+        let request = match read(request).await.and_then(|body| rls::parse(&body)) {
+            Ok(request) => request,
+            Err(problem) => return problem_answer(&problem),
+        };
+        match self.inner.rls.should_rate_limit(&request, caller.peer.uid).await {
+            Ok(answer) => rls::answer(&answer),
+            Err(error) => problem_answer(&problem(400, "malformed request", error.to_string())),
+        }
     }
 
     /// The permit that a caller names, if it may settle it.

@@ -57,7 +57,7 @@ pub use balance::Balance;
 pub use history::{CHANGES_MAX, History};
 use table::Table;
 
-use super::limit::{Fingerprint, Rate};
+use super::limit::{Fingerprint, Left, Rate};
 use super::share::{ONE, Share};
 use super::time::Instant;
 
@@ -329,17 +329,23 @@ impl Keys {
         self.is_promoted(key) || self.table.find(key).is_some()
     }
 
-    /// What all nodes together have left of a key's limit if nothing of it was spent elsewhere, and in how long it is full
-    /// here if it is not used meanwhile. As of the last time that was handed in.
-    pub(super) fn standing(&self, key: KeyHash, limit: usize) -> (u64, Duration) {
-        let rate = &self.rates[limit];
-        let Some(place) = self.table.find(key) else { return (rate.burst(), Duration::ZERO) };
-        let (at, balances) = self.table.get(place);
-        let balance = self.history.at_present(balances[limit], at, rate, self.now);
-        let elsewhere = Balance::full(rate, ONE).minus(Balance::full(rate, self.base()));
-        let reset_after = balance.wait_for(Balance::full(rate, self.base()), rate, self.base());
-        let left = elsewhere.plus(balance).level().units(&(*rate).into());
-        (left, Duration::from_nanos(reset_after.unwrap_or(u64::MAX)))
+    /// What is left of the limit at this place of the pool for a key that is not promoted, as if nothing of it was spent
+    /// elsewhere.
+    pub(super) fn left(&mut self, limit: usize, key: KeyHash, now: Instant) -> Left {
+        self.advance(now);
+        let (rate, base) = (&self.rates[limit], self.base());
+        let unit = Balance::of(1, rate);
+        let balance = self.table.find(key).map_or(self.virgin[limit], |place| {
+            let (at, balances) = self.table.get(place);
+            self.history.at_present(balances[limit], at, rate, self.now)
+        });
+        let elsewhere = Balance::full(rate, ONE).minus(Balance::full(rate, base));
+        let reset = balance.wait_for(Balance::full(rate, base), rate, base).unwrap_or(u64::MAX);
+        Left {
+            held: balance.units(unit),
+            remaining: elsewhere.plus(balance).units(unit),
+            reset_in: Duration::from_nanos(reset),
+        }
     }
 
     /// Whole units of the limit at this place of the pool that a key has which was never used.

@@ -50,6 +50,17 @@ pub enum Kind {
     Concurrency(Concurrency),
 }
 
+/// What is left of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Units that this node may spend now.
+    pub held: u64,
+    /// Units that the whole swarm may spend now, as far as is known here.
+    pub remaining: u64,
+    /// In how long it is full again if nobody spends.
+    pub reset_in: Duration,
+}
+
 /// The largest `amount` and `burst`: 10¹² units.
 pub const AMOUNT_MAX: u64 = 1_000_000_000_000;
 /// The longest `per`: 31 days.

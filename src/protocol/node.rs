@@ -24,6 +24,7 @@ mod exchange;
 mod forgetting;
 mod gates;
 mod keys;
+mod left;
 mod listing;
 mod majority;
 mod membership;
@@ -51,6 +52,7 @@ pub use admission::{Acquired, Ask, Item, Outcome, PERMIT_TTL, Reason, Refusal, W
 pub use durable::Missing;
 pub use dynamic::{Conflict, DYNAMIC_KEYS_MAX, RATES_MAX, ThrottleError, Throttled};
 pub use forgetting::{ForgetError, Forgotten};
+pub use left::Left;
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};

@@ -380,3 +380,41 @@ fn a_wrong_pool_flag_says_what_to_write() {
     }
     assert!(pools(&["a:rpm=1", "a:rpm=2"]).unwrap_err().contains("pool \"a\" is there twice"));
 }
+
+#[test]
+fn what_is_wrong_with_rules_for_envoy_is_said() {
+    let pools = "[[pool]]\nname = \"api\"\nrpm = 5\n[[pool]]\nname = \"each\"\nrpm = 5\nkeyed = true\n\
+                 [[pool]]\nname = \"few\"\nmax_concurrent = 5\n";
+    let domain = "domain = \"d\"\n";
+    let path = "entries = [{ key = \"path\", value = \"/a\" }]\n";
+    let two = "entries = [{ key = \"path\" }, { key = \"user\" }]\n";
+    for (rule, wanted) in [
+        (format!("{domain}{path}"), "a.toml:11: rls.pool: is missing"),
+        (format!("{domain}pool = \"api\"\n"), "a.toml:11: rls.entries: is missing"),
+        (format!("{domain}pool = \"api\"\nentries = []"), "a.toml:11: rls.entries: is empty"),
+        (format!("{domain}pool = \"api\"\nentries = [{{}}]"), "a.toml:14: rls.entries.key: is missing"),
+        (format!("{domain}{path}pool = \"apy\"\n"), "a.toml:14: rls.pool: is \"apy\", must be"),
+        (
+            format!("{domain}{path}pool = \"api\"\nunit = \"tokens\""),
+            "a.toml:15: rls.unit: pool \"api\" does not count",
+        ),
+        (
+            format!("{domain}{path}pool = \"api\"\nkey = \"path\""),
+            "a.toml:15: rls.key: pool \"api\" is not keyed",
+        ),
+        (format!("{domain}{path}pool = \"each\""), "say which entry's value that is: key = \"path\""),
+        (format!("{domain}{two}pool = \"each\""), "say which entry's value that is: key = \"path\""),
+        (format!("{domain}{two}pool = \"each\"\nkey = \"usr\""), "did you mean \"user\"?"),
+        (
+            format!("{domain}{path}pool = \"few\"\ncharge = true"),
+            "at once, which nobody can have used already",
+        ),
+        (format!("{domain}{path}pool = \"api\"\nhedaers = true"), "did you mean \"headers\"?"),
+    ] {
+        let errors = read(&format!("{pools}[[rls]]\n{rule}")).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].contains(wanted), "{rule}: {errors:?}");
+    }
+    let one =
+        format!("{pools}[[rls]]\n{domain}entries = [{{ key = \"user\", value = \"a*\" }}]\npool = \"each\"");
+    assert_eq!(read(&one).unwrap().rls[0].key, Some(0));
+}

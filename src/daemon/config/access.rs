@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{ConfigError, Set};
 use super::source::{Entry, Source};
-use crate::daemon::access::OVERFLOW_ID;
+use crate::daemon::access::{OVERFLOW_ID, Peer};
 
 /// Who may use the socket besides the daemon's owner and root, who may administer, and what one user may take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,6 +182,9 @@ fn somebody(id: u32, named: &Set<Name>) -> Result<u32, ConfigError> {
     if id == OVERFLOW_ID {
         let reason = format!("is number {id}, which stands for everybody whom a container does not know");
         return Err(named.place.error(reason));
+    }
+    if id == Peer::UNKNOWN.uid {
+        return Err(named.place.error(format!("is number {id}, which no system gives out")));
     }
     Ok(id)
 }

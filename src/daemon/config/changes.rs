@@ -42,6 +42,7 @@ impl Config {
             listen,
             pools,
             agents,
+            rls,
         } = self;
         let mut keys: Vec<String> = [
             ("node.name", *name == other.name),
@@ -56,6 +57,7 @@ impl Config {
             ("swarm.discover", *mdns == other.mdns),
             ("access", *access == other.access),
             ("listen", *listen == other.listen),
+            ("rls", *rls == other.rls),
         ]
         .into_iter()
         .filter(|(_, same)| !same)

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::access::AccessSection;
 use super::listen::ListenSection;
 use super::problem::{ConfigError, Place, Set};
+use super::rls::RlsSection;
 use super::shorthand::{self, shorthand};
 use super::source::{Entry, Source, has};
 
@@ -24,6 +25,7 @@ pub(super) struct ConfigFile {
     pub listen: ListenSection,
     pub pools: Vec<PoolSection>,
     pub agents: Vec<AgentSection>,
+    pub rls: Vec<RlsSection>,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +87,7 @@ pub(super) struct AgentSection {
     pub limits: Vec<LimitSection>,
 }
 
-const SECTIONS: [&str; 6] = ["node", "swarm", "access", "listen", "pool", "agent"];
+const SECTIONS: [&str; 7] = ["node", "swarm", "access", "listen", "pool", "agent", "rls"];
 const NODE_KEYS: [&str; 3] = ["name", "data_dir", "socket"];
 const SWARM_KEYS: [&str; 9] =
     ["gossip", "seeds", "key_file", "policy", "forget_after", "discover", "auto_vouch", "trust", "founder"];
@@ -132,6 +134,10 @@ impl ConfigFile {
                     let tables = source.tables(&entry);
                     let agents = tables.into_iter().map(|(place, agent)| source.agent(place, agent));
                     file.agents = agents.collect();
+                }
+                "rls" => {
+                    let tables = source.tables(&entry);
+                    file.rls = tables.into_iter().map(|(place, rls)| source.rls(place, rls)).collect();
                 }
                 _ => source.unknown(&entry, &SECTIONS),
             }

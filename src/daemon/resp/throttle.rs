@@ -21,9 +21,9 @@ pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies) {
             replies.array(5);
             replies.integer(i64::from(!throttled.allowed));
             replies.integer(rate.burst() as i64);
-            replies.integer(throttled.remaining as i64);
+            replies.integer(throttled.left.remaining as i64);
             replies.integer(throttled.retry_after.map_or(-1, seconds));
-            replies.integer(seconds(throttled.reset_after));
+            replies.integer(seconds(throttled.left.reset_in));
         }
         Err(why) => replies.error(&format!("ERR {why}")),
     }

@@ -32,6 +32,7 @@ const BUFFER_MAX: usize = 16 * 1024;
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
 /// Who asks, and on what connection.
+#[derive(Clone)]
 pub struct Caller {
     /// As the kernel says.
     pub peer: Peer,

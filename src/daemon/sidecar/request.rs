@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::body::{Members, object};
 use crate::api::Problem;
+use crate::daemon::api::KEY_MAX;
 use crate::daemon::config::PoolConfig;
 use crate::daemon::engine::Wanted;
 use crate::protocol::limit::{AMOUNT_MAX, Cost, Limit, NAME_MAX};
@@ -36,8 +37,6 @@ const ALLOW_MEMBERS: [&str; 2] = ["pool", "cost"];
 const BINDS: [(&str, bool); 2] = [("connection", true), ("none", false)];
 /// The most pools that one request can name.
 const POOLS_MAX: usize = 16;
-/// The longest key, in bytes.
-const KEY_MAX: usize = 256;
 
 impl Ask {
     /// Reads the body of `POST /v1/acquire`.

@@ -15,6 +15,8 @@ pub enum Route {
     Release(String),
     /// `POST /allow`.
     Allow,
+    /// `POST /json`.
+    Json,
     /// `POST /v1/pause`.
     Pause,
     /// `POST /v1/resume`.
@@ -60,7 +62,7 @@ pub fn endpoints() -> String {
 }
 
 /// Their paths; braces are for what is named.
-const TEMPLATES: [&str; 22] = [
+const TEMPLATES: [&str; 23] = [
     "/v1/acquire",
     "/v1/permits/{id}/commit",
     "/v1/permits/{id}/release",
@@ -79,6 +81,7 @@ const TEMPLATES: [&str; 22] = [
     "/v1/token",
     "/v1/events",
     "/allow",
+    "/json",
     "/metrics",
     "/openapi.json",
     "/livez",
@@ -91,6 +94,7 @@ impl Route {
         Some(match path {
             "/v1/acquire" => Self::Acquire,
             "/allow" => Self::Allow,
+            "/json" => Self::Json,
             "/v1/pause" => Self::Pause,
             "/v1/resume" => Self::Resume,
             "/v1/forget" => Self::Forget,
@@ -129,6 +133,7 @@ impl Route {
             | Self::Commit(_)
             | Self::Release(_)
             | Self::Allow
+            | Self::Json
             | Self::Pause
             | Self::Resume
             | Self::Forget
@@ -159,6 +164,7 @@ impl Route {
             | Self::Commit(_)
             | Self::Release(_)
             | Self::Allow
+            | Self::Json
             | Self::Status
             | Self::Peers
             | Self::Ledger
@@ -222,6 +228,7 @@ mod tests {
             Route::Commit(_) => "/v1/permits/{id}/commit",
             Route::Release(_) => "/v1/permits/{id}/release",
             Route::Allow => "/allow",
+            Route::Json => "/json",
             Route::Pause => "/v1/pause",
             Route::Resume => "/v1/resume",
             Route::Forget => "/v1/forget",

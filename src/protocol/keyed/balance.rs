@@ -53,6 +53,16 @@ impl Balance {
         self.min(Self::full(rate, share))
     }
 
+    /// How many whole `unit`s are unspent.
+    pub(super) fn units(self, unit: Self) -> u64 {
+        let (level, unit) = (self.0.max(0).unsigned_abs(), unit.0.unsigned_abs().max(1));
+        // Most limits fit, and a division of 128 bits costs ten times one of 64.
+        match (u64::try_from(level), u64::try_from(unit)) {
+            (Ok(level), Ok(unit)) => level / unit,
+            _ => u64::try_from(level / unit).unwrap_or(u64::MAX),
+        }
+    }
+
     /// Nanoseconds on `share` until there is `wanted`, rounded up; none if the share can never hold that.
     pub(super) fn wait_for(self, wanted: Self, rate: &Rate, share: Share) -> Option<u64> {
         if self >= wanted {

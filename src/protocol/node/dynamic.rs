@@ -22,7 +22,7 @@ use super::gates::Gate;
 use super::{Node, Phase, PoolState, Scope};
 use crate::protocol::id::NodeId;
 use crate::protocol::keyed::{History, KEYS_MAX_DEFAULT, KeyHash, Keys, Taken};
-use crate::protocol::limit::{Fingerprint, Kind, Limit, Pool, Rate};
+use crate::protocol::limit::{Fingerprint, Kind, Left, Limit, Pool, Rate};
 use crate::protocol::queue::Class;
 use crate::protocol::share::ONE;
 use crate::protocol::time::Instant;
@@ -77,13 +77,10 @@ pub struct Conflict {
 pub struct Throttled {
     /// Whether the units were taken.
     pub allowed: bool,
-    /// What is left of the burst in the whole swarm, as far as is known here: what others have spent is known of contended
-    /// keys only.
-    pub remaining: u64,
+    /// What is left of it: what others have spent is known of contended keys only.
+    pub left: Left,
     /// In how long the same call could be allowed; none if it was, or never will be.
     pub retry_after: Option<Duration>,
-    /// In how long the key is as if it had never been used, if it is not used meanwhile.
-    pub reset_after: Duration,
     /// Peers may have to be told something: drain the outputs.
     pub moved: bool,
 }
@@ -156,13 +153,13 @@ impl Node {
             self.look_for_conflict(key, index, None);
         }
         if let (Taken::Promoted, Some(promoted)) = (taken, self.promoted_place(place, key)) {
-            let (remaining, reset_after) = self.promoted_standing(promoted, now);
-            return Ok(Throttled { allowed: true, remaining, retry_after, reset_after, moved: false });
+            let left = self.promoted_left(promoted, now);
+            return Ok(Throttled { allowed: true, left, retry_after, moved: false });
         }
         let Scope::Keyed(keys) = &mut self.pools[place].scope else { unreachable!("BUG! no keys") };
-        let (remaining, reset_after) = keys.standing(key, 0);
+        let left = keys.left(0, key, now);
         let allowed = taken == Taken::Admitted || (units == 0 && taken != Taken::Full);
-        Ok(Throttled { allowed, remaining, retry_after, reset_after, moved: false })
+        Ok(Throttled { allowed, left, retry_after, moved: false })
     }
 
     /// How many different numbers are in use, and how many keys are written down for them.
@@ -182,12 +179,12 @@ impl Node {
         let request = self.request_of(place, units);
         let refused = self.spend(&request, &ask, now);
         self.spare = request;
-        let (remaining, reset_after) = self.promoted_standing(place, now);
+        let left = self.promoted_left(place, now);
         let retry_after = refused.and_then(|refusal| refusal.retry_after);
-        Throttled { allowed: refused.is_none(), remaining, retry_after, reset_after, moved: true }
+        Throttled { allowed: refused.is_none(), left, retry_after, moved: true }
     }
 
-    fn promoted_standing(&mut self, place: usize, now: Instant) -> (u64, Duration) {
+    fn promoted_left(&mut self, place: usize, now: Instant) -> Left {
         let meter = self.pools[place].meters().start;
         self.meters[meter].refill(now);
         self.left_of(meter, now)

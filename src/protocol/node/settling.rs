@@ -1,6 +1,6 @@
 //! Permits: what was really used, said after the call; and those of which nothing is said.
 
-use super::{FEW_LINKS, Node, Phase, Scope};
+use super::{FEW_LINKS, Item, Node, Phase, Scope};
 use crate::protocol::agents::AgentIndex;
 use crate::protocol::limit::{Cost, Kind, Limit};
 use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement, Taken};
@@ -59,6 +59,27 @@ impl Node {
     pub fn close(&mut self, id: PermitId, now: Instant) {
         // Whoever has settled it before has nothing to settle now.
         let _ = self.settle(id, How::Closed, |_, reserved| reserved, now);
+    }
+
+    /// Counts what was used of a pool, or of a key of it, without having been asked for: what there is no room for is debt,
+    /// which is paid before the next admission.
+    ///
+    /// # Panics
+    /// If there is no such pool.
+    pub fn charge(&mut self, pool: usize, key: Option<&str>, used: &Cost, now: Instant) {
+        self.expire(now);
+        let item = Item { pool, units: &[], key };
+        let key = self.key_of(&item);
+        let taken = SmallVec::new();
+        // As if an empty permit had been committed; there is none, and nobody's slots are at stake.
+        let permit = Permit { pool: pool as u32, key, agent: 0, taken, since: now, expires: now };
+        let used = |limit: &Limit, _| used.of(limit);
+        match key {
+            Some(key) => self.settle_key(&permit, key, used, now),
+            None => self.settle_limits(&permit, used, now),
+        };
+        self.stale = true;
+        self.finish(now);
     }
 
     fn settle(

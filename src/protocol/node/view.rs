@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Node, Phase, Policy, PoolState, Scope};
+use super::{Left, Node, Phase, Policy, PoolState, Scope};
 use crate::protocol::audit::Case;
 use crate::protocol::breaker::BreakerState;
 use crate::protocol::gossip::{Page, Summary};
@@ -381,13 +381,11 @@ impl Node {
         let mut held_by: BTreeMap<NodeId, Share> =
             self.rows(place).map(|(node, row)| (node, row.held)).collect();
         held_by.insert(self.config.id, meter.held());
-        let kind = &meter.limit.kind;
-        let held_units = meter.bucket().level().units(kind);
-        let (remaining, reset_in) = self.left_of(place, now);
+        let Left { held, remaining, reset_in } = self.left_of(place, now);
         LimitView {
             limit: meter.limit.clone(),
             fingerprint: meter.fingerprint,
-            held_units,
+            held_units: held,
             remaining,
             opens: meter.ready_at(meter.backlog.iter().sum::<u64>().saturating_add(1)),
             reset_in,
@@ -404,17 +402,7 @@ impl Node {
         }
     }
 
-    /// What all nodes together have left of a limit, as far as is known here, and in how long it is full again.
-    pub(super) fn left_of(&self, place: usize, now: Instant) -> (u64, Duration) {
-        let meter = &self.meters[place];
-        let kind = &meter.limit.kind;
-        let here = meter.bucket().level().units(kind);
-        let all = self.rows(place).map(|(_, row)| row.level).fold(here, u64::saturating_add);
-        let remaining = all.min(kind.capacity());
-        (remaining, self.reset_in(place, remaining, now))
-    }
-
-    fn reset_in(&self, place: usize, remaining: u64, now: Instant) -> Duration {
+    pub(super) fn reset_in(&self, place: usize, remaining: u64, now: Instant) -> Duration {
         let meter = &self.meters[place];
         let kind = &meter.limit.kind;
         let used = kind.capacity() - remaining;

@@ -1,0 +1,210 @@
+//! gRPC, where `[listen] grpc` says: the daemon's own service, Envoy's rate limit service, health and reflection.
+//!
+//! A connection is a task, as on the Unix socket, and hyper's; a request is dispatched by the name of its service, without a
+//! router. On a Unix socket the kernel names the callers; over TCP they are [nobody](Peer::UNKNOWN) in particular. What a
+//! request means is the Unix socket's business ([`Sidecar`]) and that of [`Rls`](super::rls::Rls); here it is translated.
+
+mod conversation;
+mod convert;
+mod health;
+mod own;
+mod services;
+
+use std::convert::Infallible;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use self::conversation::Conversation;
+use self::services::{Reflection, Services};
+use super::access::Peer;
+use super::config::Listen;
+use super::engine::Binding;
+use super::sidecar::{Admittance, Caller, Sidecar};
+use super::socket::{Socket, SocketError};
+
+/// After a failed accept, or while nobody more can be served, the listener rests this long instead of spinning.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Requests of one connection that may be answered at once; each can wait in a queue.
+const STREAMS_MAX: u32 = 256;
+/// What a connection may send ahead of what is read.
+const WINDOW: u32 = 64 * 1024;
+/// The longest head of a request.
+const HEAD_MAX: u32 = 16 * 1024;
+/// How often a connection is asked for a sign of life, and how long it has for it.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that was idle has to notice that it is over.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Why gRPC is not served.
+#[derive(Debug, Error)]
+pub enum GrpcError {
+    /// Its Unix socket cannot be made.
+    #[error("[listen] grpc: {0}")]
+    Socket(#[from] SocketError),
+    /// Its address cannot be taken.
+    #[error("[listen] grpc: cannot listen on {listen}: {error}; choose another address")]
+    Tcp {
+        /// The address.
+        listen: Listen,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Serves gRPC; clones share everything.
+#[derive(Clone)]
+pub struct Grpc {
+    sidecar: Sidecar,
+    reflection: Reflection,
+}
+
+/// Where callers come from.
+pub enum Listener {
+    /// A Unix socket.
+    Unix(Socket),
+    /// A TCP port.
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Takes the address; a Unix socket is open to the group with this id too.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn bind(listen: &Listen, group: Option<u32>) -> Result<Self, GrpcError> {
+        match listen {
+            Listen::Unix(path) => Ok(Self::Unix(Socket::bind(path, group)?)),
+            Listen::Tcp(address) => {
+                let bound = TcpListener::bind(address).await;
+                bound.map(Self::Tcp).map_err(|error| GrpcError::Tcp { listen: listen.clone(), error })
+            }
+        }
+    }
+
+    /// What people should know of the place that they chose.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Self::Unix(socket) => socket.warnings(),
+            Self::Tcp(_) => &[],
+        }
+    }
+
+    /// Where it is, as clients are told it: with the port that was taken.
+    pub fn address(&self, listen: &Listen) -> String {
+        match (self, listen) {
+            (Self::Tcp(listener), _) => {
+                listener.local_addr().map_or_else(|_| listen.to_string(), |address| address.to_string())
+            }
+            _ => listen.to_string(),
+        }
+    }
+}
+
+impl Grpc {
+    /// A server that answers as this sidecar does.
+    pub fn new(sidecar: Sidecar) -> Self {
+        Self { sidecar, reflection: Reflection::new() }
+    }
+
+    /// Accepts callers until dropped. Needs a `LocalSet`.
+    pub async fn serve(&self, listener: &Listener) {
+        loop {
+            // More wait in the kernel's queue.
+            if self.sidecar.users().is_full() {
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+            let accepted = match listener {
+                Listener::Unix(socket) => match socket.listener().accept().await {
+                    Ok((stream, _)) => stream.peer_cred().map(|peer| {
+                        self.receive(stream, Peer { uid: peer.uid(), gid: peer.gid() });
+                    }),
+                    Err(error) => Err(error),
+                },
+                Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                    // Answers are small, and each is written at once.
+                    let _ = stream.set_nodelay(true);
+                    self.receive(stream, Peer::UNKNOWN);
+                }),
+            };
+            if let Err(error) = accepted {
+                tracing::warn!("cannot accept a caller of gRPC: {error}");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+
+    /// Who is turned away finds the connection closed, which gRPC calls unavailable.
+    fn receive(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer) {
+        let Admittance::Welcome(place) = self.sidecar.users().connect(peer) else { return };
+        let grpc = self.clone();
+        tokio::task::spawn_local(async move {
+            grpc.converse(stream, peer).await;
+            drop(place);
+        });
+    }
+
+    /// Serves one caller until it hangs up, is idle for too long, or gives no sign of life.
+    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer) {
+        let binding = Binding::new(self.sidecar.engine());
+        let caller = Caller { peer, bound: binding.name() };
+        // Dropped last, when no request of the connection waits any more.
+        let conversation = Arc::new(Conversation::new(binding));
+        let services = Rc::new(Services::new(&self.sidecar, &caller, &conversation, &self.reflection));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (services, answering) = (services.clone(), conversation.answering());
+            async move {
+                let answer = services.answer(request).await;
+                drop(answering);
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let serving = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_header_list_size(HEAD_MAX)
+            .max_send_buf_size(WINDOW as usize)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!("a gRPC connection of user {} ended: {error}", peer.uid);
+                }
+            }
+            () = conversation.idle() => {
+                serving.as_mut().graceful_shutdown();
+                let _ = timeout(GOODBYE, serving).await;
+                self.sidecar.users().count_timed_out();
+            }
+        }
+    }
+}
+
+/// Runs requests on this thread, as everything else.
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
