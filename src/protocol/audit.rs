@@ -10,12 +10,15 @@
 //! within a lease's time. Its base share stays its own: whoever vouched for it can take that back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::gossip::Record;
 use super::id::{LedgerId, NodeId};
+use super::loans::ShareTime;
 use super::record::{Key, Value};
+use super::share::ONE;
 use super::signature::Keys;
 
 /// The most peers against whom something is held.
@@ -39,6 +42,8 @@ pub enum Lie {
     UsedLess,
     /// It took back what it had given or reclaimed.
     GaveLess,
+    /// It lent the same share twice, or took back what it had said of its loans.
+    LentTwice,
 }
 
 impl Contradiction {
@@ -60,6 +65,9 @@ impl Contradiction {
                 (Value::Row(before), Value::Row(after)) if first.incarnation == second.incarnation => {
                     (after.used < before.used).then_some(Lie::UsedLess)
                 }
+                (Value::Loans(before), Value::Loans(after)) if first.incarnation == second.incarnation => {
+                    before.contradicts(after).then_some(Lie::LentTwice)
+                }
                 _ => None,
             }
         };
@@ -72,6 +80,24 @@ impl Contradiction {
         let (_, lie) = Self::between(&self.first, &self.second)?;
         let signed = |record: &Record| record.is_signed_by(accused, ledger, keys);
         (signed(&self.first) && signed(&self.second)).then_some(lie)
+    }
+}
+
+/// Why nothing is borrowed from a peer for now: what its books of [`loans`](super::loans) say, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// They claim that more was its own than its base share by the ledger.
+    Overdrawn,
+    /// They do not show what it lent to this node, or there are none.
+    Behind,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overdrawn => "counts on more base share than it has by the ledger",
+            Self::Behind => "signs no books that show what it lends to this node",
+        })
     }
 }
 
@@ -104,6 +130,17 @@ impl Case {
                     name_of(&first.key),
                     after.parts()
                 ),
+                (Lie::LentTwice, Value::Loans(before), Value::Loans(after)) => {
+                    let share = |time: ShareTime| {
+                        let clock = after.clock.since(before.clock).as_nanos().max(1);
+                        time as f64 / clock as f64 / ONE.0 as f64
+                    };
+                    format!(
+                        "lent {:.4} of all where it had {:.4} (life {life}, versions {from} to {to})",
+                        share(after.total().saturating_sub(before.total())),
+                        share(after.own.saturating_sub(before.own)),
+                    )
+                }
                 _ => format!(
                     "signed two different values of {} as version {from} of its life {life}",
                     name_of(&first.key)
@@ -122,6 +159,7 @@ fn name_of(key: &Key) -> String {
         Key::Given(subject) => format!("what it gave to {}", subject.short()),
         Key::Reclaimed(subject) => format!("what it reclaimed from {}", subject.short()),
         Key::Row(_) | Key::KeyRow(_) => "how it stands with a limit".to_owned(),
+        Key::Loans(_) => "what it lent of a limit".to_owned(),
         Key::Profile => "who it is".to_owned(),
         Key::Pause(..) => "a pause".to_owned(),
         _ => "its page".to_owned(),
@@ -132,6 +170,7 @@ fn name_of(key: &Key) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct Audit {
     cases: BTreeMap<NodeId, Case>,
+    doubts: BTreeMap<NodeId, Doubt>,
 }
 
 impl Audit {
@@ -140,14 +179,31 @@ impl Audit {
         self.cases.get(peer)
     }
 
+    /// What is held against a peer, or speaks against it for now, in words.
+    pub fn reasons(&self, peer: &NodeId) -> Vec<String> {
+        let mut reasons = self.case(peer).map(Case::reasons).unwrap_or_default();
+        reasons.extend(self.doubts.get(peer).map(|doubt| format!("{doubt} (until it does)")));
+        reasons
+    }
+
     /// Against whom something is held.
     pub fn accused(&self) -> impl Iterator<Item = &NodeId> {
         self.cases.keys()
     }
 
+    /// What speaks against a peer now, if anything does. True if that is another thing than before.
+    pub fn doubt(&mut self, peer: NodeId, doubt: Option<Doubt>) -> bool {
+        let before = match doubt {
+            Some(_) if self.doubts.len() >= ACCUSED_MAX && !self.doubts.contains_key(&peer) => return false,
+            Some(doubt) => self.doubts.insert(peer, doubt),
+            None => self.doubts.remove(&peer),
+        };
+        before != doubt
+    }
+
     /// Whether nothing should be lent to a peer, nor borrowed from it.
     pub fn is_accused(&self, peer: &NodeId) -> bool {
-        self.cases.contains_key(peer)
+        self.cases.contains_key(peer) || self.doubts.contains_key(peer)
     }
 
     /// Holds a contradiction against its author. False if one was known.

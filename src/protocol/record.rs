@@ -12,6 +12,7 @@ use super::keyed::KeyHash;
 use super::ledger::{Gift, Loss};
 use super::lending::GRAIN;
 use super::limit::Fingerprint;
+use super::loans::Book;
 use super::pause::{PauseMark, PauseReason};
 use super::provider::Estimate;
 use super::share::Share;
@@ -44,6 +45,8 @@ pub enum Key {
     KeyRow(u16),
     /// Proof that a node has lied.
     Evidence(NodeId),
+    /// What the author has lent of a limit.
+    Loans(Fingerprint),
 }
 
 impl Key {
@@ -54,7 +57,7 @@ impl Key {
 
     /// Whether everybody should know it soon: it is not one of the values that change all the time.
     pub fn is_for_all(&self) -> bool {
-        !self.is_row() && !matches!(self, Self::Breaker(_) | Self::Unreported(_))
+        !self.is_row() && !matches!(self, Self::Breaker(_) | Self::Unreported(_) | Self::Loans(_))
     }
 
     /// Whether it names a row, of a limit or of a key.
@@ -86,6 +89,8 @@ pub enum Value {
     KeyRow(Option<KeyRow>),
     /// For [`Key::Evidence`].
     Evidence(Contradiction),
+    /// For [`Key::Loans`].
+    Loans(Book),
 }
 
 impl Value {
@@ -117,6 +122,7 @@ impl Value {
             Self::KeyRow(row) => row.map_or(8, |_| 136),
             Self::Pause(_) | Self::Breaker(..) => 32,
             Self::Unreported(_) => 16,
+            Self::Loans(book) => 48 + 50 * book.lent.len(),
             Self::Evidence(proof) => 200 + proof.first.value.weight() + proof.second.value.weight(),
         }
     }

@@ -32,8 +32,7 @@ impl Node {
         if told_by.is_none() && self.pages.publish(Key::Evidence(accused), Value::Evidence(proof.0), now) {
             self.peers_should_hear(now);
         }
-        self.forget_neighbours();
-        self.stale = true;
+        self.believe_less(now);
         let reasons = self.audit.case(&accused).map(Case::reasons).unwrap_or_default().join("; ");
         let vouched = self.ledger.gift(&self.config.id, &accused).is_some();
         let advice = if vouched { "; this node vouched for it" } else { "" };
