@@ -219,6 +219,7 @@ fn kind_of(key: &Key) -> u8 {
         Key::Revoked(_) => 9,
         Key::Lost(_) => 10,
         Key::Evidence(_) => 11,
+        Key::Loans(_) => 12,
     }
 }
 

@@ -9,7 +9,7 @@ use aquifer::wire;
 use super::World;
 use super::agenda::Event;
 use super::machine::{node_id, party_of};
-use crate::checker::Violation;
+use crate::checker::{Property, Violation};
 use crate::liar::{Known, Liar, Said, TICK};
 use crate::lie::Lie;
 use crate::network::Verdict;
@@ -154,6 +154,22 @@ impl World<'_> {
             };
             let known = version(node.page_version(&id));
             self.checks.counters.page(place, other, known, version(author.page_version(&id)), self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that an honest node holds nothing against another.
+    pub(super) fn check_cases(&self, place: usize) -> Result<(), Violation> {
+        let honest = (0..self.lies.len()).filter(|other| self.lies[*other].is_none());
+        for other in honest.filter(|_| self.lies[place].is_none()) {
+            let node = self.machines[place].node.as_ref();
+            let party = self.machines[other].party();
+            // A doubt passes; it comes of what was heard late.
+            if let Some(case) = node.and_then(|node| node.case(&node_id(party))) {
+                let reasons = case.reasons().join("; ");
+                let what = format!("node {place} holds against node {other}, which is honest: {reasons}");
+                return Err(Violation { property: Property::Innocence, at: self.now, what });
+            }
         }
         Ok(())
     }

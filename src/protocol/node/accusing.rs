@@ -12,6 +12,11 @@ impl Node {
         self.audit.case(peer)
     }
 
+    /// What is held against a peer or speaks against it now, in words.
+    pub fn reasons(&self, peer: &NodeId) -> Vec<String> {
+        self.audit.reasons(peer)
+    }
+
     /// Whether a later life of this node runs elsewhere: see the notice that it gave.
     pub fn is_doubled(&self) -> bool {
         self.doubled
