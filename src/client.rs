@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::daemon::api::{
     AcquireAnswer, AcquireRequest, CommitRequest, Explanation, ForgetRequest, LedgerListing, Limits,
     ObserveRequest, PauseRequest, Peers, Problem, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
+    VouchRequest,
 };
 
 /// The largest answer that is read: 8 MiB.
@@ -157,6 +158,15 @@ impl Client {
     /// See [`ClientError`].
     pub async fn ledger(&mut self) -> Result<LedgerListing, ClientError> {
         self.listing("/v1/ledger").await
+    }
+
+    /// Vouches for a peer of the node.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; an unknown peer, or one that cannot be vouched for, is a [`ClientError::Problem`].
+    pub async fn vouch(&mut self, ask: &VouchRequest) -> Result<(), ClientError> {
+        let body = self.json(ask)?;
+        self.order("/v1/vouch", body).await
     }
 
     /// Takes back what the node gave to a member.

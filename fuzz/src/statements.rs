@@ -181,7 +181,7 @@ fn said(u: &mut Unstructured) -> Result<(Key, Value)> {
     let value = match kind {
         0 => Value::Profile(profile(u)?),
         1 | 3 => Value::Share(share(u)?),
-        2 => Value::Gift(Gift { share: share(u)?, levels: option(u, levels)? }),
+        2 => Value::Gift(Gift { share: share(u)?, levels: option(u, levels)?, weight: 0 }),
         4 => Value::Row(row(u)?),
         5 => Value::Pause(PauseMark {
             stamp: number(u)?,

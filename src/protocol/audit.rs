@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn given(life: u64, version: u64, parts: u64) -> Record {
-        let gift = Gift { share: Share(parts), levels: None };
+        let gift = Gift { share: Share(parts), levels: None, weight: 0 };
         record_by(&Ideal, node(2), life, version, Key::Given(node(3)), &Value::Gift(gift))
     }
 

@@ -36,6 +36,7 @@ mod settling;
 mod sharing;
 mod unreported;
 mod view;
+mod vouching;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,6 +55,7 @@ pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
+pub use vouching::VouchError;
 
 use super::agents::Agents;
 use super::audit::Audit;

@@ -74,7 +74,7 @@ impl Liar {
             Lie::Overgive => self.overgives(to, now),
             Lie::Cycle => {
                 let more = Share(self.ticks << 20);
-                let gift = Gift { share: more, levels: None };
+                let gift = Gift { share: more, levels: None, weight: 0 };
                 let gifts =
                     self.known.accomplices.iter().map(|to| (Key::Given(*to), Value::Gift(gift.clone())));
                 let values = gifts.collect();
@@ -178,7 +178,7 @@ impl Liar {
         let told = self.version;
         let base = self.known.base;
         let row = Row { base, held: base, used: 1_000 * place as u64, tag: place as u64, ..Row::default() };
-        let gift = Gift { share: base, levels: None };
+        let gift = Gift { share: base, levels: None, weight: 0 };
         let values =
             vec![(Key::Row(self.known.limit.0), Value::Row(row)), (Key::Given(to), Value::Gift(gift))];
         let message = self.message(to, values, now);
@@ -254,7 +254,7 @@ impl Liar {
         let (from, life) = (Incarnation(self.known.life), link.incarnation);
         let atoms = self.depth(ONE).0.wrapping_mul(u128::from(self.ticks));
         let levels = GiftLevels { from, to: life, atoms: vec![(self.known.limit.0, atoms)] };
-        let gift = Gift { share, levels: Some(levels) };
+        let gift = Gift { share, levels: Some(levels), weight: 0 };
         vec![self.message(to, vec![(Key::Given(to), Value::Gift(gift))], now)]
     }
 
@@ -280,7 +280,7 @@ impl Liar {
                 let mark = PauseMark { stamp: 1, paused: true, until: None, reason: PauseReason::Operator };
                 (Key::Pause(limit, PauseReason::Operator), Value::Pause(mark))
             }
-            3 => (Key::Given(self.any_id()), Value::Gift(Gift { share: Share(1), levels: None })),
+            3 => (Key::Given(self.any_id()), Value::Gift(Gift { share: Share(1), levels: None, weight: 0 })),
             _ => (Key::Reclaimed(self.any_id()), Value::Share(Share(1))),
         }
     }

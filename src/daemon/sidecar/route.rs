@@ -19,6 +19,8 @@ pub enum Route {
     Pause,
     /// `POST /v1/resume`.
     Resume,
+    /// `POST /v1/vouch`.
+    Vouch,
     /// `POST /v1/forget`.
     Forget,
     /// `GET /v1/ledger`.
@@ -45,7 +47,7 @@ pub enum Route {
 
 /// All endpoints, as people are told of them.
 pub const ENDPOINTS: &str = "/v1/acquire, /v1/permits/{id}/commit, /v1/permits/{id}/release, /v1/observe, \
-                             /v1/pause, /v1/resume, /v1/forget, /v1/ledger, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
+                             /v1/pause, /v1/resume, /v1/vouch, /v1/forget, /v1/ledger, /v1/status, /v1/peers, /v1/limits, /v1/queue, /v1/explain/{pool}, /v1/token, /allow, /livez and /readyz";
 
 impl Route {
     /// The endpoint at this path, if there is one.
@@ -55,6 +57,7 @@ impl Route {
             "/allow" => Self::Allow,
             "/v1/pause" => Self::Pause,
             "/v1/resume" => Self::Resume,
+            "/v1/vouch" => Self::Vouch,
             "/v1/forget" => Self::Forget,
             "/v1/ledger" => Self::Ledger,
             "/v1/observe" => Self::Observe,
@@ -88,6 +91,7 @@ impl Route {
             | Self::Allow
             | Self::Pause
             | Self::Resume
+            | Self::Vouch
             | Self::Forget
             | Self::Observe => Method::POST,
             Self::Status
@@ -121,7 +125,7 @@ impl Route {
             | Self::Ready => Right::Use,
             Self::Observe => Right::Observe,
             // The token is the swarm's key.
-            Self::Pause | Self::Resume | Self::Forget | Self::Token => Right::Operate,
+            Self::Pause | Self::Resume | Self::Vouch | Self::Forget | Self::Token => Right::Operate,
         }
     }
 }
