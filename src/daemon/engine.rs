@@ -29,6 +29,7 @@ use crate::protocol::limit::Cost;
 use crate::protocol::node::{ForgetError, Forgotten, Input, Node, Output, SettleError, Settling, VouchError};
 use crate::protocol::permit::PermitId;
 use crate::protocol::queue::Ticket;
+use crate::protocol::share::Share;
 use crate::protocol::time::Instant;
 use crate::wire;
 
