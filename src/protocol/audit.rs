@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,7 @@ use super::loans::ShareTime;
 use super::record::{Key, Value};
 use super::share::ONE;
 use super::signature::Keys;
+use super::time::Instant;
 
 /// The most peers against whom something is held.
 const ACCUSED_MAX: usize = 1_024;
@@ -58,7 +60,14 @@ impl Contradiction {
         } else if number(first) == number(second) {
             Some(Lie::Fork)
         } else if first.key.is_record() {
-            (second.value.parts() < first.value.parts()).then_some(Lie::GaveLess)
+            let less = match (&first.value, &second.value) {
+                // A list that is full leaves some out.
+                (Value::Lost(before), Value::Lost(after)) => before
+                    .iter()
+                    .any(|loss| after.iter().any(|later| later.by == loss.by && later.share < loss.share)),
+                (before, after) => after.parts() < before.parts(),
+            };
+            less.then_some(Lie::GaveLess)
         } else {
             match (&first.value, &second.value) {
                 // Another life counts from zero again.
@@ -166,11 +175,24 @@ fn name_of(key: &Key) -> String {
     }
 }
 
+/// For how long a peer is doubted, the first time; each time for twice as long, …
+const DOUBT_MIN: Duration = Duration::from_secs(16);
+/// … but not after so many times: 68 minutes.
+const DOUBLED_MAX: u32 = 8;
+
+#[derive(Clone, Copy, Debug)]
+struct Doubted {
+    doubt: Doubt,
+    times: u32,
+    until: Instant,
+    lasts: bool,
+}
+
 /// The cases of all peers.
 #[derive(Clone, Debug, Default)]
 pub struct Audit {
     cases: BTreeMap<NodeId, Case>,
-    doubts: BTreeMap<NodeId, Doubt>,
+    doubts: BTreeMap<NodeId, Doubted>,
 }
 
 impl Audit {
@@ -182,7 +204,8 @@ impl Audit {
     /// What is held against a peer, or speaks against it for now, in words.
     pub fn reasons(&self, peer: &NodeId) -> Vec<String> {
         let mut reasons = self.case(peer).map(Case::reasons).unwrap_or_default();
-        reasons.extend(self.doubts.get(peer).map(|doubt| format!("{doubt} (until it does)")));
+        let doubted = self.doubts.get(peer).filter(|known| known.lasts);
+        reasons.extend(doubted.map(|known| format!("{} (for some time)", known.doubt)));
         reasons
     }
 
@@ -191,19 +214,35 @@ impl Audit {
         self.cases.keys()
     }
 
-    /// What speaks against a peer now, if anything does. True if that is another thing than before.
-    pub fn doubt(&mut self, peer: NodeId, doubt: Option<Doubt>) -> bool {
-        let before = match doubt {
-            Some(_) if self.doubts.len() >= ACCUSED_MAX && !self.doubts.contains_key(&peer) => return false,
-            Some(doubt) => self.doubts.insert(peer, doubt),
-            None => self.doubts.remove(&peer),
-        };
-        before != doubt
+    /// Something speaks against a peer: nothing is borrowed from it for a time, each time for twice as long. True if that
+    /// is news.
+    pub fn doubt(&mut self, peer: NodeId, doubt: Doubt, now: Instant) -> bool {
+        if self.doubts.len() >= ACCUSED_MAX && !self.doubts.contains_key(&peer) {
+            return false;
+        }
+        let known = self.doubts.entry(peer).or_insert(Doubted { doubt, times: 0, until: now, lasts: false });
+        if known.lasts {
+            return false;
+        }
+        let length = DOUBT_MIN * (1 << known.times.min(DOUBLED_MAX));
+        *known = Doubted { doubt, times: known.times + 1, until: now + length, lasts: true };
+        true
+    }
+
+    /// Whom to give another chance now. Who was not doubted again for long after one begins anew.
+    pub fn forgive(&mut self, now: Instant) -> Vec<NodeId> {
+        self.doubts.retain(|_, known| known.lasts || now.since(known.until) < DOUBT_MIN * (1 << DOUBLED_MAX));
+        let over = self.doubts.iter_mut().filter(|(_, known)| known.lasts && now >= known.until);
+        over.map(|(peer, known)| {
+            known.lasts = false;
+            *peer
+        })
+        .collect()
     }
 
     /// Whether nothing should be lent to a peer, nor borrowed from it.
     pub fn is_accused(&self, peer: &NodeId) -> bool {
-        self.cases.contains_key(peer) || self.doubts.contains_key(peer)
+        self.cases.contains_key(peer) || self.doubts.get(peer).is_some_and(|known| known.lasts)
     }
 
     /// Holds a contradiction against its author. False if one was known.
@@ -230,7 +269,7 @@ impl Audit {
 mod tests {
     use super::*;
     use crate::protocol::id::Incarnation;
-    use crate::protocol::ledger::Gift;
+    use crate::protocol::ledger::{Gift, Loss};
     use crate::protocol::limit::Fingerprint;
     use crate::protocol::record::Row;
     use crate::protocol::share::Share;
@@ -281,6 +320,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_agrees_to_more_may_weigh_less() {
+        let lost = |version, share, weight| {
+            let losses = vec![Loss { by: node(4), share: Share(share), weight: Share(weight) }];
+            record_by(&Ideal, node(2), 1, version, Key::Lost(node(3)), &Value::Lost(losses))
+        };
+        assert_eq!(lie(&lost(4, 10, 90), &lost(5, 20, 30)), None);
+        assert!(lost(4, 10, 90).value.parts() < lost(5, 20, 30).value.parts(), "and it is the later one");
+        assert_eq!(lie(&lost(4, 10, 90), &lost(5, 9, 90)), Some(Lie::GaveLess));
+    }
+
+    #[test]
     fn what_honest_authors_write_is_none() {
         assert_eq!(lie(&row(1, 4, 10), &row(1, 5, 10)), None);
         assert_eq!(lie(&row(1, 4, 10), &row(1, 5, 11)), None);
@@ -303,6 +353,23 @@ mod tests {
         assert_eq!(proof.proves(accused, LedgerId(other), &keys[1]), None);
         let (framed, _) = Contradiction::between(&made(&keys[0], 4, 10), &made(&keys[1], 5, 9)).unwrap();
         assert_eq!(framed.proves(accused, LEDGER, &keys[1]), None);
+    }
+
+    #[test]
+    fn whoever_is_doubted_again_is_doubted_for_longer() {
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let mut audit = Audit::default();
+        assert!(audit.doubt(node(2), Doubt::Behind, at(0)));
+        assert!(!audit.doubt(node(2), Doubt::Behind, at(1)) && audit.is_accused(&node(2)));
+        assert_eq!(audit.reasons(&node(2)).len(), 1);
+        assert_eq!((audit.forgive(at(15)), audit.forgive(at(16))), (vec![], vec![node(2)]));
+        assert!(!audit.is_accused(&node(2)) && audit.reasons(&node(2)).is_empty());
+        assert!(audit.doubt(node(2), Doubt::Overdrawn, at(20)));
+        assert_eq!((audit.forgive(at(51)), audit.forgive(at(52))), (vec![], vec![node(2)]));
+        // It did well for long.
+        assert_eq!(audit.forgive(at(20_000)), []);
+        assert!(audit.doubt(node(2), Doubt::Behind, at(20_000)));
+        assert_eq!(audit.forgive(at(20_016)), [node(2)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! a restart begins another life with an empty book.
 //!
 //! **A book that adds up is not yet true**, but each thing left out of it is seen by somebody, who draws the consequence
-//! for itself alone, and only for as long as it lasts:
+//! for itself alone, and for a time ([`audit`](super::audit)'s doubt), as it may be that it only heard late of something:
 //! - Each borrower counts what it holds, and an honest lender's count of the same loan is never less: the borrower stops
 //!   first ([`lease`](super::lease)). If the lender's books lag behind by more than some seconds' worth, or there are
 //!   none, nothing more is borrowed from it ([`Account`]).
@@ -184,6 +184,11 @@ impl Account {
         }
     }
 
+    /// Begins anew: nothing is owed.
+    pub fn forgive(&mut self) {
+        (self.held, self.owed, self.most) = (0, 0, Share::ZERO);
+    }
+
     /// Whether its books lag behind by more than what was lent is worth in this time.
     pub fn is_behind(&self, patience: Duration) -> bool {
         self.due() > ShareTime::from(self.most.0) * ShareTime::from(nanos(patience))
@@ -196,30 +201,37 @@ impl Account {
     }
 }
 
-/// What everybody notes of a lender's books: what it says its own share was worth since the book before.
+/// What everybody notes of a lender's books: what it says its own share was worth lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claims {
     life: Option<Incarnation>,
-    clock: Instant,
-    own: ShareTime,
-    grown: ShareTime,
-    time: Duration,
+    /// The book from which on it is counted, by its clock and what was its own, …
+    first: (Instant, ShareTime),
+    /// … and the newest.
+    last: (Instant, ShareTime),
 }
+
+/// Claims are compared over times as long as this, or twice as long.
+const LATELY: Duration = Duration::from_secs(8);
 
 impl Claims {
     /// Hears the newest book.
     pub fn hear(&mut self, life: Incarnation, book: &Book) {
-        let (clock, own) = (book.clock, book.own);
-        let before = if self.life == Some(life) { (self.clock, self.own) } else { (clock, own) };
-        let (time, grown) = (clock.since(before.0), own.saturating_sub(before.1));
-        *self = Self { life: Some(life), clock, own, grown, time };
+        let last = (book.clock, book.own);
+        if self.life != Some(life) {
+            *self = Self { life: Some(life), first: last, last };
+        } else if self.last.0.since(self.first.0) >= LATELY {
+            self.first = self.last;
+        }
+        self.last = last;
     }
 
     /// Whether no more than `base` can have been its own. A second and one part in sixteen are left to what was heard
     /// late.
     pub fn exceed(&self, base: Share) -> bool {
-        let time = nanos(self.time + self.time / 16 + Duration::from_secs(1));
-        self.grown > ShareTime::from(base.0) * ShareTime::from(time)
+        let time = self.last.0.since(self.first.0);
+        let time = nanos(time + time / 16 + Duration::from_secs(1));
+        self.last.1.saturating_sub(self.first.1) > ShareTime::from(base.0) * ShareTime::from(time)
     }
 }
 
@@ -263,6 +275,14 @@ mod tests {
         assert!(claims.exceed(QUARTER) && !claims.exceed(ONE.scale(1, 2)), "which by the ledger it has not");
         twice.own = worth(ONE, 20_000);
         assert!(before.contradicts(&twice), "or more than there is");
+        // However often it signs.
+        let mut claims = Claims::default();
+        let exceeds = (1..200).find(|tenth| {
+            let own = worth(ONE.scale(1, 2), tenth * 100);
+            claims.hear(Incarnation(1), &Book { clock: at(tenth * 100), own, ..Book::default() });
+            claims.exceed(QUARTER)
+        });
+        assert!(matches!(exceeds, Some(..25)), "{exceeds:?}");
     }
 
     #[test]

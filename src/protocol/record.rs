@@ -99,10 +99,8 @@ impl Value {
         match self {
             Self::Share(share) => share.0,
             Self::Gift(gift) => gift.share.0,
-            Self::Lost(losses) => {
-                let parts = losses.iter().map(|loss| loss.share.0.saturating_add(loss.weight.0));
-                parts.fold(0, u64::saturating_add)
-            }
+            // Not the weights: whoever agrees to more may have less then.
+            Self::Lost(losses) => losses.iter().map(|loss| loss.share.0).fold(0, u64::saturating_add),
             _ => 0,
         }
     }

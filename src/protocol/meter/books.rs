@@ -54,6 +54,12 @@ impl Meter {
         self.claims.get(lender).is_some_and(|claims| claims.exceed(base))
     }
 
+    /// Gives a lender another chance: what its books failed to show, or claimed, is forgotten.
+    pub fn forgive(&mut self, lender: &NodeId) {
+        self.claims.remove(lender);
+        self.accounts.range_mut(Replica::lives_of(*lender)).for_each(|(_, account)| account.forgive());
+    }
+
     /// Forgets the books of nodes that are no members any more.
     pub fn retain_books(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.claims.retain(|lender, _| is_member(lender));

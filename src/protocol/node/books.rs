@@ -69,13 +69,18 @@ impl Node {
         }
     }
 
-    /// Once a second: who is to be doubted, and who no longer.
+    /// Once a second: who is to be doubted, and who gets another chance.
     pub(super) fn look_at_books(&mut self, now: Instant) {
         self.heights.turn(&self.bases, now);
         let bases = &self.bases;
         self.meters.iter_mut().for_each(|meter| meter.retain_books(|node| bases.contains_key(node)));
-        let lenders: Vec<NodeId> =
-            self.bases.keys().copied().filter(|node| *node != self.config.id).collect();
+        for lender in self.audit.forgive(now) {
+            self.meters.iter_mut().for_each(|meter| meter.forgive(&lender));
+            self.forget_neighbours();
+            self.stale = true;
+        }
+        // Nothing is borrowed from others.
+        let lenders: Vec<NodeId> = self.linked().map(|peer| peer.node).collect();
         lenders.into_iter().for_each(|lender| self.doubt(lender, now));
     }
 
@@ -84,16 +89,12 @@ impl Node {
         let patience = self.sign_every() * PATIENCE;
         let height = self.heights.of(&lender);
         let doubt = match () {
-            () if self.meters.iter().any(|meter| meter.is_overdrawn(&lender, height)) => {
-                Some(Doubt::Overdrawn)
-            }
-            () if self.meters.iter().any(|meter| meter.is_behind(&lender, patience)) => Some(Doubt::Behind),
-            () => None,
+            () if self.meters.iter().any(|meter| meter.is_overdrawn(&lender, height)) => Doubt::Overdrawn,
+            () if self.meters.iter().any(|meter| meter.is_behind(&lender, patience)) => Doubt::Behind,
+            () => return,
         };
-        if self.audit.doubt(lender, doubt) {
-            if let Some(doubt) = doubt {
-                self.notice(format!("{} {doubt}: nothing is borrowed from it meanwhile", lender.short()));
-            }
+        if self.audit.doubt(lender, doubt, now) {
+            self.notice(format!("{} {doubt}: nothing is borrowed from it for some time", lender.short()));
             self.believe_less(now);
         }
     }
