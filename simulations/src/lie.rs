@@ -85,9 +85,9 @@ impl From<TrustSpec> for Trust {
 }
 
 impl Lie {
-    /// All that `liars = …` draws from; the last only where trust weighs: among members whoever names a lower ledger is
-    /// believed, which is how swarms that were founded apart become one.
-    pub const DRAWN: [Self; 19] = [
+    /// All that `liars = …` draws from. Not [`Usurp`](Self::Usurp): nodes believe whoever names a lower ledger, which is
+    /// how swarms that were founded apart become one; where trust weighs, those do that have no ledger yet.
+    pub const DRAWN: [Self; 18] = [
         Self::Inflate,
         Self::UnderReport,
         Self::Demand,
@@ -106,7 +106,6 @@ impl Lie {
         Self::Reclaim,
         Self::Overgive,
         Self::Cycle,
-        Self::Usurp,
     ];
 
     /// Whether several honest nodes may hold the liar's base share at once, until they hear of one another. Nobody who
@@ -131,10 +130,9 @@ pub fn lies(scenario: &Scenario, seed: u64) -> Vec<Option<Lie>> {
             lies[node] = Some(spec.does);
         }
     }
-    let drawn_from = Lie::DRAWN.len() - usize::from(scenario.trust == TrustSpec::Members);
     let drawn = Nodes::Some((nodes as f64 * scenario.liars).round() as usize);
     for node in drawn.resolve(nodes, &mut stream, |node| node > 0 && lies[node].is_none()) {
-        lies[node] = Some(Lie::DRAWN[stream.below(drawn_from as u64) as usize]);
+        lies[node] = Some(Lie::DRAWN[stream.below(Lie::DRAWN.len() as u64) as usize]);
     }
     lies
 }
@@ -145,7 +143,7 @@ mod tests {
 
     #[test]
     fn so_many_nodes_lie_in_all_ways_and_never_the_first() {
-        let scenario = Scenario { liars: 0.3, trust: TrustSpec::Weight, ..Scenario::default() };
+        let scenario = Scenario { liars: 0.3, ..Scenario::default() };
         let mut told = std::collections::BTreeSet::new();
         for seed in 0..100 {
             let lies = lies(&scenario, seed);
