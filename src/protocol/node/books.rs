@@ -65,7 +65,9 @@ impl Node {
     pub(super) fn hear_book(&mut self, lender: Replica, limit: Fingerprint, book: &Book, now: Instant) {
         if let Some(place) = self.place_of(limit) {
             self.meters[place].hear_book(lender, book, &self.config.id, now);
-            self.doubt(lender.node, now);
+            // Only now: base shares of long ago are not remembered.
+            let overdrawn = self.meters[place].is_overdrawn(&lender.node, self.heights.of(&lender.node));
+            self.look_at(lender.node, overdrawn.then_some(Doubt::Overdrawn), now);
         }
     }
 
@@ -81,18 +83,14 @@ impl Node {
         }
         // Nothing is borrowed from others.
         let lenders: Vec<NodeId> = self.linked().map(|peer| peer.node).collect();
-        lenders.into_iter().for_each(|lender| self.doubt(lender, now));
+        lenders.into_iter().for_each(|lender| self.look_at(lender, None, now));
     }
 
-    /// Looks whether a lender's books speak against it.
-    fn doubt(&mut self, lender: NodeId, now: Instant) {
+    /// Looks whether something speaks against a lender beside what is known to.
+    fn look_at(&mut self, lender: NodeId, known: Option<Doubt>, now: Instant) {
         let patience = self.sign_every() * PATIENCE;
-        let height = self.heights.of(&lender);
-        let doubt = match () {
-            () if self.meters.iter().any(|meter| meter.is_overdrawn(&lender, height)) => Doubt::Overdrawn,
-            () if self.meters.iter().any(|meter| meter.is_behind(&lender, patience)) => Doubt::Behind,
-            () => return,
-        };
+        let is_behind = || self.meters.iter().any(|meter| meter.is_behind(&lender, patience));
+        let Some(doubt) = known.or_else(|| is_behind().then_some(Doubt::Behind)) else { return };
         if self.audit.doubt(lender, doubt, now) {
             self.notice(format!("{} {doubt}: nothing is borrowed from it for some time", lender.short()));
             self.believe_less(now);
