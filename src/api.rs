@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::call::{
     AcquireAnswer, AcquireRequest, AllowAnswer, Bind, CommitRequest, ForgetRequest, ItemRequest, LimitState,
-    ObserveRequest, PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer,
+    ObserveRequest, PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer, VouchRequest,
 };
 pub use self::event::{
     BreakerEvent, Event, LaggedEvent, NodeEvent, PauseEvent, PeerEvent, PoolSummary, SummaryEvent,

@@ -72,6 +72,8 @@ enum Command {
     Explain(queue::Explain),
     /// Show who founded, who vouched for whom, and who has how much
     Ledger(Listing),
+    /// Give a peer base share of this node, with a weight
+    Vouch(ledger::Vouch),
     /// Take back what this node gave to a member
     Forget(ledger::Forget),
     /// Stop admitting requests to a pool, on all nodes
@@ -123,6 +125,7 @@ pub fn run() -> ExitCode {
         Command::Queue(args) => exit::block_on(queue::queue(client(), &args)),
         Command::Explain(args) => exit::block_on(queue::explain(client(), &args)),
         Command::Ledger(args) => exit::block_on(ledger::ledger(client(), &args)),
+        Command::Vouch(args) => exit::block_on(ledger::vouch(client(), args)),
         Command::Forget(args) => exit::block_on(ledger::forget(client(), args)),
         Command::Pause(args) => exit::block_on(pause::pause(client(), args)),
         Command::Resume(args) => exit::block_on(pause::resume(client(), args)),

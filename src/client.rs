@@ -50,6 +50,7 @@ pub use self::permit::Permit;
 use crate::api::{
     AcquireAnswer, AcquireRequest, Bind, CommitRequest, Explanation, ForgetRequest, LedgerListing, Limits,
     ObserveRequest, PauseRequest, Peers, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
+    VouchRequest,
 };
 
 /// The socket where neither a flag nor the configuration names one: `$AQUIFER_SOCKET`, else
@@ -160,6 +161,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn ledger(&self) -> Result<LedgerListing, ClientError> {
         self.run(&calls::get("/v1/ledger")).await
+    }
+
+    /// Vouches for a peer of the node.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; an unknown peer, or one that cannot be vouched for, is a [`ClientError::Problem`].
+    pub async fn vouch(&self, ask: &VouchRequest) -> Result<(), ClientError> {
+        self.run(&calls::order("/v1/vouch", ask)).await
     }
 
     /// Takes back what the node gave to a member.

@@ -18,6 +18,7 @@ pub mod lease;
 pub mod ledger;
 pub mod lending;
 pub mod limit;
+pub mod loans;
 pub mod message;
 pub mod meter;
 pub mod node;

@@ -21,7 +21,7 @@ pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
 pub const MESSAGE_VERSION: u8 = 5;
 /// The version of saved states that this program reads and writes.
-pub const SAVED_VERSION: u8 = 3;
+pub const SAVED_VERSION: u8 = 4;
 
 /// Bytes that are not what they should be. Nothing was taken from them.
 #[derive(Debug, Error)]
@@ -172,7 +172,7 @@ mod tests {
         let bytes = encode_message(&message()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let author = "03".repeat(32);
-        assert_eq!(hex, format!("040701{author}01fd00000000000100000000fbe80301090500000000"));
+        assert_eq!(hex, format!("050701{author}01fd00000000000100000000fbe80301090500000000"));
     }
 
     #[test]

@@ -251,7 +251,7 @@ fn forgeries(author: NodeId, record: &Record, other: &Record, me: &Hostile) -> V
 }
 
 fn gift(share: Share) -> Gift {
-    Gift { share, levels: None }
+    Gift { share, levels: None, weight: 0 }
 }
 
 fn endless() -> Row {

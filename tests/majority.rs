@@ -48,6 +48,10 @@ fn all_is_well(cluster: &mut Cluster) {
     let served = spend(cluster, 10 * SEC);
     assert!(used(&served, 10 * SEC) > 0.9, "{served:?}");
     assert!(served.iter().all(|units| *units > 0), "{served:?}");
+    for (node, other) in (0..NODES).flat_map(|node| (0..NODES).map(move |other| (node, other))) {
+        let held = cluster.node(node).case(&node_id(other));
+        assert!(held.is_none(), "node {node} holds against {other}: {held:?}");
+    }
     let bases = cluster.node(0).bases().clone();
     assert_eq!(bases.values().copied().sum::<Share>(), ONE);
     for node in 0..NODES {

@@ -699,3 +699,30 @@ fn whoever_was_served_while_others_could_not_be_does_not_wait_for_all_that_they_
     cluster.run_for(30 * SEC);
     assert_eq!(cluster.admitted(0), before + 3, "T6: it waits until the others were served as often");
 }
+
+#[test]
+fn a_lender_that_had_more_once_is_not_doubted_for_it() {
+    let schedule = Schedule {
+        nodes: 5,
+        amount: 9,
+        burst: 4,
+        drift_ppm: 97,
+        seed: 1634,
+        formed: true,
+        steps: vec![
+            (0, Move(0)),
+            (1024, Load { node: 0, percent: 0, wait_ms: 0 }),
+            (0, Leave(3)),
+            (233, Load { node: 1, percent: 48, wait_ms: 0 }),
+            (70, Net { delay_ms: 0, jitter_ms: 1650, loss_percent: 8, duplicate_percent: 9 }),
+            (0, Heal),
+            (140, Cancel(0)),
+            (214, CutOneWay(2, 1)),
+            (24, Ask { node: 4, percent: 75, wait_ms: 1812 }),
+            (0, Move(5)),
+            (2222, Move(5)),
+            (253, Heal),
+        ],
+    };
+    survive(&schedule);
+}

@@ -6,8 +6,9 @@ mod cluster;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aquifer::protocol::id::{LedgerId, NodeId};
 use aquifer::protocol::message::Message;
-use aquifer::protocol::node::{Forgotten, Policy, Trust, Vouching};
+use aquifer::protocol::node::{Forgotten, Policy, Trust, VouchError, Vouching};
 use aquifer::protocol::record::Value;
 use aquifer::protocol::share::{ONE, Share};
 use cluster::{Cluster, LOOPBACK, MS, SEC, Setup, node_id};
@@ -119,4 +120,95 @@ fn a_forgotten_member_gives_back_what_it_was_given() {
     assert!(matches!(left, Forgotten::TakenBack(share) if share > Share::ZERO), "{left:?}");
     assert!(cluster.forget(0, 2).is_err(), "there is nothing more to take back");
     assert_eq!(cluster.node(0).bases().values().copied().sum::<Share>(), ONE);
+}
+
+fn bases(cluster: &Cluster, nodes: usize) -> Vec<f64> {
+    assert_eq!(cluster.node(0).bases().values().copied().sum::<Share>(), ONE);
+    (0..nodes).map(|node| base(cluster, node)).collect()
+}
+
+#[test]
+fn base_shares_drift_to_the_weights_of_those_who_were_vouched_for_by_hand() {
+    let mut cluster = formed(setup(5, 1), Vouching::default());
+    // By whom is the same to all.
+    cluster.vouch(3, 1, Some(3_000)).unwrap();
+    cluster.run_for(20 * SEC);
+    let had = bases(&cluster, 5);
+    for (node, part) in [1.0, 3.0, 1.0, 1.0, 1.0].into_iter().enumerate() {
+        let fair = part / 7.0;
+        assert!((had[node] - fair).abs() < fair / 8.0, "{node}: {had:?}");
+    }
+    // Whoever wrote it may write another; and what is wanted back weighs nothing.
+    cluster.vouch(3, 1, Some(500)).unwrap();
+    cluster.run_for(20 * SEC);
+    let had = bases(&cluster, 5);
+    assert!((had[1] - 0.5 / 4.5).abs() < 0.02, "{had:?}");
+    cluster.forget(3, 1).unwrap();
+    cluster.run_for(20 * SEC);
+    assert!(cluster.node(0).ledger().weights(None).is_empty());
+    // A node that comes back knows the weights from its disk.
+    cluster.vouch(4, 2, Some(2_000)).unwrap();
+    cluster.crash(0);
+    cluster.start(0);
+    cluster.run_for(20 * SEC);
+    assert_eq!(cluster.node(0).ledger().weights(None), [(node_id(2), 2_000)].into());
+    assert!(base(&cluster, 2) > 1.6 * base(&cluster, 4), "{:?}", bases(&cluster, 5));
+}
+
+#[test]
+fn a_chain_of_vouchers_gives_no_more_than_its_first_had() {
+    let mut cluster = Cluster::unborn(setup(4, 2));
+    cluster.vouching = Vouching { auto_vouch: ONE.scale(1, 4), ..Vouching::default() };
+    cluster.found(0);
+    (1..4).for_each(|node| cluster.start(node));
+    cluster.run_for(10 * SEC);
+    let before = bases(&cluster, 4);
+    // Whatever it writes, and in a circle, it is its own that it gives.
+    cluster.vouch(1, 2, Some(100_000)).unwrap();
+    cluster.run_for(5 * SEC);
+    cluster.vouch(2, 3, Some(100_000)).unwrap();
+    cluster.run_for(5 * SEC);
+    let _ = cluster.vouch(3, 1, Some(100_000));
+    cluster.run_for(10 * SEC);
+    let after = bases(&cluster, 4);
+    assert!(after[0] >= before[0] - 0.01, "{before:?} {after:?}");
+    let of_chain = |bases: &[f64]| bases[1..].iter().sum::<f64>();
+    assert!(of_chain(&after) <= of_chain(&before) + 0.01, "{before:?} {after:?}");
+}
+
+#[test]
+fn whoever_cannot_vouch_is_told_why_and_nothing_changes() {
+    let mut cluster = formed(setup(3, 3), Vouching::default());
+    let ledger = cluster.node(0).ledger().clone();
+    assert_eq!(cluster.vouch(0, 0, None), Err(VouchError::Own));
+    assert_eq!(cluster.vouch(0, 1, Some(9)), Err(VouchError::Weight(9)));
+    assert_eq!(cluster.vouch(0, 1, Some(100_001)), Err(VouchError::Weight(100_001)));
+    assert_eq!(*cluster.node(0).ledger(), ledger);
+    cluster.crash(1);
+    cluster.run_for(10 * SEC);
+    assert_eq!(cluster.vouch(0, 1, None), Err(VouchError::NotThere));
+    // All that it has is on loan.
+    for _ in 0..50 {
+        cluster.ask(2, 100, Duration::from_secs(5));
+    }
+    cluster.run_for(3 * SEC);
+    assert!(cluster.held(0) < 0.01, "{}", cluster.held(0));
+    assert_eq!(cluster.vouch(0, 2, None), Err(VouchError::NothingFree));
+}
+
+#[test]
+fn a_lower_ledger_is_joined_among_members_and_not_on_a_strangers_word() {
+    for (trust, is_left) in [(Trust::Members, true), (Trust::Weight, false)] {
+        let mut cluster = formed(setup(4, 4), Vouching { trust, ..Vouching::default() });
+        let had = bases(&cluster, 4);
+        let usurp = |message: &mut Message| message.ledger = Some(LedgerId(NodeId([0; 32])));
+        cluster.liars = [(2, usurp as fn(&mut Message))].into();
+        cluster.promise_nothing();
+        cluster.run_for(5 * SEC);
+        let left = cluster.node(0).bases().is_empty();
+        assert_eq!(left, is_left, "{trust:?}: {had:?} {:?}", cluster.node(0).bases());
+        if !is_left {
+            assert_eq!(bases(&cluster, 4), had);
+        }
+    }
 }

@@ -182,7 +182,7 @@ fn said(u: &mut Unstructured) -> Result<(Key, Value)> {
     let value = match kind {
         0 => Value::Profile(profile(u)?),
         1 | 3 => Value::Share(share(u)?),
-        2 => Value::Gift(Gift { share: share(u)?, levels: option(u, levels)? }),
+        2 => Value::Gift(Gift { share: share(u)?, levels: option(u, levels)?, weight: 0 }),
         4 => Value::Row(row(u)?),
         5 => Value::Pause(PauseMark {
             stamp: number(u)?,
@@ -224,6 +224,7 @@ fn kind_of(key: &Key) -> u8 {
         Key::Revoked(_) => 9,
         Key::Lost(_) => 10,
         Key::Evidence(_) => 11,
+        Key::Loans(_) => 12,
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Fuzzed {
 impl Fuzzed {
     /// A node that was a member before, with a third of the whole, as its peer and another member have.
     pub fn member() -> Self {
-        let third = || Value::Gift(Gift { share: ONE.scale(1, 3), levels: None });
+        let third = || Value::Gift(Gift { share: ONE.scale(1, 3), levels: None, weight: 0 });
         let records =
             [(Key::Founded, Value::Share(ONE)), (Key::Given(PEER), third()), (Key::Given(DISTANT), third())];
         let records = records.iter().zip(1..).map(|((key, value), version)| {

@@ -34,6 +34,8 @@ pub enum Property {
     Conservation,
     /// T3: nobody moves another's counter, and no counter shrinks.
     Counters,
+    /// T5: nothing is held against whoever is honest, by anybody honest.
+    Innocence,
     /// T4: exactly one answer, none admitted after its deadline.
     OneAnswer,
     /// T6: nobody who waits goes without for ever.

@@ -176,7 +176,7 @@ fn victim(members: &[Member], ledger: LedgerId) -> (Pages, Records, Records) {
                     Value::Profile(Profile { name: format!("member {later}"), ..Profile::default() }),
                 ),
                 (Key::Row(Fingerprint(7)), Value::Row(Row { used: 500 + later, ..Row::default() })),
-                (Key::Given(subject), Value::Gift(Gift { share, levels: None })),
+                (Key::Given(subject), Value::Gift(Gift { share, levels: None, weight: 0 })),
                 (Key::Reclaimed(subject), Value::Share(share)),
             ]
         };
@@ -250,7 +250,8 @@ fn wrong(
         }
         Kind::Name => {
             record.key = Key::Given(NodeId(stream.seed()));
-            record.value = Value::Gift(Gift { share: Share(1 + stream.below(1 << 30)), levels: None });
+            record.value =
+                Value::Gift(Gift { share: Share(1 + stream.below(1 << 30)), levels: None, weight: 0 });
         }
         Kind::Author => {
             (author, record.version) = (other_author, record.version + 1);

@@ -53,6 +53,8 @@ pub struct Liar {
     version: u64,
     /// Ticks so far.
     ticks: u64,
+    /// When it began to lend, if it lends more than it has.
+    lends_since: Option<Instant>,
     links: BTreeMap<NodeId, Link>,
     records: Vec<(NodeId, Record)>,
     messages: Vec<Message>,
@@ -81,6 +83,7 @@ impl Liar {
             stream,
             version: 0,
             ticks: 0,
+            lends_since: None,
             links: BTreeMap::new(),
             records: Vec::new(),
             messages: Vec::new(),

@@ -20,8 +20,14 @@ pub enum Lie {
     UnderReport,
     /// Claims endless critical demand, the greatest weight, and to be the least served.
     Demand,
-    /// Lends its whole base share to every peer at once.
+    /// Lends its whole base share to every peer at once, and signs no books.
     LendTwice,
+    /// Lends as often, and writes it in its books.
+    BookTwice,
+    /// Lends as often, and names one borrower only.
+    HideLoans,
+    /// Lends as often, and writes that it has all there is.
+    Overdraw,
     /// Lends one peer its base share with level without end.
     EndlessLevel,
     /// Lends one peer share that it has not.
@@ -80,12 +86,15 @@ impl From<TrustSpec> for Trust {
 
 impl Lie {
     /// All that `liars = …` draws from. Not [`Usurp`](Self::Usurp): nodes believe whoever names a lower ledger, which is
-    /// how swarms that were founded apart become one.
-    pub const DRAWN: [Self; 15] = [
+    /// how swarms that were founded apart become one; where trust weighs, those do that have no ledger yet.
+    pub const DRAWN: [Self; 18] = [
         Self::Inflate,
         Self::UnderReport,
         Self::Demand,
         Self::LendTwice,
+        Self::BookTwice,
+        Self::HideLoans,
+        Self::Overdraw,
         Self::EndlessLevel,
         Self::EmptyGrant,
         Self::Forge,
@@ -102,7 +111,12 @@ impl Lie {
     /// Whether several honest nodes may hold the liar's base share at once, until they hear of one another. Nobody who
     /// sees only one of its gifts or loans can tell.
     pub fn spends_twice(self) -> bool {
-        matches!(self, Self::LendTwice | Self::Equivocate | Self::Overgive)
+        self.lends_twice() || matches!(self, Self::Equivocate | Self::Overgive)
+    }
+
+    /// Whether it does so by loans, which its books should show.
+    pub fn lends_twice(self) -> bool {
+        matches!(self, Self::LendTwice | Self::BookTwice | Self::HideLoans | Self::Overdraw)
     }
 }
 

@@ -532,6 +532,27 @@ mod tests {
     }
 
     #[test]
+    fn whoever_lends_twice_is_found_out_by_all_and_costs_no_more_than_until_then() {
+        let scenario = Scenario::named("lending-twice").unwrap();
+        let arrivals = workload::arrivals(&scenario, 1);
+        let mut world = World::new(&scenario, 1, arrivals);
+        world.begin().unwrap();
+        world.run().unwrap();
+        let reasons = ["signs no books", "lent", "signs no books", "counts on more"];
+        for (liar, reason) in (8..12).zip(reasons) {
+            // Whoever is the only one that is named has nothing to complain of.
+            for node in (0..8).filter(|node| (liar, *node) != (10, 0)) {
+                let id = machine::node_id(world.machines[liar].party());
+                let held = world.machines[node].node.as_ref().unwrap().reasons(&id).join("; ");
+                assert!(held.contains(reason), "{node} of {liar}: {held}");
+            }
+        }
+        // Both sides have a third of all twice, for as long as they believe in it.
+        let overshoot = world.end().unwrap().overshoot;
+        assert!(overshoot < 200.0 / 3.0 * 13.0, "{overshoot}");
+    }
+
+    #[test]
     fn callers_of_a_killed_node_have_no_answer_and_nobody_can_ask_it() {
         let step = Step { at: 1.0, say: "One is killed.".to_owned(), fault: Fault::Crash(Nodes::One(1)) };
         let scenario = Scenario { step: vec![step], ..scenario() };

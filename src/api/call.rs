@@ -321,6 +321,17 @@ pub struct PauseRequest {
     pub for_ms: Option<u64>,
 }
 
+/// Body of `POST /v1/vouch`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VouchRequest {
+    /// The peer's name, or how its id begins.
+    pub peer: String,
+    /// What part of the base shares at hand it should have beside others: 0.01 to 100; 1 unless said, here or before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+}
+
 /// Body of `POST /v1/forget`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

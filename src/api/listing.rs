@@ -259,6 +259,9 @@ pub struct GiftListing {
     pub returned: f64,
     /// How much the voucher took back, ever.
     pub reclaimed: f64,
+    /// The weight that the voucher gave it by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
 }
 
 /// Answer to `GET /v1/limits`.

@@ -1,4 +1,4 @@
-//! `aquifer ledger` and `aquifer forget`: where base shares come from, and taking them back.
+//! `aquifer ledger`, `aquifer vouch` and `aquifer forget`: where base shares come from, giving them and taking them back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -8,8 +8,38 @@ use serde_json::json;
 
 use super::Listing;
 use super::output::{json as show, percent, plain, print};
-use crate::api::{API_VERSION, ForgetRequest, GiftListing, LedgerListing};
+use crate::api::{API_VERSION, ForgetRequest, GiftListing, LedgerListing, VouchRequest};
 use crate::client::{Client, ClientError};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = VOUCH_HELP)]
+pub struct Vouch {
+    /// The peer: its name, or how its id begins
+    peer: String,
+    /// What part of the base shares it should have beside others of weight 1: 0.01 to 100
+    #[arg(long)]
+    weight: Option<f64>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const VOUCH_HELP: &str = "\
+Example:
+  aquifer vouch ci-runner-2 --weight 3
+      base shares drift to three times as much for it as for each of the others
+
+A node gives of its own base share alone, whatever weight it writes. `aquifer forget` takes it back, and the weight with it.
+Where auto_vouch is below 1 nodes heed the weights that they wrote themselves.";
+
+pub async fn vouch(client: Client, args: Vouch) -> Result<ExitCode, ClientError> {
+    let ask = VouchRequest { peer: args.peer, weight: args.weight };
+    client.vouch(&ask).await?;
+    if args.json {
+        return Ok(print(&show(&json!({ "version": API_VERSION, "peer": ask.peer, "vouched": true }))));
+    }
+    Ok(print(&format!("vouched for {}; `aquifer ledger` shows what it has\n", plain(&ask.peer))))
+}
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = FORGET_HELP)]
@@ -79,6 +109,9 @@ fn tree(ledger: &LedgerListing) -> String {
             write!(lines, "{}{} ({short})  base {}", "  ".repeat(depth.min(32)), plain(name), percent(base));
         if let Some(gift) = gift {
             let _ = write!(lines, "  given {}", percent(gift.given));
+            if let Some(weight) = gift.weight {
+                let _ = write!(lines, "  weight {weight}");
+            }
             for (what, share) in [("returned", gift.returned), ("reclaimed", gift.reclaimed)] {
                 if share > 0.0 {
                     let _ = write!(lines, "  {what} {}", percent(share));
@@ -113,6 +146,7 @@ mod tests {
             given: 0.5,
             returned: 0.0,
             reclaimed: 0.0,
+            weight: (subject == "b").then_some(2.5),
         };
         let ledger = LedgerListing {
             version: API_VERSION,
@@ -123,5 +157,6 @@ mod tests {
         let tree = tree(&ledger);
         let depth = |line: &str| line.len() - line.trim_start().len();
         assert_eq!(tree.lines().map(depth).collect::<Vec<_>>(), [0, 2, 2], "{tree}");
+        assert!(tree.contains("given 50.0 %  weight 2.5\n"), "{tree}");
     }
 }

@@ -28,9 +28,10 @@ use super::timer::Timer;
 use crate::protocol::breaker::CallOutcome;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{ForgetError, Forgotten, Input, Node, Output, SettleError, Settling};
+use crate::protocol::node::{ForgetError, Forgotten, Input, Node, Output, SettleError, Settling, VouchError};
 use crate::protocol::permit::PermitId;
 use crate::protocol::queue::Ticket;
+use crate::protocol::share::Share;
 use crate::protocol::time::Instant;
 use crate::wire;
 
@@ -147,6 +148,14 @@ impl Engine {
     /// Ends every pause of a pool in the whole swarm.
     pub fn resume(&self, pool: usize) {
         self.change(|node, now| node.resume(pool, now));
+    }
+
+    /// Vouches for a peer, with a weight in thousandths if one is said. Returns what it was given.
+    ///
+    /// # Errors
+    /// See [`VouchError`].
+    pub fn vouch(&self, peer: NodeId, weight: Option<u32>) -> Result<Share, VouchError> {
+        self.change(|node, now| node.vouch(peer, weight, now))
     }
 
     /// Takes back what this node gave to a member.

@@ -139,6 +139,7 @@ impl Sidecar {
             Route::Allow => self.allow(request, caller).await,
             Route::Pause => self.command(request, operator::pause).await,
             Route::Resume => self.command(request, operator::resume).await,
+            Route::Vouch => self.command(request, operator::vouch).await,
             Route::Forget => self.command(request, operator::forget).await,
             Route::Ledger => json(StatusCode::OK, &listings::ledger(engine)),
             Route::Observe => self.command(request, operator::observe).await,

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,14 @@ pub struct Replica {
     pub node: NodeId,
     /// Which of them.
     pub incarnation: Incarnation,
+}
+
+impl Replica {
+    /// All lives of one node.
+    pub fn lives_of(node: NodeId) -> RangeInclusive<Self> {
+        let life = |incarnation| Self { node, incarnation: Incarnation(incarnation) };
+        life(0)..=life(u64::MAX)
+    }
 }
 
 /// The swarm's book, named after the node that founded it.

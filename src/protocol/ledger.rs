@@ -19,6 +19,7 @@
 //! lose at most what liars gave to honest nodes: every part that a gift lacks is missing from one node in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,9 @@ pub struct Gift {
     pub share: Share,
     /// The level that went with them, for one life of the subject.
     pub levels: Option<GiftLevels>,
+    /// What part of the base shares at hand the subject should have beside others, in thousandths: one of [`WEIGHTS`], or
+    /// zero if the voucher did not say.
+    pub weight: u32,
 }
 
 /// The level that went with gifts. It is for one life of the subject only: a restarted subject starts empty.
@@ -66,6 +70,11 @@ pub struct Loss {
     /// The base share that agrees; [`ONE`] by members who know that it was reclaimed, for those who come later.
     pub weight: Share,
 }
+
+/// The weight of whoever was given none, in thousandths.
+pub const WEIGHT_DEFAULT: u32 = 1_000;
+/// The weights that count, in thousandths.
+pub const WEIGHTS: RangeInclusive<u32> = 10..=100_000;
 
 /// The most members that one gives to; gifts to further ones do not count.
 pub const GIFTS_MAX: usize = 256;
@@ -130,7 +139,7 @@ impl Ledger {
             self.given.remove(&(voucher, last.unwrap_or(subject)));
         }
         let known = self.given.entry((voucher, subject)).or_default();
-        // Levels are only ever written together with more share, so the greater share has the newer levels.
+        // Levels and weights are only ever written together with more share, so the greater share has the newer ones.
         let news = is_new || gift.share > known.share;
         if news {
             known.clone_from(gift);
@@ -252,6 +261,22 @@ impl Ledger {
         share(voucher, subject).saturating_sub(back)
     }
 
+    /// What weights members were given, in thousandths, by one voucher or, if `by` is none, by any: then the greatest. Those
+    /// of gifts that are wanted back do not count.
+    pub fn weights(&self, by: Option<NodeId>) -> BTreeMap<NodeId, u32> {
+        let mut weights = BTreeMap::new();
+        for ((voucher, subject), gift) in &self.given {
+            let counts = WEIGHTS.contains(&gift.weight)
+                && by.is_none_or(|by| by == *voucher)
+                && self.revoked(voucher, subject) < gift.share;
+            if counts {
+                let weight = weights.entry(*subject).or_insert(gift.weight);
+                *weight = gift.weight.max(*weight);
+            }
+        }
+        weights
+    }
+
     /// All that ever came in: what `node` founded with and was given, less what it gave back to those who gave it.
     pub fn income(&self, node: &NodeId) -> Share {
         let vouchers = self.given.keys().filter(|(_, subject)| subject == node).map(|(voucher, _)| voucher);
@@ -345,7 +370,7 @@ mod tests {
     }
 
     fn gift(parts: u64) -> Gift {
-        Gift { share: Share(parts), levels: None }
+        Gift { share: Share(parts), levels: None, weight: 0 }
     }
 
     #[test]
@@ -388,6 +413,28 @@ mod tests {
         ledger.merge_reclaimed(node(2), node(3), Share(1_000));
         assert_eq!(bases(&ledger)[&node(3)], Share(100), "what the other voucher gave is left");
         assert_eq!(bases(&ledger)[&node(2)], Share(1_000));
+    }
+
+    #[test]
+    fn the_weight_of_the_latest_gift_counts_until_it_is_wanted_back() {
+        let weighted = |parts, weight| Gift { weight, ..gift(parts) };
+        let weight = |ledger: &Ledger, by| ledger.weights(by).get(&node(2)).copied();
+        let gifts = [weighted(10, 3_000), weighted(20, 500), weighted(30, 500)];
+        let mut ledger = Ledger::found(node(1));
+        // In any order, and again.
+        for place in [1, 0, 2, 1, 0] {
+            ledger.merge_given(node(1), node(2), &gifts[place]);
+        }
+        assert_eq!(weight(&ledger, None), Some(500));
+        ledger.merge_given(node(3), node(2), &weighted(1, 2_000));
+        assert_eq!((weight(&ledger, None), weight(&ledger, Some(node(1)))), (Some(2_000), Some(500)));
+        ledger.merge_revoked(node(3), node(2), Share(1));
+        ledger.merge_given(node(3), node(2), &weighted(1, 2_000));
+        assert_eq!(weight(&ledger, None), Some(500), "said again after it was wanted back");
+        ledger.merge_given(node(3), node(2), &weighted(2, u32::MAX));
+        assert_eq!(weight(&ledger, None), Some(500), "no weight at all");
+        ledger.merge_given(node(3), node(2), &weighted(3, 4_000));
+        assert_eq!(weight(&ledger, None), Some(4_000), "given anew");
     }
 
     #[test]
@@ -450,7 +497,7 @@ mod tests {
                     records.push((to, from, total, true));
                 } else {
                     let total = ledger.gift(&from, &to).map_or(Share::ZERO, |gift| gift.share) + parts;
-                    ledger.merge_given(from, to, &Gift { share: total, levels: None });
+                    ledger.merge_given(from, to, &Gift { share: total, levels: None, weight: 0 });
                     records.push((from, to, total, false));
                 }
                 prop_assert_eq!(ledger.bases(Policy::Available).values().copied().sum::<Share>(), ONE);
@@ -463,7 +510,7 @@ mod tests {
                 if *reclaim {
                     other.merge_reclaimed(*by, *subject, *total);
                 } else {
-                    other.merge_given(*by, *subject, &Gift { share: *total, levels: None });
+                    other.merge_given(*by, *subject, &Gift { share: *total, levels: None, weight: 0 });
                 }
             }
             prop_assert_eq!(ledger, other);

@@ -3,6 +3,7 @@
 //!
 //! Invariant, after every method: the bucket runs on `base − lent + borrowed`.
 
+mod books;
 mod credit;
 mod leases;
 
@@ -19,6 +20,7 @@ use super::id::{NodeId, Replica};
 use super::keyed::Balance;
 use super::lease::{Borrowed, Lent};
 use super::limit::{Fingerprint, Kind, Limit};
+use super::loans::{Account, Claims, Loans};
 use super::provider::{Estimates, Unreported};
 use super::queue::Class;
 use super::share::{ONE, Share};
@@ -92,6 +94,12 @@ pub struct Meter {
     borrowed: BTreeMap<Replica, Borrowed>,
     /// What each lender can still bring.
     credits: BTreeMap<NodeId, Credit>,
+    /// What is lent, as it is signed, …
+    loans: Loans,
+    /// … what was held of each lender, and its books have to show, …
+    accounts: BTreeMap<Replica, Account>,
+    /// … and what each lender's books claim to have been its own.
+    claims: BTreeMap<NodeId, Claims>,
     sequence: u64,
     /// Peers may drop it at any time.
     is_of_key: bool,
@@ -132,6 +140,9 @@ impl Meter {
             lent: BTreeMap::new(),
             borrowed: BTreeMap::new(),
             credits: BTreeMap::new(),
+            loans: Loans::default(),
+            accounts: BTreeMap::new(),
+            claims: BTreeMap::new(),
             sequence: 0,
             is_of_key: false,
             is_slow: is_slow(&limit.kind),
@@ -351,6 +362,7 @@ impl Meter {
     /// Changes the base share; `level` comes with a greater one. A smaller one leaves the bucket at least what it can
     /// still hold.
     pub fn set_base(&mut self, base: Share, level: Level, now: Instant) {
+        self.count_loans(now);
         self.refill(now);
         self.base = base;
         self.reshare(level);
@@ -362,6 +374,7 @@ impl Meter {
     /// If more is given than is free.
     pub fn give_base(&mut self, share: Share, now: Instant) -> Level {
         assert!(share <= self.free(), "BUG! gave base share that is out on loan");
+        self.count_loans(now);
         self.refill(now);
         let level = self.part_of_level(share);
         self.base -= share;
@@ -371,6 +384,7 @@ impl Meter {
     /// Drops base, leases, level, and what others have admitted: the ledger that they belong to is not ours any more.
     pub fn forget_everything(&mut self, me: Replica, now: Instant) {
         self.leases_changed = true;
+        self.count_loans(now);
         let own = self.used.of(&me);
         self.used = GCounter::default();
         self.used.merge(me, own);

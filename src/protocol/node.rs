@@ -17,6 +17,7 @@
 
 mod accusing;
 mod admission;
+mod books;
 mod calendars;
 mod durable;
 mod dynamic;
@@ -37,6 +38,7 @@ mod settling;
 mod sharing;
 mod unreported;
 mod view;
+mod vouching;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -57,6 +59,7 @@ pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
+pub use vouching::VouchError;
 
 use super::agents::Agents;
 use super::audit::Audit;
@@ -78,6 +81,7 @@ use super::signature::Keys;
 use super::time::Instant;
 use super::wall::Wall;
 use admission::Request;
+use books::Heights;
 use dynamic::Dynamic;
 use gates::Gate;
 use majority::Quorum;
@@ -236,6 +240,7 @@ pub struct Node {
     ledger_id: Option<LedgerId>,
     ledger: Ledger,
     bases: BTreeMap<NodeId, Share>,
+    heights: Heights,
     quorum: Quorum,
     /// Level of gifts already taken, by voucher and its life, per meter.
     gifts_taken: BTreeMap<Replica, Vec<u128>>,
@@ -343,6 +348,7 @@ impl Node {
             ledger_id: None,
             ledger: Ledger::default(),
             bases: BTreeMap::new(),
+            heights: Heights::default(),
             quorum: Quorum::new(!matches!(start, Start::Join), now),
             gifts_taken: BTreeMap::new(),
             pages: Pages::new(config.id, config.incarnation, Arc::clone(&config.keys), now),
@@ -595,6 +601,7 @@ impl Node {
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
         self.bases = self.ledger.bases(self.config.policy);
+        self.heights.note(&self.bases);
         self.count_majority(now);
         self.pages.set_members(self.bases.keys().copied());
         self.look_at_forfeit();
@@ -607,6 +614,7 @@ impl Node {
         self.resume_levels(now);
         self.all_keys().for_each(|keys| keys.set_base(base, now));
         self.dynamic.history.set_base(base, now);
+        self.give_back_beyond(now);
         self.stale = true;
     }
 

@@ -12,6 +12,7 @@ use super::keyed::KeyHash;
 use super::ledger::{Gift, Loss};
 use super::lending::GRAIN;
 use super::limit::{Fingerprint, Rate};
+use super::loans::Book;
 use super::pause::{PauseMark, PauseReason};
 use super::provider::Estimate;
 use super::share::Share;
@@ -44,6 +45,8 @@ pub enum Key {
     KeyRow(u16),
     /// Proof that a node has lied.
     Evidence(NodeId),
+    /// What the author has lent of a limit.
+    Loans(Fingerprint),
 }
 
 impl Key {
@@ -54,7 +57,7 @@ impl Key {
 
     /// Whether everybody should know it soon: it is not one of the values that change all the time.
     pub fn is_for_all(&self) -> bool {
-        !self.is_row() && !matches!(self, Self::Breaker(_) | Self::Unreported(_))
+        !self.is_row() && !matches!(self, Self::Breaker(_) | Self::Unreported(_) | Self::Loans(_))
     }
 
     /// Whether it names a row, of a limit or of a key.
@@ -86,6 +89,8 @@ pub enum Value {
     KeyRow(Option<KeyRow>),
     /// For [`Key::Evidence`].
     Evidence(Contradiction),
+    /// For [`Key::Loans`].
+    Loans(Book),
 }
 
 impl Value {
@@ -94,10 +99,8 @@ impl Value {
         match self {
             Self::Share(share) => share.0,
             Self::Gift(gift) => gift.share.0,
-            Self::Lost(losses) => {
-                let parts = losses.iter().map(|loss| loss.share.0.saturating_add(loss.weight.0));
-                parts.fold(0, u64::saturating_add)
-            }
+            // Not the weights: whoever agrees to more may have less then.
+            Self::Lost(losses) => losses.iter().map(|loss| loss.share.0).fold(0, u64::saturating_add),
             _ => 0,
         }
     }
@@ -117,6 +120,7 @@ impl Value {
             Self::KeyRow(row) => row.map_or(8, |_| 161),
             Self::Pause(_) | Self::Breaker(..) => 32,
             Self::Unreported(_) => 16,
+            Self::Loans(book) => 48 + 50 * book.lent.len(),
             Self::Evidence(proof) => 200 + proof.first.value.weight() + proof.second.value.weight(),
         }
     }

@@ -14,7 +14,7 @@ use aquifer::protocol::limit::{Cost, Limit, Pool, Rate};
 use aquifer::protocol::message::Message;
 use aquifer::protocol::node::{
     Acquired, ForgetError, Forgotten, Input, LimitView, Node, NodeConfig, Outcome, Output, Phase, Policy,
-    Saved, Start, Vouching,
+    Saved, Start, VouchError, Vouching,
 };
 use aquifer::protocol::queue::Ticket;
 use aquifer::protocol::share::{ONE, Share};
@@ -364,6 +364,15 @@ impl Cluster {
         let now = self.clock(place);
         let node = self.machines[place].node.as_mut().expect("node is down");
         let done = node.forget(node_id(subject), now);
+        self.drain(place);
+        done
+    }
+
+    /// Has one node vouch for another by hand.
+    pub fn vouch(&mut self, place: usize, subject: usize, weight: Option<u32>) -> Result<Share, VouchError> {
+        let now = self.clock(place);
+        let node = self.machines[place].node.as_mut().expect("node is down");
+        let done = node.vouch(node_id(subject), weight, now);
         self.drain(place);
         done
     }

@@ -6,6 +6,7 @@ use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::lease::Grant;
 use aquifer::protocol::ledger::{Gift, GiftLevels};
 use aquifer::protocol::limit::Fingerprint;
+use aquifer::protocol::loans::Book;
 use aquifer::protocol::message::{Digest, Message};
 use aquifer::protocol::pause::{PauseMark, PauseReason};
 use aquifer::protocol::record::{Key, Row, Value};
@@ -21,6 +22,8 @@ const FLOOD_EVERY: u64 = 10;
 /// Messages of one tick to one peer, by whoever floods, and values in each: about as many as fit.
 const FLOOD: u64 = 2;
 const FLOOD_VALUES: u64 = 100;
+/// How often whoever lends twice begins another loan: once the last has ended.
+const LOAN_TICKS: u64 = 40;
 /// Records that are forged or said again in one message.
 const MANY: usize = 16;
 
@@ -44,9 +47,8 @@ impl Liar {
                 let values = with(endless(row));
                 vec![self.message(to, values, now)]
             }
-            Lie::LendTwice => {
-                let base = self.known.base;
-                vec![self.lends(to, base, self.depth(base), now)]
+            Lie::LendTwice | Lie::BookTwice | Lie::HideLoans | Lie::Overdraw => {
+                vec![self.lends_twice(to, now)]
             }
             Lie::EndlessLevel if place == 0 => {
                 // A little more each time: every grant brings all the level again.
@@ -72,7 +74,7 @@ impl Liar {
             Lie::Overgive => self.overgives(to, now),
             Lie::Cycle => {
                 let more = Share(self.ticks << 20);
-                let gift = Gift { share: more, levels: None };
+                let gift = Gift { share: more, levels: None, weight: 0 };
                 let gifts =
                     self.known.accomplices.iter().map(|to| (Key::Given(*to), Value::Gift(gift.clone())));
                 let values = gifts.collect();
@@ -92,6 +94,33 @@ impl Liar {
             // Never closed, never ended: every word prolongs it.
             let grant = Grant { sequence: 1, version: self.ticks, share, level: level.0, echo: *echo };
             message.grants.push((self.known.limit.0, grant));
+        }
+        message
+    }
+
+    /// Its whole base share, again and again: as soon as one loan has ended there is the next.
+    fn lends_twice(&mut self, to: NodeId, now: Instant) -> Message {
+        let base = self.known.base;
+        let begun = *self.lends_since.get_or_insert(now);
+        let time = now.since(begun).as_nanos();
+        let mut message = self.lends(to, base, Level::ZERO, now);
+        let sequence = 1 + self.ticks / LOAN_TICKS;
+        for (_, grant) in &mut message.grants {
+            grant.sequence = sequence;
+            grant.level = if sequence == 1 { self.depth(base).0 } else { 0 };
+        }
+        let worth = |share: Share| u128::from(share.0) * time;
+        let own = if self.lie == Lie::Overdraw { ONE } else { base };
+        let named = if self.lie == Lie::HideLoans { 1 } else { usize::MAX };
+        let lent = self.links.keys().take(named).map(|to| (*to, worth(base))).collect();
+        if self.lie != Lie::LendTwice {
+            let book = Book { clock: now, own: worth(own), closed: 0, lent };
+            let entry = self.entry(Key::Loans(self.known.limit.0), &Value::Loans(book));
+            if let Some(news) = &mut message.news {
+                news.upto = entry.version;
+                news.entries.push(entry);
+            }
+            message.version = self.version;
         }
         message
     }
@@ -149,7 +178,7 @@ impl Liar {
         let told = self.version;
         let base = self.known.base;
         let row = Row { base, held: base, used: 1_000 * place as u64, tag: place as u64, ..Row::default() };
-        let gift = Gift { share: base, levels: None };
+        let gift = Gift { share: base, levels: None, weight: 0 };
         let values =
             vec![(Key::Row(self.known.limit.0), Value::Row(row)), (Key::Given(to), Value::Gift(gift))];
         let message = self.message(to, values, now);
@@ -225,7 +254,7 @@ impl Liar {
         let (from, life) = (Incarnation(self.known.life), link.incarnation);
         let atoms = self.depth(ONE).0.wrapping_mul(u128::from(self.ticks));
         let levels = GiftLevels { from, to: life, atoms: vec![(self.known.limit.0, atoms)] };
-        let gift = Gift { share, levels: Some(levels) };
+        let gift = Gift { share, levels: Some(levels), weight: 0 };
         vec![self.message(to, vec![(Key::Given(to), Value::Gift(gift))], now)]
     }
 
@@ -251,7 +280,7 @@ impl Liar {
                 let mark = PauseMark { stamp: 1, paused: true, until: None, reason: PauseReason::Operator };
                 (Key::Pause(limit, PauseReason::Operator), Value::Pause(mark))
             }
-            3 => (Key::Given(self.any_id()), Value::Gift(Gift { share: Share(1), levels: None })),
+            3 => (Key::Given(self.any_id()), Value::Gift(Gift { share: Share(1), levels: None, weight: 0 })),
             _ => (Key::Reclaimed(self.any_id()), Value::Share(Share(1))),
         }
     }

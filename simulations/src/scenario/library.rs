@@ -29,6 +29,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "hard-times"
     "idle"
     "joining"
+    "lending-twice"
     "liars"
     "loss-30"
     "lumpy"

@@ -9,12 +9,17 @@ use aquifer::wire;
 use super::World;
 use super::agenda::Event;
 use super::machine::{node_id, party_of};
-use crate::checker::Violation;
+use crate::checker::{Property, Violation};
 use crate::liar::{Known, Liar, Said, TICK};
 use crate::lie::Lie;
 use crate::network::Verdict;
 use crate::random::{Purpose, Stream};
 use crate::scenario::StartSpec;
+use crate::time::Nanos;
+
+/// The longest for which loans that no book shows are held: patience of four times the two seconds that books are apart,
+/// a little more for clocks, a second until it is looked at, and a lease's time.
+const BELIEVED: Nanos = 12_000_000_000;
 
 impl World<'_> {
     /// What a node does, if it lies.
@@ -123,14 +128,19 @@ impl World<'_> {
     }
 
     /// The most units by which honest nodes may have exceeded the limit by now, in any interval: what the base shares of
-    /// those who lend or give them twice are worth, for each honest node but the one that has them by right.
+    /// those who lend or give them twice are worth, for each honest node but the one that has them by right. Loans are
+    /// believed without books for so long only.
     pub(super) fn may_exceed_by(&self) -> f64 {
-        let twice = self.lies.iter().flatten().filter(|lie| lie.spends_twice()).count() as f64;
         let honest = self.lies.iter().filter(|lie| lie.is_none()).count() as f64;
         let nodes = self.scenario.nodes as f64;
-        let periods = 2.0 + self.now as f64 / self.limit.per().as_nanos() as f64;
-        let worth = self.limit.capacity() as f64 + self.limit.amount() as f64 * periods;
-        twice / nodes * (honest - 1.0).max(0.0) * worth
+        let worth = |lie: Lie| {
+            let time = if lie.lends_twice() { self.now.min(BELIEVED) } else { self.now };
+            let periods = 2.0 + time as f64 / self.limit.per().as_nanos() as f64;
+            self.limit.capacity() as f64 + self.limit.amount() as f64 * periods
+        };
+        let twice = self.lies.iter().flatten().filter(|lie| lie.spends_twice());
+        let worth: f64 = twice.map(|lie| worth(*lie)).sum();
+        worth / nodes * (honest - 1.0).max(0.0)
     }
 
     /// Checks that nobody moved the page of an honest node but itself: no other honest node knows more of it than there is.
@@ -144,6 +154,22 @@ impl World<'_> {
             };
             let known = version(node.page_version(&id));
             self.checks.counters.page(place, other, known, version(author.page_version(&id)), self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that an honest node holds nothing against another.
+    pub(super) fn check_cases(&self, place: usize) -> Result<(), Violation> {
+        let honest = (0..self.lies.len()).filter(|other| self.lies[*other].is_none());
+        for other in honest.filter(|_| self.lies[place].is_none()) {
+            let node = self.machines[place].node.as_ref();
+            let party = self.machines[other].party();
+            // A doubt passes; it comes of what was heard late.
+            if let Some(case) = node.and_then(|node| node.case(&node_id(party))) {
+                let reasons = case.reasons().join("; ");
+                let what = format!("node {place} holds against node {other}, which is honest: {reasons}");
+                return Err(Violation { property: Property::Innocence, at: self.now, what });
+            }
         }
         Ok(())
     }

@@ -170,12 +170,12 @@ fn formed_ledger(
         (author, Record::sign(&statement, &Ideal))
     };
     let gift = |place: usize| {
-        let gift = Gift { share: Share(part.0 * below[place]), levels: None };
+        let gift = Gift { share: Share(part.0 * below[place]), levels: None, weight: 0 };
         record((place - 1) / 2, place, Key::Given(node_id(parties[place])), Value::Gift(gift))
     };
     let founded = record(0, nodes, Key::Founded, Value::Share(ONE));
     let sybil = |(voucher, place): (usize, usize)| {
-        let gift = Gift { share: Share(1), levels: None };
+        let gift = Gift { share: Share(1), levels: None, weight: 0 };
         record(voucher, nodes + place, Key::Given(node_id(parties[place])), Value::Gift(gift))
     };
     let sybils =

@@ -184,6 +184,7 @@ impl World<'_> {
     fn look_closely_at(&mut self, place: usize) -> Result<(), Violation> {
         self.check_overdue(place)?;
         self.check_pages(place)?;
+        self.check_cases(place)?;
         let (now, local) = (self.now, self.local(place));
         let machine = &mut self.machines[place];
         let Some(node) = machine.node.as_mut().filter(|_| machine.paused_until <= now) else { return Ok(()) };

@@ -235,6 +235,7 @@ pub fn ledger(engine: &Engine) -> LedgerListing {
                 given: gift.share.fraction(),
                 returned: share(&subject, voucher).fraction(),
                 reclaimed: ledger.reclaimed(voucher, &subject).fraction(),
+                weight: (gift.weight > 0).then(|| f64::from(gift.weight) / 1e3),
             })
         });
         LedgerListing {

@@ -1,4 +1,4 @@
-//! Bodies of `POST /v1/pause`, `/v1/resume` and `/v1/observe`, and what they do.
+//! Bodies of `POST /v1/pause`, `/v1/resume`, `/v1/vouch`, `/v1/forget` and `/v1/observe`, and what they do.
 
 use std::time::Duration;
 
@@ -50,6 +50,25 @@ pub fn leave(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Probl
     Ok(())
 }
 
+/// Vouches for a peer, perhaps with a weight.
+///
+/// # Errors
+/// The answer to give: 400, 404 for a peer that is not there, or 409 if this node cannot vouch for it.
+pub fn vouch(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Problem> {
+    let body = object(body, false, "{\"peer\":\"ci-runner-2\",\"weight\":2.0}")?;
+    let members = Members::new(&body, "", &["peer", "weight"])?;
+    let peer = peer_of(engine, &members)?;
+    let weight = members.get("weight").map(|weight| {
+        let thousandths = weight.as_f64().map(|weight| (weight * 1e3).round());
+        let known = thousandths.filter(|weight| (1.0..=f64::from(u32::MAX)).contains(weight));
+        known
+            .map(|weight| weight as u32)
+            .ok_or_else(|| members.bad("weight", "weight must be a number such as 2.0".to_owned()))
+    });
+    let done = engine.vouch(peer, weight.transpose()?);
+    done.map(|_| ()).map_err(|error| problem(409, "cannot be vouched for", error.to_string()))
+}
+
 /// Takes back what this node gave to a member.
 ///
 /// # Errors
@@ -57,12 +76,15 @@ pub fn leave(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Probl
 pub fn forget(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Problem> {
     let body = object(body, false, "{\"peer\":\"ci-runner-2\"}")?;
     let members = Members::new(&body, "", &["peer"])?;
+    let done = engine.forget(peer_of(engine, &members)?);
+    done.map(|_| ()).map_err(|error| problem(409, "cannot be forgotten", error.to_string()))
+}
+
+fn peer_of(engine: &Engine, members: &Members) -> Result<NodeId, Problem> {
     let wanted = members.text("peer", NAME_MAX)?;
     let wanted =
         wanted.ok_or_else(|| members.bad("peer", "peer is missing; give its name or id".to_owned()))?;
-    let peer = engine.look(|node, now| peer_named(wanted, &node.peers(now)))?;
-    let done = engine.forget(peer);
-    done.map(|_| ()).map_err(|error| problem(409, "cannot be forgotten", error.to_string()))
+    engine.look(|node, now| peer_named(wanted, &node.peers(now)))
 }
 
 /// The one member that is called so, or whose id begins so.

@@ -21,6 +21,8 @@ pub enum Route {
     Pause,
     /// `POST /v1/resume`.
     Resume,
+    /// `POST /v1/vouch`.
+    Vouch,
     /// `POST /v1/forget`.
     Forget,
     /// `GET /v1/ledger`.
@@ -62,13 +64,14 @@ pub fn endpoints() -> String {
 }
 
 /// Their paths; braces are for what is named.
-const TEMPLATES: [&str; 23] = [
+const TEMPLATES: [&str; 24] = [
     "/v1/acquire",
     "/v1/permits/{id}/commit",
     "/v1/permits/{id}/release",
     "/v1/observe",
     "/v1/pause",
     "/v1/resume",
+    "/v1/vouch",
     "/v1/forget",
     "/v1/leave",
     "/v1/reload",
@@ -97,6 +100,7 @@ impl Route {
             "/json" => Self::Json,
             "/v1/pause" => Self::Pause,
             "/v1/resume" => Self::Resume,
+            "/v1/vouch" => Self::Vouch,
             "/v1/forget" => Self::Forget,
             "/v1/ledger" => Self::Ledger,
             "/v1/observe" => Self::Observe,
@@ -136,6 +140,7 @@ impl Route {
             | Self::Json
             | Self::Pause
             | Self::Resume
+            | Self::Vouch
             | Self::Forget
             | Self::Leave
             | Self::Reload
@@ -178,9 +183,13 @@ impl Route {
             | Self::Ready => Right::Use,
             Self::Observe => Right::Observe,
             // The token is the swarm's key.
-            Self::Pause | Self::Resume | Self::Forget | Self::Leave | Self::Reload | Self::Token => {
-                Right::Operate
-            }
+            Self::Pause
+            | Self::Resume
+            | Self::Vouch
+            | Self::Forget
+            | Self::Leave
+            | Self::Reload
+            | Self::Token => Right::Operate,
         }
     }
 }
@@ -231,6 +240,7 @@ mod tests {
             Route::Json => "/json",
             Route::Pause => "/v1/pause",
             Route::Resume => "/v1/resume",
+            Route::Vouch => "/v1/vouch",
             Route::Forget => "/v1/forget",
             Route::Ledger => "/v1/ledger",
             Route::Observe => "/v1/observe",

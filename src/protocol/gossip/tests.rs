@@ -31,7 +31,7 @@ fn write(pages: &mut Pages, key: u64, used: u64) {
 }
 
 fn give(pages: &mut Pages, to: u8, parts: u64) {
-    let gift = Gift { share: Share(parts), levels: None };
+    let gift = Gift { share: Share(parts), levels: None, weight: 0 };
     pages.publish(Key::Given(node(to)), Value::Gift(gift), Instant::ZERO);
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::Meter;
 use super::credit::Credit;
 use crate::protocol::bucket::Level;
-use crate::protocol::id::{Incarnation, Replica};
+use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use crate::protocol::limit::Kind;
+use crate::protocol::loans::Account;
 use crate::protocol::share::Share;
 use crate::protocol::time::Instant;
 
@@ -84,6 +85,7 @@ impl Meter {
     pub fn lend(&mut self, borrower: Replica, share: Share, level: Level, now: Instant) {
         self.leases_changed = true;
         assert!(share <= self.free(), "BUG! lent more than is free");
+        self.count_loans(now);
         self.refill(now);
         // Where units come back to the share that they were spent from, only unspent share is lent.
         let level = if self.bucket.counted().is_some() { self.bucket.part_of_level(share) } else { level };
@@ -102,6 +104,7 @@ impl Meter {
     /// Gives up to `share` of what is borrowed back, with about `level` in all. Tells which lenders have word coming.
     pub fn give_back(&mut self, share: Share, level: Level, now: Instant) -> Vec<Replica> {
         self.leases_changed = true;
+        self.count_loans(now);
         self.refill(now);
         let (mut share, mut level) = (share.min(self.returnable()), level);
         let mut told = Vec::new();
@@ -131,36 +134,63 @@ impl Meter {
         if matches!(self.limit.kind, Kind::Calendar(_)) { self.held() } else { self.bucket.movable() }
     }
 
-    /// Gives one lender all of its share back, even if some of it is spent and comes back to the lender later than it would
-    /// here.
-    pub fn give_back_to(&mut self, lender: &Replica, now: Instant) -> bool {
+    /// Gives one lender its share back but for `kept`, even if some of it is spent and comes back to the lender later than
+    /// it would here. True if there was any.
+    pub fn give_back_to(&mut self, lender: &Replica, kept: Share, now: Instant) -> bool {
+        let Some(lease) = self.borrowed.get(lender).filter(|lease| lease.held() > kept) else { return false };
+        let held = lease.held();
         self.leases_changed = true;
+        self.count_loans(now);
         self.refill(now);
-        let Some(borrowed) = self.borrowed.get_mut(lender).filter(|lease| lease.held() > Share::ZERO) else {
-            return false;
-        };
-        let share = borrowed.held();
+        let share = held - kept;
         let level = self.bucket.part_of_level(share);
         let level = self.bucket.shrink(share, level);
-        borrowed.give_back(Moved { share, level });
+        if let Some(borrowed) = self.borrowed.get_mut(lender) {
+            borrowed.give_back(Moved { share, level });
+        }
         if let Some(credit) = self.credits.get_mut(&lender.node) {
-            credit.earn(share, &self.bucket, &self.limit.kind, now);
+            credit.earn(held, &self.bucket, &self.limit.kind, now);
             credit.give(level);
         }
         true
+    }
+
+    /// From whom share is borrowed.
+    pub fn lenders(&self) -> impl Iterator<Item = NodeId> {
+        let held = self.borrowed.iter().filter(|(_, borrowed)| borrowed.held() > Share::ZERO);
+        held.map(|(lender, _)| lender.node)
+    }
+
+    /// Gives back what of the borrowed share no lender can have lent by what it has: `base` tells how much that is. Tells
+    /// which lenders have word coming.
+    pub fn give_back_beyond(&mut self, base: impl Fn(&NodeId) -> Share, now: Instant) -> Vec<Replica> {
+        let mut told = Vec::new();
+        let mut left = BTreeMap::new();
+        // The latest life first: what an earlier one lent is over soon.
+        let held = self.borrowed.iter().rev().filter(|(_, borrowed)| borrowed.held() > Share::ZERO);
+        let lenders: Vec<Replica> = held.map(|(lender, _)| *lender).collect();
+        for lender in lenders {
+            let left = left.entry(lender.node).or_insert_with(|| base(&lender.node));
+            if self.give_back_to(&lender, *left, now) {
+                told.push(lender);
+            }
+            *left = left.saturating_sub(self.borrowed[&lender].held());
+        }
+        told
     }
 
     /// Hears what `lender` has lent to this node, and gives back at once what it cannot have: share beyond its base share,
     /// which is `base` by what is known here, and level beyond what a share of `worth` could have earned.
     pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, base: Share, worth: Share, now: Instant) {
         self.leases_changed = true;
+        self.count_loans(now);
         self.refill(now);
-        let lives = Replica { incarnation: Incarnation(0), ..lender }..=Replica {
-            incarnation: Incarnation(u64::MAX),
-            ..lender
-        };
-        let held: Share = self.borrowed.range(lives).map(|(_, borrowed)| borrowed.held()).sum();
+        let held: Share =
+            self.borrowed.range(Replica::lives_of(lender.node)).map(|(_, borrowed)| borrowed.held()).sum();
         let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
+        if !self.is_of_key {
+            self.accounts.entry(lender).or_insert_with(|| Account::new(now));
+        }
         let credit = self.credits.entry(lender.node).or_insert_with(|| Credit::new(&self.bucket, worth, now));
         credit.earn(held, &self.bucket, &self.limit.kind, now);
         credit.set_base(worth);
@@ -178,6 +208,7 @@ impl Meter {
     /// Hears what `borrower` has given back. True if something came home.
     pub fn hear_return(&mut self, borrower: Replica, word: &Return, now: Instant) -> bool {
         self.leases_changed = true;
+        self.count_loans(now);
         self.refill(now);
         let Some(lent) = self.lent.get_mut(&borrower) else { return false };
         let moved = lent.hear(word);
@@ -195,6 +226,7 @@ impl Meter {
     /// Ends the leases whose time is over. Gives back the lenders that have word coming, and whether anything changed.
     pub fn expire(&mut self, now: Instant) -> (Vec<Replica>, bool) {
         self.leases_changed = true;
+        self.count_loans(now);
         let mut told = Vec::new();
         if self.borrowed.values().any(|lease| lease.expired(now).is_some()) {
             // The share stopped counting at the lease's end; what it would have earned since is not there. The
@@ -240,14 +272,16 @@ impl Meter {
         even_if_not: bool,
         now: Instant,
     ) -> Option<Grant> {
-        let lent = self.lent.get_mut(borrower)?;
-        let due = lent.is_due(echo.0, now) || (even_if_not && !lent.is_closed());
-        if !due {
+        let due = |lent: &Lent| lent.is_due(echo.0, now) || (even_if_not && !lent.is_closed());
+        if !self.lent.get(borrower).is_some_and(due) {
             return None;
         }
         self.leases_changed = true;
+        // What is lent beyond a base share that shrank meanwhile is somebody else's.
+        let is_covered = self.lent() <= self.base;
+        let lent = self.lent.get_mut(borrower)?;
         // A borrower that dropped the key hears of no lease of it: such a lease must end.
-        let lasts = (!self.is_of_key || lent.is_confirmed()) && !self.recalls;
+        let lasts = (!self.is_of_key || lent.is_confirmed()) && !self.recalls && is_covered;
         Some(if lasts { lent.send(echo, now) } else { lent.send_again(now) })
     }
 
@@ -292,6 +326,7 @@ impl Meter {
         let runs = |lent: &Lent| lent.out() > Share::ZERO || lent.overfull() > Level::ZERO;
         self.lent.retain(|replica, lent| !former(replica) || runs(lent));
         self.borrowed.retain(|replica, lease| !former(replica) || lease.held() > Share::ZERO);
+        self.accounts.retain(|lender, _| self.borrowed.contains_key(lender));
     }
 
     fn withhold(&mut self) {

@@ -12,6 +12,11 @@ impl Node {
         self.audit.case(peer)
     }
 
+    /// What is held against a peer or speaks against it now, in words.
+    pub fn reasons(&self, peer: &NodeId) -> Vec<String> {
+        self.audit.reasons(peer)
+    }
+
     /// Whether a later life of this node runs elsewhere: see the notice that it gave.
     pub fn is_doubled(&self) -> bool {
         self.doubled
@@ -32,8 +37,7 @@ impl Node {
         if told_by.is_none() && self.pages.publish(Key::Evidence(accused), Value::Evidence(proof.0), now) {
             self.peers_should_hear(now);
         }
-        self.forget_neighbours();
-        self.stale = true;
+        self.believe_less(now);
         let reasons = self.audit.case(&accused).map(Case::reasons).unwrap_or_default().join("; ");
         let vouched = self.ledger.gift(&self.config.id, &accused).is_some();
         let advice = if vouched { "; this node vouched for it" } else { "" };

@@ -11,7 +11,7 @@ use crate::protocol::message::{Digest, Echo, Message};
 use crate::protocol::pause::PauseMark;
 use crate::protocol::policy::Trust;
 use crate::protocol::record::{Key, PROFILE_ADDRESSES_MAX, Profile, Value};
-use crate::protocol::share::ONE;
+use crate::protocol::share::{ONE, Share};
 use crate::protocol::time::{Instant, nanos};
 
 /// Full digests are sent to one peer at most this often.
@@ -156,7 +156,7 @@ impl Node {
             return;
         }
         if self.merge(replica, message, now).is_err() {
-            self.refuse(from);
+            self.refuse(from, now);
             return;
         }
         let lacks = self.knows(&replica) < message.version;
@@ -175,9 +175,9 @@ impl Node {
 
     /// Nothing of a forged message is acted upon any more, and the link that brought it is closed: honest nodes check what
     /// they pass on.
-    fn refuse(&mut self, from: NodeId) {
+    fn refuse(&mut self, from: NodeId, now: Instant) {
         self.audit.forged(from);
-        self.forget_neighbours();
+        self.believe_less(now);
         self.notice(format!(
             "{} sent a record that its author has not signed: closed the link",
             from.short()
@@ -207,11 +207,11 @@ impl Node {
                 self.stale |= self.meters[place].hear_return(from, word, now);
             }
         }
-        let honest = !self.audit.is_accused(&from.node);
-        let base = self.bases.get(&from.node).copied().filter(|_| honest).unwrap_or_default();
+        let base = self.credible_base(&from.node);
         // Among strangers a lender brings no more level than its own share could have earned. Members who trust one another
         // gather it: whole requests in turns need the level of many.
-        let worth = if self.config.vouching.trust == Trust::Weight { base } else { ONE };
+        let in_full = self.config.vouching.trust == Trust::Members && base > Share::ZERO;
+        let worth = if in_full { ONE } else { base };
         for (fingerprint, grant) in &message.grants {
             if let Some(place) = self.place_of(*fingerprint) {
                 self.meters[place].hear_grant(from, grant, base, worth, now);
@@ -350,6 +350,13 @@ impl Node {
             return false;
         }
         match (change.key, &change.value) {
+            (Key::Loans(limit), Value::Loans(book)) => {
+                // What is not signed binds nobody.
+                if change.signed {
+                    self.hear_book(author, limit, book, now);
+                }
+                false
+            }
             (Key::Evidence(accused), Value::Evidence(proof)) => {
                 self.hear_evidence(author.node, accused, proof, now);
                 false

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::majority::Quorum;
 use super::sharing::SLOW_ROUND;
-use super::{LEAVE_MAX, Node, Output, Phase, Policy};
+use super::{LEAVE_MAX, Node, Output, Phase, Policy, Trust};
 use crate::protocol::bucket::Level;
 use crate::protocol::gossip::{Delta, PAGES_MAX, Page, Record};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
@@ -81,7 +81,7 @@ impl Node {
             (_, None) => self.ledger_id.is_some(),
             (Some(ours), Some(theirs)) if ours == theirs => true,
             (Some(ours), Some(theirs)) if ours < theirs => false,
-            _ if !self.config.vouching.founders.is_empty() => {
+            _ if self.keeps_its_ledger() => {
                 self.met_others(from);
                 false
             }
@@ -99,13 +99,21 @@ impl Node {
         }
     }
 
-    /// Where founders are configured nobody's claim is older than theirs.
+    /// Whether no other ledger is joined, whatever its name. Where founders are configured nobody's claim is older than
+    /// theirs. Where trust weighs, whoever shares its ledger with others does not leave it on a stranger's word, which
+    /// costs nothing: anybody can make a key with a lower name, and found with it.
+    fn keeps_its_ledger(&self) -> bool {
+        let vouching = &self.config.vouching;
+        let shares = self.bases.len() > 1 && self.bases.contains_key(&self.config.id);
+        !vouching.founders.is_empty() || (vouching.trust == Trust::Weight && shares)
+    }
+
     fn met_others(&mut self, from: NodeId) {
         if let Some(peer) = self.peers.get_mut(&from)
             && !std::mem::replace(&mut peer.is_foreign, true)
         {
             self.notice(format!(
-                "{} belongs to another swarm; write the same [[swarm.founder]] on all nodes",
+                "{} belongs to another swarm; write the same [[swarm.founder]] on all nodes, or let one join anew",
                 from.short()
             ));
         }
@@ -188,13 +196,24 @@ impl Node {
     }
 
     /// Whether one more gift of this node would count.
-    fn may_give_to(&self, subject: &NodeId) -> bool {
+    pub(super) fn may_give_to(&self, subject: &NodeId) -> bool {
         let me = &self.config.id;
         self.ledger.gift(me, subject).is_some() || self.ledger.gifts(me).count() < GIFTS_MAX
     }
 
     /// Moves base share, and its part of every bucket's level, to another member. On disk before it is known.
     pub(super) fn give(&mut self, subject: Replica, share: Share, now: Instant) {
+        self.give_weighted(subject, share, None, now);
+    }
+
+    /// … with another weight than before.
+    pub(super) fn give_weighted(
+        &mut self,
+        subject: Replica,
+        share: Share,
+        weight: Option<u32>,
+        now: Instant,
+    ) {
         let share = share.min(self.free());
         let known = self.ledger.gift(&self.config.id, &subject.node).cloned().unwrap_or_default();
         if share == Share::ZERO && self.ledger.is_member(&subject.node) {
@@ -216,7 +235,7 @@ impl Node {
             atoms.push((meter.fingerprint, known.unwrap_or(0).wrapping_add(given)));
         }
         let levels = Some(GiftLevels { from: lives.0, to: lives.1, atoms });
-        let gift = Gift { share: known.share + share, levels };
+        let gift = Gift { share: known.share + share, levels, weight: weight.unwrap_or(known.weight) };
         self.quorum.gave(subject.node, share, now);
         self.ledger.merge_given(self.config.id, subject.node, &gift);
         self.pages.publish(Key::Given(subject.node), Value::Gift(gift), now);
@@ -249,7 +268,7 @@ impl Node {
     }
 
     /// Base share that is free at every limit.
-    fn free(&self) -> Share {
+    pub(super) fn free(&self) -> Share {
         self.meters.iter().map(Meter::free).fold(self.usable_base(), Share::min)
     }
 
@@ -289,31 +308,38 @@ impl Node {
         }
     }
 
-    /// Base shares drift to equal parts of what is at hand, so that who joined through whom does not decide who is
-    /// rich. Whoever has too much gives, in proportion to what the others lack.
+    /// Base shares drift to parts of what is at hand by weight, equal ones unless somebody said otherwise, so that who
+    /// joined through whom does not decide who is rich. Whoever has too much gives, in proportion to what the others lack.
     fn drift(&mut self, now: Instant) {
-        let mut members = vec![self.replica];
+        let mut group = self.evens_out_with();
+        group.retain(|node| *node == self.config.id || self.may_give_to(node));
+        let parts = self.fair_parts(&group, &self.weights_heeded());
+        let base = |node: &NodeId| self.bases.get(node).copied().unwrap_or_default();
+        let position = |(node, target): (&NodeId, &Share)| {
+            let held = base(node);
+            Position { held, target: *target, free: held, exact: false, waits: false }
+        };
+        let positions: Vec<Position> = group.iter().zip(&parts).map(position).collect();
+        for (place, share) in plan(0, &positions, Share::ZERO, DRIFT_GRAIN).lend {
+            let subject = self.linked().find(|peer| peer.node == group[place]);
+            if let Some(subject) = subject {
+                self.give(subject, share.min(self.auto_room()), now);
+            }
+        }
+    }
+
+    /// This node, and the members with which it evens out base shares.
+    pub(super) fn evens_out_with(&self) -> Vec<NodeId> {
         let auto_room = self.auto_room();
         // Where trust weighs, a node evens out with those alone whom it vouched for.
         let concerns = |peer: &Replica| {
             let is_open = auto_room == ONE || self.ledger.gift(&self.config.id, &peer.node).is_some();
             is_open && !self.is_forgotten(&peer.node)
         };
-        members.extend(self.linked().filter(|peer| {
+        let members = self.linked().filter(|peer| {
             self.bases.contains_key(&peer.node) && self.may_be_given(&peer.node) && concerns(peer)
-        }));
-        members.retain(|peer| peer.node == self.config.id || self.may_give_to(&peer.node));
-        let base = |replica: &Replica| self.bases.get(&replica.node).copied().unwrap_or_default();
-        let total: Share = members.iter().map(base).sum();
-        let fair = total.scale(1, members.len() as u64);
-        let position = |replica: &Replica| {
-            let held = base(replica);
-            Position { held, target: fair, free: held, exact: false, waits: false }
-        };
-        let positions: Vec<Position> = members.iter().map(position).collect();
-        for (place, share) in plan(0, &positions, Share::ZERO, DRIFT_GRAIN).lend {
-            self.give(members[place], share.min(self.auto_room()), now);
-        }
+        });
+        std::iter::once(self.config.id).chain(members.map(|peer| peer.node)).collect()
     }
 
     /// Members that nothing was heard of for `forget_after`, first-hand or through others. Only of a full mesh, where

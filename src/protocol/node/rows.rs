@@ -176,10 +176,19 @@ impl Node {
     /// Signs now and then what changes all the time, for those who hear of it through others: the rarer the more there
     /// are, as each of them hears of all.
     pub(super) fn sign_rows(&mut self, now: Instant) {
-        if (now >= self.sign_at || !self.busy) && self.pages.sign() {
-            self.sign_at = now + SIGN_EVERY.max(SIGN_PER_LINK * self.peers.len() as u32);
+        if now < self.sign_at && self.busy {
+            return;
+        }
+        self.publish_books(now);
+        if self.pages.sign() {
+            self.sign_at = now + self.sign_every();
             self.peers_should_hear(now + BUSY_SILENCE);
         }
+    }
+
+    /// How far apart signed rows and books of a busy node are, at least.
+    pub(super) fn sign_every(&self) -> Duration {
+        SIGN_EVERY.max(SIGN_PER_LINK * self.peers.len() as u32)
     }
 
     /// Signs what was admitted in this life: nothing comes after it.
@@ -191,6 +200,7 @@ impl Node {
                 self.pages.publish(key, value, now);
             }
         }
+        self.publish_books(now);
         self.pages.sign();
         self.peers_should_hear(now);
     }

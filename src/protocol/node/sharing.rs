@@ -171,6 +171,9 @@ impl Node {
                 break;
             }
             let peer = self.peers.get(&borrower.replica.node);
+            if !meter.opens_line(borrower.replica.node, now) {
+                continue;
+            }
             let lasts = |peer: &Peer| meter.would_last(&borrower.replica, (peer.clock, peer.clock_at), now);
             if !peer.is_some_and(lasts) {
                 stale.push(borrower.replica.node);
@@ -239,7 +242,7 @@ impl Node {
         let leavers: Vec<Replica> = self.linked().filter(|replica| self.is_leaving(&replica.node)).collect();
         for lender in leavers {
             for place in 0..self.meters.len() {
-                if self.meters[place].give_back_to(&lender, now)
+                if self.meters[place].give_back_to(&lender, Share::ZERO, now)
                     && let Some(peer) = self.peers.get_mut(&lender.node)
                 {
                     peer.owes(place);
@@ -254,6 +257,7 @@ impl Node {
         if slow {
             self.next_slow = now + SLOW_ROUND;
             self.look_after_members(now);
+            self.look_at_books(now);
             self.look_at_rest(now);
             self.settle_unreported(now);
             self.carry_pauses(now);

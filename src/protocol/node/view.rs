@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Left, Node, Phase, Policy, PoolState, Scope};
-use crate::protocol::audit::Case;
 use crate::protocol::breaker::BreakerState;
 use crate::protocol::gossip::{Page, Summary};
 use crate::protocol::id::{Incarnation, LedgerId, NodeId, Replica};
@@ -474,7 +473,7 @@ impl Node {
             held,
             lag: heard.map(|at| now.since(at)),
             round_trip: peer.and_then(|peer| peer.round_trip),
-            evidence: self.audit.case(&node).map(Case::reasons).unwrap_or_default(),
+            evidence: self.audit.reasons(&node),
         }
     }
 
