@@ -284,7 +284,7 @@ fn bound(ask: &AcquireRequest) -> AcquireRequest {
 
 /// What an answer means.
 fn finished<T>(socket: &Path, call: &Call<T>, answer: Answer) -> Result<T, ClientError> {
-    (call.read)(answer.status, answer.body).map_err(|error| match error {
+    (call.read)(answer.status, &answer.body).map_err(|error| match error {
         NoAnswer::Problem(problem, status) => ClientError::Problem(problem, status),
         NoAnswer::Broken(what) => ClientError::broken(socket, what),
     })

@@ -222,13 +222,14 @@ impl Daemon {
         let replica = Replica { node: id, incarnation };
         let facts = Facts::new(&config.name, replica, swarm_key, now, warnings);
         let users = Users::new(access(&config), quotas(&config, callers_max));
-        let resp = match &config.listen.resp[..] {
+        let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
+        let (resp_at, group) = (config.listen.resp.clone(), config.access.group);
+        let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users, rls);
+        let resp = match &resp_at[..] {
             [] => None,
-            at => Some(Resp::start(at, config.access.group, engine.clone(), users.clone())?),
+            at => Some(Resp::start(at, group, sidecar.clone())?),
         };
         resp.iter().flat_map(Resp::addresses).for_each(|at| say(&format!("redis    {at}")));
-        let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
-        let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users, rls);
         let accepting = sidecar.clone();
         let mut callers =
             vec![AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }))];

@@ -135,6 +135,61 @@ fn what_clients_say_first_is_answered() {
 }
 
 #[test]
+fn pools_are_asked_settled_and_looked_at() {
+    let (dir, daemon) = one();
+    let cli = |arguments: &str| redis_cli(dir.path(), arguments);
+    let admitted = cli("aq.acquire p TOKENS 100 WAIT 1000 AGENT a PRIORITY high TTL 5000");
+    assert_eq!((&*admitted[0], &*admitted[3], admitted.len()), ("1", "5000", 4), "{admitted:?}");
+    assert_eq!(cli(&format!("aq.commit {} TOKENS 40", admitted[1])), ["refunded", "tpm", "60", "debt"]);
+    let refused = cli("aq.acquire p TOKENS 990");
+    assert_eq!((&*refused[0], &*refused[1], &*refused[2]), ("0", "limit", "tpm"), "{refused:?}");
+    assert_eq!(cli("aq.acquire p TOKENS 1001 WAIT 5000")[..3], ["0", "never", "tpm"]);
+    let second = cli("aq.acquire p");
+    assert!(cli(&format!("aq.release {}", second[1])).contains(&"rpm".to_owned()));
+    let status: serde_json::Value = serde_json::from_str(&cli("aq.status").join("\n")).unwrap();
+    assert_eq!(status["node"]["name"], "a");
+    for (arguments, error) in [
+        ("aq.acquire q", "ERR there is no pool \"q\""),
+        ("aq.acquire p TOKENS x", "ERR TOKENS is 'x', must be a whole number"),
+        ("aq.acquire p WAIT", "ERR syntax error: WAIT needs a value"),
+        ("aq.acquire p HURRY 1", "ERR syntax error: unknown option 'hurry'"),
+        ("aq.commit nonsense", "ERR"),
+    ] {
+        let said = cli(arguments).join(" ");
+        assert!(said.starts_with(error), "{arguments}: {said}");
+    }
+    assert_eq!(daemon.waiting(), 0);
+}
+
+#[test]
+fn who_waits_holds_nobody_up_and_hangs_up_without_a_trace() {
+    let (dir, daemon) = one();
+    let mut holder = Raw::connect(dir.path());
+    holder.say("AQ.ACQUIRE slots BIND\r\nAQ.ACQUIRE slots BIND\r\n");
+    wait_until("both slots are taken", || redis_cli(dir.path(), "aq.acquire slots")[0] == "0");
+    let mut waiter = Raw::connect(dir.path());
+    // What follows is answered after it, in order.
+    waiter.say("AQ.ACQUIRE slots WAIT 30000\r\nPING\r\n");
+    let mut gone = Raw::connect(dir.path());
+    gone.say("AQ.ACQUIRE slots WAIT 30000\r\n");
+    wait_until("two wait", || daemon.waiting() == 2);
+    assert_eq!(redis_cli(dir.path(), "ping"), ["PONG"]);
+    drop(gone);
+    wait_until("one wait", || daemon.waiting() == 1);
+    // The slots end with the connection that they are bound to.
+    drop(holder);
+    waiter.hears("*4\r\n:1\r\n$");
+    let mut rest = [0; 4_096];
+    let mut text = String::new();
+    while !text.contains("+PONG\r\n") {
+        let length = waiter.0.read(&mut rest).unwrap();
+        assert!(length > 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&rest[..length]));
+    }
+    assert_eq!(daemon.waiting(), 0);
+}
+
+#[test]
 fn redis_benchmark_finds_nothing_to_complain_about() {
     let (dir, daemon) = one();
     for more in [&["-P", "1"][..], &["-P", "16"], &["-P", "16", "-3"]] {

@@ -18,7 +18,7 @@ pub(super) struct Call<T> {
     pub repeatable: bool,
     /// How long the answer may take; none if the daemon alone knows.
     pub patience: Option<Duration>,
-    pub read: fn(u16, Vec<u8>) -> Result<T, NoAnswer>,
+    pub read: fn(u16, &[u8]) -> Result<T, NoAnswer>,
 }
 
 /// What came is not what was asked for.
@@ -30,9 +30,9 @@ pub(super) enum NoAnswer {
 
 pub(super) fn acquire(ask: &AcquireRequest) -> Call<AcquireAnswer> {
     let patience = ask.wait_ms.map(|wait| PATIENCE + Duration::from_millis(wait));
-    let read = |status, body: Vec<u8>| match status {
-        200 | 429 => parsed(&body),
-        _ => Err(problem(status, &body)),
+    let read = |status, body: &[u8]| match status {
+        200 | 429 => parsed(body),
+        _ => Err(problem(status, body)),
     };
     Call { bytes: post("/v1/acquire", ask), repeatable: false, patience, read }
 }
@@ -65,20 +65,20 @@ pub(super) fn observe(seen: &ObserveRequest) -> Call<()> {
 
 /// Whatever is at a path.
 pub(super) fn anything(path: &str) -> Call<(u16, Vec<u8>)> {
-    let read = |status, body| Ok((status, body));
+    let read = |status, body: &[u8]| Ok((status, body.to_vec()));
     Call { bytes: request("GET", path, b""), repeatable: true, patience: Some(PATIENCE), read }
 }
 
 fn listing<T: DeserializeOwned>(bytes: Vec<u8>) -> Call<T> {
-    let read = |status, body: Vec<u8>| match status {
-        200 => parsed(&body),
-        _ => Err(problem(status, &body)),
+    let read = |status, body: &[u8]| match status {
+        200 => parsed(body),
+        _ => Err(problem(status, body)),
     };
     Call { bytes, repeatable: true, patience: Some(PATIENCE), read }
 }
 
-fn done(status: u16, body: Vec<u8>) -> Result<(), NoAnswer> {
-    if status == 204 { Ok(()) } else { Err(problem(status, &body)) }
+fn done(status: u16, body: &[u8]) -> Result<(), NoAnswer> {
+    if status == 204 { Ok(()) } else { Err(problem(status, body)) }
 }
 
 fn post(path: &str, body: &impl Serialize) -> Vec<u8> {

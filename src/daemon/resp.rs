@@ -5,11 +5,13 @@
 //! small messages over a Unix socket costs, which for a decision of less than a microsecond is the better part; and a flood
 //! of requests here does not keep gossip waiting.
 //!
-//! `command` parses, `throttle` and `answer` reply, `connection` holds what one client has left.
+//! `command` parses, `throttle`, `pools` and `answer` reply, `connection` holds what one client has left, `later` what waits.
 
 mod answer;
 mod command;
 mod connection;
+mod later;
+mod pools;
 mod reply;
 mod throttle;
 
@@ -27,11 +29,11 @@ use rustix::net::{SocketFlags, accept_with};
 use slab::Slab;
 use thiserror::Error;
 
-use self::connection::{Connection, Scratch, Waits};
+use self::connection::{Connection, Scratch, Source, Waits};
+use self::later::Mailbox;
 use super::access::{OVERFLOW_ID, Peer};
 use super::config::Listen;
-use super::engine::Engine;
-use super::sidecar::{Admittance, Users};
+use super::sidecar::{Admittance, Sidecar, Users};
 use super::socket::{Socket, SocketError};
 
 /// How often it is looked at who is too slow; and how long nobody is accepted after that has failed.
@@ -40,6 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const EVENTS_MAX: usize = 256;
 /// Tokens of events that are no connection's.
 const STOP: u64 = u64::MAX;
+const ANSWERS: u64 = u64::MAX - 1;
 const LISTENERS: u64 = u64::MAX - 1_024;
 
 /// Why the Redis protocol cannot be spoken there.
@@ -66,21 +69,17 @@ pub struct Resp {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
     /// Keeps the sockets' files.
-    _sockets: Vec<Socket>,
+    sockets: Vec<Socket>,
     addresses: Vec<Listen>,
 }
 
 impl Resp {
-    /// Serves these addresses, the Unix sockets among them for the owner and, if there is one, a group.
+    /// Serves these addresses, the Unix sockets among them for the owner and, if there is one, a group. Inside a runtime: it
+    /// keeps what waits.
     ///
     /// # Errors
     /// See [`RespError`].
-    pub fn start(
-        addresses: &[Listen],
-        group: Option<u32>,
-        engine: Engine,
-        users: Arc<Users>,
-    ) -> Result<Self, RespError> {
+    pub fn start(addresses: &[Listen], group: Option<u32>, sidecar: Sidecar) -> Result<Self, RespError> {
         let system = |what| move |error: Errno| RespError::System(what, error.into());
         let mut sockets = Vec::new();
         let mut listeners = Vec::new();
@@ -110,16 +109,20 @@ impl Resp {
         let stop =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system("an eventfd"))?;
         let stop = Arc::new(stop);
+        let answers = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let mailbox = Mailbox::new(answers.map_err(system("an eventfd"))?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system("an epoll"))?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)
+            .map_err(system("an epoll"))?;
+        epoll::add(&epoll, mailbox.bell(), epoll::EventData::new_u64(ANSWERS), epoll::EventFlags::IN)
             .map_err(system("an epoll"))?;
         let mut server = Server {
             epoll,
             listeners,
             connections: Slab::new(),
             serial: 0,
-            engine,
-            users,
+            users: sidecar.users().clone(),
+            source: Source { sidecar, mailbox },
             scratch: Scratch::new(),
             resting: true,
             _stop: stop.clone(),
@@ -127,7 +130,7 @@ impl Resp {
         server.listen().map_err(system("an epoll"))?;
         let thread = thread::Builder::new().name("resp".to_owned()).spawn(move || server.run());
         let thread = Some(thread.map_err(|error| RespError::System("a thread", error))?);
-        Ok(Self { stop, thread, _sockets: sockets, addresses: bound })
+        Ok(Self { stop, thread, sockets, addresses: bound })
     }
 
     /// Where it is served: a port that was left open is known here.
@@ -137,7 +140,7 @@ impl Resp {
 
     /// What people should know of the places of its sockets.
     pub fn warnings(&self) -> impl Iterator<Item = &String> {
-        self._sockets.iter().flat_map(Socket::warnings)
+        self.sockets.iter().flat_map(Socket::warnings)
     }
 }
 
@@ -164,7 +167,7 @@ struct Server {
     connections: Slab<Connection>,
     /// How many clients there ever were.
     serial: u64,
-    engine: Engine,
+    source: Source,
     users: Arc<Users>,
     scratch: Scratch,
     /// Nobody is accepted for now.
@@ -191,6 +194,7 @@ impl Server {
             for event in &events {
                 match event.data.u64() {
                     STOP => return,
+                    ANSWERS => self.on_answers(),
                     listener if listener >= LISTENERS => self.accept((listener - LISTENERS) as usize),
                     connection => self.on_ready(connection as usize, event.flags),
                 }
@@ -262,32 +266,51 @@ impl Server {
         if let Err(error) = epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN) {
             return tracing::warn!("a caller was closed: {error}");
         }
-        entry.insert(Connection::new(stream, self.serial, place));
+        let key = entry.key();
+        entry.insert(Connection::new(stream, self.serial, key, peer, place));
+    }
+
+    /// Answers have come to commands that waited.
+    fn on_answers(&mut self) {
+        for (key, id) in self.source.mailbox.take() {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let before = connection.waits();
+            let waits = connection.on_answer(id, &self.source, &mut self.scratch);
+            self.settle(key, before, waits);
+        }
     }
 
     fn on_ready(&mut self, key: usize, flags: epoll::EventFlags) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let waited_to_write = connection.waits() == Waits::ToWrite;
-        let waits = if waited_to_write {
-            connection.on_writable(&self.engine, &mut self.scratch)
-        } else if flags.contains(epoll::EventFlags::IN) {
-            connection.on_readable(&self.engine, &mut self.scratch)
-        } else {
-            None
+        let before = connection.waits();
+        let waits = match before {
+            Waits::ToWrite => connection.on_writable(&self.source, &mut self.scratch),
+            Waits::ToRead if flags.contains(epoll::EventFlags::IN) => {
+                connection.on_readable(&self.source, &mut self.scratch)
+            }
+            // Whoever hangs up does not want the answer any more.
+            Waits::ToRead | Waits::Answer => None,
         };
+        self.settle(key, before, waits);
+    }
+
+    /// Has the kernel tell what a connection waits for now; without anything it is over.
+    fn settle(&mut self, key: usize, before: Waits, waits: Option<Waits>) {
         let Some(waits) = waits else {
             self.connections.remove(key);
             return;
         };
-        if (waits == Waits::ToWrite) != waited_to_write {
-            let interest = match waits {
-                Waits::ToRead => epoll::EventFlags::IN,
-                Waits::ToWrite => epoll::EventFlags::OUT,
-            };
-            let data = epoll::EventData::new_u64(key as u64);
-            if epoll::modify(&self.epoll, &*connection, data, interest).is_err() {
-                self.connections.remove(key);
-            }
+        if waits == before {
+            return;
+        }
+        let interest = match waits {
+            Waits::ToRead => epoll::EventFlags::IN,
+            Waits::ToWrite => epoll::EventFlags::OUT,
+            Waits::Answer => epoll::EventFlags::RDHUP,
+        };
+        let data = epoll::EventData::new_u64(key as u64);
+        if epoll::modify(&self.epoll, &self.connections[key], data, interest).is_err() {
+            self.connections.remove(key);
         }
     }
 

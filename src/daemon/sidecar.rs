@@ -352,13 +352,11 @@ impl Sidecar {
     fn events(&self) -> Answer {
         let Inner { engine, facts, users, tally, events, .. } = &*self.inner;
         let status = listings::status(engine, facts, users.status());
-        match events.subscribe(status, engine, tally) {
-            Some(stream) => response::events(stream),
-            None => {
-                let detail = format!("{} read events already, as many as may", events::READERS_MAX);
-                problem_answer(&refusal(503, "too many readers", detail, Denial::Readers))
-            }
+        if let Some(stream) = events.subscribe(status, engine, tally) {
+            return response::events(stream);
         }
+        let detail = format!("{} read events already, as many as may", events::READERS_MAX);
+        problem_answer(&refusal(503, "too many readers", detail, Denial::Readers))
     }
 
     fn token(&self) -> Result<TokenAnswer, Problem> {

@@ -75,6 +75,16 @@ impl Session {
     pub fn new(id: u64) -> Self {
         Self { id, name: Vec::new() }
     }
+
+    /// The connection's number; none is given twice.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether it is the connection of this number.
+    pub fn is(&self, id: u64) -> bool {
+        self.id == id
+    }
 }
 
 /// What follows a reply.
@@ -95,7 +105,7 @@ pub fn answer(args: &Args<'_>, session: &mut Session, replies: &mut Replies) -> 
     let count = args.len();
     match (&name[..], count) {
         (b"ping", 1) => replies.word("PONG"),
-        (b"ping", 2) | (b"echo", 2) => replies.bulk(args[1]),
+        (b"ping" | b"echo", 2) => replies.bulk(args[1]),
         (b"hello", _) => hello(args, session, replies),
         (b"client", 2..) => client(args, session, replies),
         (b"command", _) => command(args, replies),

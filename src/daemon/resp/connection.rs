@@ -9,10 +9,13 @@ use rustix::io::{Errno, read, write};
 
 use super::answer::{Next, Session, answer};
 use super::command::{COMMAND_MAX, parse};
+use super::later::{Later, Mailbox};
+use super::pools::Ask;
 use super::reply::Replies;
 use super::throttle::throttle;
-use crate::daemon::engine::{Batch, Engine};
-use crate::daemon::sidecar::Place;
+use crate::daemon::access::Peer;
+use crate::daemon::engine::{Batch, Binding};
+use crate::daemon::sidecar::{Caller, Place, Sidecar};
 
 /// So much is read at once.
 const READ_MAX: usize = COMMAND_MAX;
@@ -31,6 +34,12 @@ pub struct Scratch {
     replies: Replies,
 }
 
+/// What the answers come from.
+pub struct Source {
+    pub sidecar: Sidecar,
+    pub mailbox: Mailbox,
+}
+
 /// A client.
 pub struct Connection {
     stream: OwnedFd,
@@ -44,6 +53,13 @@ pub struct Connection {
     owed: Option<(Owed, Instant)>,
     /// It ends when its replies are read.
     ends: bool,
+    /// A command that waits for its answer; those after it are not looked at.
+    later: Option<Later>,
+    /// Its place among the connections, for answers that come later.
+    key: usize,
+    peer: Peer,
+    /// Permits that end with it, once it has asked for one.
+    binding: Option<Binding>,
     /// A place among the callers.
     _place: Place,
 }
@@ -66,6 +82,8 @@ pub enum Waits {
     ToRead,
     /// Room for replies.
     ToWrite,
+    /// An answer, or that the client hangs up.
+    Answer,
 }
 
 impl Scratch {
@@ -76,8 +94,9 @@ impl Scratch {
 }
 
 impl Connection {
-    /// A client that has just connected, over a stream that does not block. `id` names it.
-    pub fn new(stream: OwnedFd, id: u64, place: Place) -> Self {
+    /// A client that has just connected, over a stream that does not block. `id` names it, `key` is its place among the
+    /// connections.
+    pub fn new(stream: OwnedFd, id: u64, key: usize, peer: Peer, place: Place) -> Self {
         Self {
             stream,
             session: Session::new(id),
@@ -86,6 +105,10 @@ impl Connection {
             output: Vec::new(),
             owed: Some((Owed::Word, Instant::now())),
             ends: false,
+            later: None,
+            key,
+            peer,
+            binding: None,
             _place: place,
         }
     }
@@ -104,11 +127,15 @@ impl Connection {
 
     /// What it waits for.
     pub fn waits(&self) -> Waits {
-        if self.output.is_empty() { Waits::ToRead } else { Waits::ToWrite }
+        match (&self.later, self.output.is_empty()) {
+            (_, false) => Waits::ToWrite,
+            (Some(_), true) => Waits::Answer,
+            (None, true) => Waits::ToRead,
+        }
     }
 
     /// Something came. None if the connection is over.
-    pub fn on_readable(&mut self, engine: &Engine, scratch: &mut Scratch) -> Option<Waits> {
+    pub fn on_readable(&mut self, source: &Source, scratch: &mut Scratch) -> Option<Waits> {
         let length = match read(&self.stream, &mut scratch.input[..]) {
             Ok(0) => return None,
             Ok(length) => length,
@@ -117,22 +144,45 @@ impl Connection {
         };
         let Scratch { input, replies } = scratch;
         if self.input.is_empty() {
-            let answered = self.answer(&input[..length], engine, replies);
+            replies.begin(self.version3);
+            let answered = self.answer(&input[..length], source, replies);
             self.input.extend_from_slice(&input[answered..length]);
             self.flush(replies)
         } else {
             self.input.extend_from_slice(&input[..length]);
-            self.go_on(engine, replies)
+            replies.begin(self.version3);
+            self.go_on(source, replies)
         }
     }
 
+    /// The answer to a command has come that waited; `id` names the connection that asked. None if the connection is over.
+    pub fn on_answer(&mut self, id: u64, source: &Source, scratch: &mut Scratch) -> Option<Waits> {
+        if !self.session.is(id) {
+            // Of one that was here before.
+            return Some(self.waits());
+        }
+        let Some(answered) = self.later.take().and_then(Later::answered) else { return Some(self.waits()) };
+        let replies = &mut scratch.replies;
+        replies.begin(self.version3);
+        answered.reply(replies);
+        if self.output.is_empty() {
+            return self.go_on(source, replies);
+        }
+        self.output.extend_from_slice(replies.bytes());
+        Some(Waits::ToWrite)
+    }
+
     /// There is room for replies. None if the connection is over.
-    pub fn on_writable(&mut self, engine: &Engine, scratch: &mut Scratch) -> Option<Waits> {
+    pub fn on_writable(&mut self, source: &Source, scratch: &mut Scratch) -> Option<Waits> {
         let output = mem::take(&mut self.output);
         match self.send(&output) {
             Ok(sent) if sent == output.len() => {
                 self.owed = None;
-                if self.ends { None } else { self.go_on(engine, &mut scratch.replies) }
+                if self.ends {
+                    return None;
+                }
+                scratch.replies.begin(self.version3);
+                self.go_on(source, &mut scratch.replies)
             }
             Ok(sent) => {
                 self.output = output;
@@ -146,10 +196,10 @@ impl Connection {
         }
     }
 
-    /// Answers what is kept.
-    fn go_on(&mut self, engine: &Engine, replies: &mut Replies) -> Option<Waits> {
+    /// Answers what is kept, after what `replies` holds already.
+    fn go_on(&mut self, source: &Source, replies: &mut Replies) -> Option<Waits> {
         let input = mem::take(&mut self.input);
-        let answered = self.answer(&input, engine, replies);
+        let answered = self.answer(&input, source, replies);
         self.input = input;
         self.input.drain(..answered);
         if self.input.is_empty() {
@@ -159,20 +209,26 @@ impl Connection {
     }
 
     /// Answers the commands in `input`, and tells how many bytes these were.
-    fn answer(&mut self, input: &[u8], engine: &Engine, replies: &mut Replies) -> usize {
-        replies.clear();
-        replies.version3 = self.version3;
+    fn answer(&mut self, input: &[u8], source: &Source, replies: &mut Replies) -> usize {
         let mut batch: Option<Batch<'_>> = None;
         let mut at = 0;
-        while replies.bytes().len() < REPLIES_MAX && !self.ends {
+        while replies.bytes().len() < REPLIES_MAX && !self.ends && self.later.is_none() {
             match parse(&input[at..]) {
                 Ok(Some((args, length))) => {
                     at += length;
                     if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"cl.throttle")) {
-                        throttle(&args, batch.get_or_insert_with(|| engine.batch()), replies);
+                        throttle(
+                            &args,
+                            batch.get_or_insert_with(|| source.sidecar.engine().batch()),
+                            replies,
+                        );
                     } else if !args.is_empty() {
                         batch = None;
-                        self.ends = answer(&args, &mut self.session, replies) == Next::Close;
+                        match Ask::parse(&args) {
+                            Some(Ok(ask)) => self.ask(ask, source, replies),
+                            Some(Err(why)) => replies.error(&format!("ERR {why}")),
+                            None => self.ends = answer(&args, &mut self.session, replies) == Next::Close,
+                        }
                     }
                 }
                 Ok(None) => break,
@@ -199,12 +255,24 @@ impl Connection {
         if self.ends {
             return None;
         }
-        if self.input.is_empty() {
+        if self.input.is_empty() || self.later.is_some() {
             self.owed = None;
         } else if !bytes.is_empty() || !matches!(self.owed, Some((Owed::Rest, _))) {
             self.owed = Some((Owed::Rest, Instant::now()));
         }
-        Some(Waits::ToRead)
+        Some(self.waits())
+    }
+
+    /// Asks on behalf of the client, and replies at once if that is possible.
+    fn ask(&mut self, ask: Ask, source: &Source, replies: &mut Replies) {
+        let binding = self.binding.get_or_insert_with(|| Binding::new(source.sidecar.engine()));
+        let caller = Caller { peer: self.peer, bound: binding.name() };
+        let sidecar = source.sidecar.clone();
+        let answer = async move { ask.answer(&sidecar, &caller).await };
+        match Later::begin(answer, source.mailbox.clone(), self.key, self.session.id()) {
+            Ok(answered) => answered.reply(replies),
+            Err(later) => self.later = Some(later),
+        }
     }
 
     /// How many of the bytes could be sent at once.

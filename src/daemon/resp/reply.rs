@@ -14,9 +14,10 @@ impl Replies {
         &self.bytes
     }
 
-    /// Forgets them.
-    pub fn clear(&mut self) {
+    /// Forgets them, for a client that speaks RESP3 or does not.
+    pub fn begin(&mut self, version3: bool) {
         self.bytes.clear();
+        self.version3 = version3;
     }
 
     /// `+OK`, or another word.

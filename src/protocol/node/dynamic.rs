@@ -280,7 +280,7 @@ impl Node {
         let mut keys_left = 0;
         self.dynamic.pools.retain(|pool| {
             let Scope::Keyed(keys) = &pools[pool.place].scope else { return false };
-            let is_used = keys.len() > 0 || keys.promoted().next().is_some();
+            let is_used = !keys.is_empty() || keys.promoted().next().is_some();
             keys_left += keys.len();
             let stays = is_used || now.since(pool.used_at) < IDLE;
             if !stays {

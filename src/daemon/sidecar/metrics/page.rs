@@ -1,4 +1,4 @@
-//! The text formats of metrics: OpenMetrics 1.0, and Prometheus 0.0.4, which differ in names of counters and in the end.
+//! The text formats of metrics: `OpenMetrics` 1.0, and Prometheus 0.0.4, which differ in names of counters and in the end.
 
 use std::fmt::{Display, Write};
 
