@@ -260,7 +260,7 @@ fn keys(criterion: &mut Criterion) {
         let mut keys = Keys::new(rates.to_vec(), KEYS_MAX_DEFAULT, Instant::ZERO);
         keys.start_full(ONE, Instant::ZERO);
         let names: Vec<KeyHash> =
-            (0..KEYS_MAX_DEFAULT).map(|name| KeyHash::of("pool", &format!("user-{name}"))).collect();
+            (0..KEYS_MAX_DEFAULT).map(|name| KeyHash::of("pool", format!("user-{name}"))).collect();
         for key in &names {
             // More than comes back while the benchmark runs, so that none is forgotten.
             assert_eq!(keys.acquire(*key, &[250, 100], Instant::ZERO), Taken::Admitted);

@@ -95,7 +95,7 @@ impl Client {
     pub async fn permit(&self, ask: &AcquireRequest) -> Result<Permit, ClientError> {
         let call = calls::acquire(&bound(ask));
         let (answer, connection) = self.exchange(&call, None).await?;
-        let answer = finished(&self.socket, &call, answer)?;
+        let answer = finished(&self.socket, &call, &answer)?;
         if !answer.allowed {
             self.idle.put(connection);
             return Err(ClientError::Limited(Box::new(answer)));
@@ -253,7 +253,7 @@ impl Client {
         if answer.reusable {
             self.idle.put(connection);
         }
-        finished(&self.socket, call, answer)
+        finished(&self.socket, call, &answer)
     }
 
     async fn exchange<T>(
@@ -283,7 +283,7 @@ fn bound(ask: &AcquireRequest) -> AcquireRequest {
 }
 
 /// What an answer means.
-fn finished<T>(socket: &Path, call: &Call<T>, answer: Answer) -> Result<T, ClientError> {
+fn finished<T>(socket: &Path, call: &Call<T>, answer: &Answer) -> Result<T, ClientError> {
     (call.read)(answer.status, &answer.body).map_err(|error| match error {
         NoAnswer::Problem(problem, status) => ClientError::Problem(problem, status),
         NoAnswer::Broken(what) => ClientError::broken(socket, what),

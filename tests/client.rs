@@ -162,7 +162,7 @@ impl Service<u64> for Provider {
 
     fn call(&mut self, tokens: u64) -> Self::Future {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        ready(if tokens % 2 == 0 { Ok(tokens / 2) } else { Err("odd".to_owned()) })
+        ready(if tokens.is_multiple_of(2) { Ok(tokens / 2) } else { Err("odd".to_owned()) })
     }
 }
 

@@ -59,7 +59,7 @@ fn pipelined_requests_are_answered_in_their_order() {
     assert_eq!(waiting.reply().unwrap().body, "ok\n");
 }
 
-/// The samples of a page in OpenMetrics by name and labels, if it is one.
+/// The samples of a page in `OpenMetrics` by name and labels, if it is one.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let mut lines: Vec<&str> = text.lines().collect();
     assert_eq!((lines.pop(), text.ends_with('\n')), (Some("# EOF"), true));
@@ -67,7 +67,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
     let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
     for line in lines {
         if let Some(help) = line.strip_prefix("# HELP ") {
-            family = help.split_once(' ').expect("a name and a text").0.to_owned();
+            help.split_once(' ').expect("a name and a text").0.clone_into(&mut family);
             assert!(family.starts_with("aquifer_") && families.insert(family.clone()), "{line}");
             kind.clear();
             continue;

@@ -18,7 +18,7 @@ fn resident() -> u64 {
 /// Nanoseconds that `acquire` takes for each of the keys, in order of size. Each must be admitted.
 fn time(keys: &mut Keys, at: Instant, names: impl Iterator<Item = usize>, times: &mut [u32]) {
     for (name, time) in names.zip(&mut *times) {
-        let key = KeyHash::of("pool", &format!("user-{name}"));
+        let key = KeyHash::of("pool", format!("user-{name}"));
         let begin = Clock::now();
         assert_eq!(keys.acquire(key, &[1, 100], at), Taken::Admitted);
         *time = u32::try_from(begin.elapsed().as_nanos()).unwrap_or(u32::MAX);

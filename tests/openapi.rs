@@ -57,7 +57,6 @@ impl Description {
         let wrong = |why: &str| Err(format!("{value} {why} {}", Value::from(schema.clone())));
         for (keyword, said) in schema {
             match keyword.as_str() {
-                "description" => {}
                 "$ref" => {
                     let name = said.as_str().unwrap().strip_prefix("#/components/schemas/").unwrap();
                     self.fits(&self.0["components"]["schemas"][name], value, all)?;
@@ -108,7 +107,8 @@ impl Description {
                         return wrong("is not exactly one of");
                     }
                 }
-                "properties"
+                "description"
+                | "properties"
                 | "additionalProperties"
                 | "enum"
                 | "minimum"
@@ -123,8 +123,9 @@ impl Description {
         let others = schema.get("additionalProperties");
         for (name, member) in value.as_object().into_iter().flatten() {
             match (members.and_then(|members| members.get(name)), others) {
-                (Some(schema), _) => self.fits(schema, member, all)?,
-                (None, Some(schema @ Value::Object(_))) => self.fits(schema, member, all)?,
+                (Some(schema), _) | (None, Some(schema @ Value::Object(_))) => {
+                    self.fits(schema, member, all)?;
+                }
                 (None, Some(Value::Bool(false))) => {
                     return wrong(&format!("has the member {name:?}, unlike"));
                 }

@@ -542,7 +542,7 @@ mod tests {
         for (liar, reason) in (8..12).zip(reasons) {
             // Whoever is the only one that is named has nothing to complain of.
             for node in (0..8).filter(|node| (liar, *node) != (10, 0)) {
-                let id = machine::node_id(world.machines[liar].party());
+                let id = node_id(world.machines[liar].party());
                 let held = world.machines[node].node.as_ref().unwrap().reasons(&id).join("; ");
                 assert!(held.contains(reason), "{node} of {liar}: {held}");
             }

@@ -64,7 +64,7 @@ impl Client {
     pub fn permit(&self, ask: &AcquireRequest) -> Result<Permit, ClientError> {
         let call = calls::acquire(&bound(ask));
         let (answer, connection) = self.exchange(&call, None)?;
-        let answer = finished(&self.socket, &call, answer)?;
+        let answer = finished(&self.socket, &call, &answer)?;
         if !answer.allowed {
             self.idle.put(connection);
             return Err(ClientError::Limited(Box::new(answer)));
@@ -141,7 +141,7 @@ impl Client {
         if answer.reusable {
             self.idle.put(connection);
         }
-        finished(&self.socket, call, answer)
+        finished(&self.socket, call, &answer)
     }
 
     fn exchange<T>(
@@ -198,7 +198,7 @@ impl Permit {
         if answer.reusable {
             self.client.idle.put(connection);
         }
-        finished(&self.client.socket, call, answer)
+        finished(&self.client.socket, call, &answer)
     }
 }
 

@@ -127,7 +127,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
             b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n".to_vec(),
             b"HTTP/1.1 200 OK\r\ncontent-length: 8388609\r\n\r\n".to_vec(),
-            [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'y'; HEAD_MAX]].concat(),
+            [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &vec![b'y'; HEAD_MAX]].concat(),
         ] {
             assert!(Incoming::default().add(&bytes).is_err(), "{}", String::from_utf8_lossy(&bytes));
         }
