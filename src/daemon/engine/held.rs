@@ -100,7 +100,7 @@ impl Core {
         match (outcome, self.limit_beyond_disk(&waiting)) {
             (Outcome::Admitted { permit, waited, .. }, limit @ Some(_)) => {
                 if self.disk.error.is_some() {
-                    let outcome = self.take_back(permit, limit, waited, now);
+                    let outcome = self.take_back(shared, permit, limit, waited);
                     let _ = waiting.answer.send(outcome);
                 } else {
                     self.disk.held.push_back((self.disk.last, Held::Admission(waiting, outcome, now)));
@@ -125,12 +125,12 @@ impl Core {
     /// Takes back an admission that nobody has heard of.
     fn take_back(
         &mut self,
+        shared: &Shared,
         permit: PermitId,
         limit: Option<(usize, usize)>,
         waited: Duration,
-        now: Instant,
     ) -> Outcome {
-        let _ = self.node.release(permit, now);
+        let _ = self.node.release(permit, shared.clock.now());
         beyond_disk(limit, waited)
     }
 
@@ -158,11 +158,11 @@ impl Core {
             match held {
                 Held::Message(to, bytes) if is_saved => self.errand(shared, Errand::Send(to, bytes)),
                 Held::Message(..) => {}
-                Held::Admission(waiting, Outcome::Admitted { permit, waited, .. }, at)
+                Held::Admission(waiting, Outcome::Admitted { permit, waited, .. }, _)
                     if !is_saved || waiting.answer.is_closed() =>
                 {
                     let limit = self.limit_beyond_disk(&waiting);
-                    let outcome = self.take_back(permit, limit, waited, at);
+                    let outcome = self.take_back(shared, permit, limit, waited);
                     let _ = waiting.answer.send(outcome);
                 }
                 Held::Admission(waiting, outcome, at) => self.answer(shared, waiting, outcome, at),
