@@ -197,6 +197,8 @@ fn the_daemon_answers_as_the_description_says() {
         check(&template, "post", 404, &http.post(&path.replace(&permit[24..], "00ffffff"), ""));
     }
     let short = http.post(acquire, r#"{"pool":"api","ttl_ms":1}"#).acquired().permit.unwrap();
+    // Settled before it ends, it would have been settled for good.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     let mut over = None;
     wait_until("it is over", || {
         let reply = node.http().post(&format!("/v1/permits/{short}/commit"), "");
