@@ -531,25 +531,40 @@ mod tests {
         assert_eq!(idle.property, Property::Liveness);
     }
 
-    #[test]
-    fn whoever_lends_twice_is_found_out_by_all_and_costs_no_more_than_until_then() {
-        let scenario = Scenario::named("lending-twice").unwrap();
-        let arrivals = workload::arrivals(&scenario, 1);
-        let mut world = World::new(&scenario, 1, arrivals);
+    /// The reasons that the honest nodes of this scenario hold against a liar after so many seconds.
+    fn reasons(world: &World<'_>, liar: usize) -> Vec<String> {
+        let id = node_id(world.machines[liar].party());
+        (0..8).map(|node| world.machines[node].node.as_ref().unwrap().reasons(&id).join("; ")).collect()
+    }
+
+    fn lent_twice(scenario: &mut Scenario, seconds: f64) -> World<'_> {
+        *scenario = Scenario { seconds, ..Scenario::named("lending-twice").unwrap() };
+        let mut world = World::new(scenario, 1, workload::arrivals(scenario, 1));
         world.begin().unwrap();
         world.run().unwrap();
-        let reasons = ["signs no books", "lent", "signs no books", "counts on more"];
-        for (liar, reason) in (8..12).zip(reasons) {
-            // Whoever is the only one that is named has nothing to complain of.
-            for node in (0..8).filter(|node| (liar, *node) != (10, 0)) {
-                let id = node_id(world.machines[liar].party());
-                let held = world.machines[node].node.as_ref().unwrap().reasons(&id).join("; ");
-                assert!(held.contains(reason), "{node} of {liar}: {held}");
-            }
+        world
+    }
+
+    #[test]
+    fn whoever_lends_twice_by_its_books_is_found_out_by_all_and_costs_no_more_than_until_then() {
+        let mut scenario = scenario();
+        let world = lent_twice(&mut scenario, 40.0);
+        for (liar, reason) in [(9, "lent"), (11, "counts on more")] {
+            assert!(reasons(&world, liar).iter().all(|held| held.contains(reason)), "{liar}");
         }
         // Both sides have a third of all twice, for as long as they believe in it.
         let overshoot = world.end().unwrap().overshoot;
         assert!(overshoot < 200.0 / 3.0 * 13.0, "{overshoot}");
+    }
+
+    #[test]
+    fn whoever_hides_its_loans_is_doubted_for_a_while() {
+        let doubted = |seconds| {
+            let held = reasons(&lent_twice(&mut scenario(), seconds), 10);
+            held.iter().filter(|held| held.contains("signs no books")).count()
+        };
+        assert!(doubted(26.0) > 4);
+        assert_eq!(doubted(40.0), 0, "it is believed again, until it does so again");
     }
 
     #[test]

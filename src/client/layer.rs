@@ -7,7 +7,7 @@
 //! # struct Prompt { text: String }
 //! # struct Reply { tokens: u64 }
 //! # fn provider<S>(inner: S) -> impl tower_service::Service<Prompt>
-//! # where S: tower_service::Service<Prompt, Response = Reply> + Clone + Send + 'static, S::Future: Send {
+//! # where S: tower_service::Service<Prompt, Response = Reply> + Clone + Send + 'static, S::Future: Send, S::Error: Send {
 //!
 //! let client = Client::new(default_socket());
 //! PermitLayer::new(client, |prompt: &Prompt| {
