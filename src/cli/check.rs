@@ -61,8 +61,9 @@ fn access(config: &AccessConfig) -> Option<(String, Vec<String>)> {
 
 /// Where callers are answered besides the socket; nothing if nowhere.
 fn listen(config: &ListenConfig) -> Option<(String, Vec<String>)> {
-    let grpc = config.grpc.as_ref()?;
-    Some(("listen".to_owned(), vec![format!("grpc: {grpc}")]))
+    let grpc = config.grpc.iter().map(|at| format!("grpc: {at}"));
+    let lines: Vec<String> = grpc.chain(config.resp.iter().map(|at| format!("resp: {at}"))).collect();
+    (!lines.is_empty()).then(|| ("listen".to_owned(), lines))
 }
 
 /// The heading of a pool and the lines under it.
