@@ -61,7 +61,7 @@ fn all_requests_of_a_scenario_can_be_drawn_and_are_about_as_many_as_expected() {
 fn every_rival_runs_every_scenario() {
     for name in Scenario::library() {
         let mut scenario = named(name);
-        (scenario.nodes, scenario.seconds, scenario.warmup) = (scenario.nodes.min(10), 3.0, 1.0);
+        (scenario.nodes, scenario.seconds, scenario.warmup) = (scenario.nodes.min(12), 3.0, 1.0);
         // What comes later comes at once.
         scenario.step.iter_mut().for_each(|step| step.at = step.at.min(2.0));
         scenario.check().unwrap_or_else(|error| panic!("{error}"));
