@@ -280,5 +280,24 @@ fn keys(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, ask, settle, queue, keys);
+/// What `CL.THROTTLE` asks: callers bring the numbers along, a thousand keys take turns.
+fn throttle(criterion: &mut Criterion) {
+    let rate =
+        Rate::new(1_000_000, Duration::from_secs(1_000_000), 1_000_001).expect("the numbers are in bounds");
+    let names: Vec<String> = (0..1_000).map(|name| format!("k:{name:012}")).collect();
+    let call = Call { units: &ONE_LIMIT, agents: &[("", Class::Normal)] };
+    let mut lone = LazyCell::new(|| Lone::new(vec![requests()], call));
+    let mut number = 0;
+    criterion.bench_function("a limit that is brought along, a thousand keys", |bencher| {
+        let lone = &mut *lone;
+        bencher.iter(|| {
+            number = (number + 611) % names.len();
+            lone.now = lone.now + PAUSE;
+            let throttled = lone.node.throttle(black_box(names[number].as_bytes()), rate, 1, lone.now);
+            assert!(throttled.expect("there is room").allowed);
+        });
+    });
+}
+
+criterion_group!(benches, ask, settle, queue, keys, throttle);
 criterion_main!(benches);
