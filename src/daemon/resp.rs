@@ -19,13 +19,16 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::io::{Errno, write};
+use rustix::io::{Errno, read, write};
 use rustix::net::sockopt::{set_tcp_nodelay, socket_peercred};
 use rustix::net::{SocketFlags, accept_with};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use slab::Slab;
 use thiserror::Error;
 
@@ -37,12 +40,13 @@ use super::sidecar::{Admittance, Sidecar, Users};
 use super::socket::{Socket, SocketError};
 
 /// How often it is looked at who is too slow; and how long nobody is accepted after that has failed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// So many events are taken at once.
 const EVENTS_MAX: usize = 256;
 /// Tokens of events that are no connection's.
 const STOP: u64 = u64::MAX;
 const ANSWERS: u64 = u64::MAX - 1;
+const LOOK: u64 = u64::MAX - 2;
 const LISTENERS: u64 = u64::MAX - 1_024;
 
 /// Why the Redis protocol cannot be spoken there.
@@ -116,8 +120,16 @@ impl Resp {
             .map_err(system("an epoll"))?;
         epoll::add(&epoll, mailbox.bell(), epoll::EventData::new_u64(ANSWERS), epoll::EventFlags::IN)
             .map_err(system("an epoll"))?;
+        // A wait that may take so long at most would set a timer each time, which costs as much as a decision.
+        let looks = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(system("a timer"))?;
+        let every = Itimerspec { it_interval: LOOK_EVERY, it_value: LOOK_EVERY };
+        timerfd_settime(&looks, TimerfdTimerFlags::empty(), &every).map_err(system("a timer"))?;
+        epoll::add(&epoll, &looks, epoll::EventData::new_u64(LOOK), epoll::EventFlags::IN)
+            .map_err(system("an epoll"))?;
         let mut server = Server {
             epoll,
+            looks,
             listeners,
             connections: Slab::new(),
             serial: 0,
@@ -163,6 +175,8 @@ struct Listener {
 
 struct Server {
     epoll: OwnedFd,
+    /// When to look around.
+    looks: OwnedFd,
     listeners: Vec<Listener>,
     connections: Slab<Connection>,
     /// How many clients there ever were.
@@ -178,16 +192,9 @@ struct Server {
 impl Server {
     fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        let mut looked = Instant::now();
         loop {
-            let patience = (!self.connections.is_empty() || self.resting)
-                .then(|| LOOK_EVERY.saturating_sub(looked.elapsed()));
-            let patience = patience.map(|patience| Timespec {
-                tv_sec: patience.as_secs() as i64,
-                tv_nsec: i64::from(patience.subsec_nanos()),
-            });
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return tracing::error!("BUG! the Redis protocol is no longer spoken: {error}"),
             }
@@ -195,13 +202,10 @@ impl Server {
                 match event.data.u64() {
                     STOP => return,
                     ANSWERS => self.on_answers(),
+                    LOOK => self.look_around(),
                     listener if listener >= LISTENERS => self.accept((listener - LISTENERS) as usize),
                     connection => self.on_ready(connection as usize, event.flags),
                 }
-            }
-            if patience.is_some() && looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                self.look_around(looked);
             }
         }
     }
@@ -315,7 +319,9 @@ impl Server {
     }
 
     /// Closes the connections of clients that are too slow.
-    fn look_around(&mut self, now: Instant) {
+    fn look_around(&mut self) {
+        let _ = read(&self.looks, &mut [0; 8]);
+        let now = Instant::now();
         let before = self.connections.len();
         self.connections.retain(|_, connection| !connection.is_too_slow(now));
         for _ in self.connections.len()..before {

@@ -44,6 +44,7 @@
 //! could clear any key's record. Refusing strangers is the lesser harm, and ends by itself as keys fill up.
 
 mod balance;
+mod hashes;
 mod history;
 mod table;
 
@@ -54,11 +55,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use balance::Balance;
+use balance::Terms;
+pub(super) use hashes::Hashes;
 pub use history::{CHANGES_MAX, History};
 use table::Table;
 
 use super::limit::{Fingerprint, Left, Rate};
-use super::share::{ONE, Share};
+use super::share::Share;
 use super::time::Instant;
 
 /// How many keys a pool writes down on one node where the configuration does not say.
@@ -121,7 +124,8 @@ pub enum Taken {
 /// All keys of one keyed pool on one node. A `now` that goes back counts as standing still.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    rates: Vec<Rate>,
+    /// The limits on the base share.
+    terms: Vec<Terms>,
     keys_max: usize,
     /// The latest time seen.
     now: Instant,
@@ -145,6 +149,7 @@ impl Keys {
     /// The same as if it had been there through all of `history`, without a key that was used.
     pub fn since(history: History, rates: Vec<Rate>, keys_max: usize, now: Instant) -> Self {
         let keys_max = keys_max.clamp(1, KEYS_MAX);
+        let base = history.base();
         Self {
             keys_max,
             now,
@@ -154,7 +159,7 @@ impl Keys {
             promoted: BTreeSet::new(),
             admitted: vec![0; rates.len()],
             sweep_at: 0,
-            rates,
+            terms: rates.into_iter().map(|rate| Terms::new(rate, base)).collect(),
         }
     }
 
@@ -162,8 +167,9 @@ impl Keys {
     pub fn set_base(&mut self, base: Share, now: Instant) {
         self.advance(now);
         self.history.set_base(base, self.now);
-        for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
-            *virgin = virgin.fit(rate, base);
+        for (virgin, terms) in self.virgin.iter_mut().zip(&mut self.terms) {
+            *terms = Terms::new(terms.rate, base);
+            *virgin = (*virgin).min(terms.full);
         }
     }
 
@@ -176,8 +182,9 @@ impl Keys {
         assert!(untouched && self.admitted.iter().all(|units| *units == 0), "BUG! founded after spending");
         self.advance(now);
         self.history = History::full(base, self.now);
-        for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
-            *virgin = Balance::full(rate, base);
+        for (virgin, terms) in self.virgin.iter_mut().zip(&mut self.terms) {
+            *terms = Terms::new(terms.rate, base);
+            *virgin = terms.full;
         }
     }
 
@@ -221,7 +228,7 @@ impl Keys {
         self.catch_up(place);
         let (_, balances) = self.table.get_mut(place);
         for (place, units) in units.iter().enumerate() {
-            let more = balances[place].plus(Balance::of(*units, &self.rates[place]));
+            let more = balances[place].plus(self.terms[place].of(*units));
             balances[place] = more.min(self.virgin[place]);
         }
         true
@@ -258,7 +265,7 @@ impl Keys {
     /// it is not, if `held` is not the base share, or if there is no room to write it down.
     #[must_use = "a key that stays promoted needs its meters"]
     pub fn demote(&mut self, key: KeyHash, held: Share, balances: &[Balance], now: Instant) -> bool {
-        assert_eq!(balances.len(), self.rates.len(), "BUG! balances of another pool");
+        assert_eq!(balances.len(), self.terms.len(), "BUG! balances of another pool");
         self.advance(now);
         if held != self.base() || !self.promoted.contains(&key) {
             return false;
@@ -314,7 +321,8 @@ impl Keys {
     /// The node has no base share any more, nor did it ever spend any: the ledger is another one. What is promoted stays
     /// so, and its meters must begin anew, too.
     pub fn start_over(&mut self, now: Instant) {
-        let fresh = Self::new(self.rates.clone(), self.keys_max, now.max(self.now));
+        let rates = self.terms.iter().map(|terms| terms.rate).collect();
+        let fresh = Self::new(rates, self.keys_max, now.max(self.now));
         let (promoted, admitted) = (std::mem::take(&mut self.promoted), std::mem::take(&mut self.admitted));
         *self = Self { promoted, admitted, ..fresh };
     }
@@ -333,25 +341,22 @@ impl Keys {
     /// elsewhere.
     pub(super) fn left(&mut self, limit: usize, key: KeyHash, now: Instant) -> Left {
         self.advance(now);
-        let (rate, base) = (&self.rates[limit], self.base());
-        let unit = Balance::of(1, rate);
+        let terms = &self.terms[limit];
         let balance = self.table.find(key).map_or(self.virgin[limit], |place| {
             let (at, balances) = self.table.get(place);
-            self.history.at_present(balances[limit], at, rate, self.now)
+            self.at_present(limit, balances[limit], at)
         });
-        let elsewhere = Balance::full(rate, ONE).minus(Balance::full(rate, base));
-        let reset = balance.wait_for(Balance::full(rate, base), rate, base).unwrap_or(u64::MAX);
         Left {
-            held: balance.units(unit),
-            remaining: elsewhere.plus(balance).units(unit),
-            reset_in: Duration::from_nanos(reset),
+            held: balance.units(terms.unit),
+            remaining: terms.elsewhere.plus(balance).units(terms.unit),
+            reset_in: Duration::from_nanos(balance.wait_for(terms.full, terms).unwrap_or(u64::MAX)),
         }
     }
 
     /// Whole units of the limit at this place of the pool that a key has which was never used.
     pub fn units(&mut self, limit: usize, now: Instant) -> u64 {
         self.advance(now);
-        self.virgin[limit].level().units(&self.rates[limit].into())
+        self.virgin[limit].units(self.terms[limit].unit)
     }
 
     /// Units of the limit at this place of the pool that were ever admitted here, for all keys together. Neither what
@@ -367,14 +372,24 @@ impl Keys {
             return;
         }
         self.now = now;
-        for (virgin, rate) in self.virgin.iter_mut().zip(&self.rates) {
-            *virgin = virgin.earn(rate, self.history.base(), nanos);
+        for (virgin, terms) in self.virgin.iter_mut().zip(&self.terms) {
+            *virgin = virgin.earn_on(terms, nanos);
+        }
+    }
+
+    /// What a balance of this limit that was true at `at` is now.
+    fn at_present(&self, limit: usize, balance: Balance, at: Instant) -> Balance {
+        let terms = &self.terms[limit];
+        if self.history.changed_since(at) {
+            self.history.at_present(balance, at, &terms.rate, self.now)
+        } else {
+            balance.earn_on(terms, self.now.as_nanos().saturating_sub(at.as_nanos()))
         }
     }
 
     /// Whether `units` can be taken for `key`, and where it is written down, if it is; there is room if it is not.
     fn look(&mut self, key: KeyHash, units: &[u64], now: Instant) -> Result<Option<usize>, Taken> {
-        assert_eq!(units.len(), self.rates.len(), "BUG! units for another pool");
+        assert_eq!(units.len(), self.terms.len(), "BUG! units for another pool");
         self.advance(now);
         self.sweep_on(SWEEP_STEPS);
         if self.promoted.contains(&key) {
@@ -385,10 +400,9 @@ impl Keys {
         let (at, balances) = found.map_or((self.now, &*self.virgin), |place| self.table.get(place));
         // The limit with the longest wait; there is none longer than `None`.
         let mut longest: Option<(usize, Option<u64>)> = None;
-        for (place, rate) in self.rates.iter().enumerate() {
-            let wanted = Balance::of(units[place], rate);
-            let balance = self.history.at_present(balances[place], at, rate, self.now);
-            let wait = balance.wait_for(wanted, rate, self.base());
+        for (place, terms) in self.terms.iter().enumerate() {
+            let balance = self.at_present(place, balances[place], at);
+            let wait = balance.wait_for(terms.of(units[place]), terms);
             let is_longer = |known: u64| wait.is_none_or(|wait| wait > known);
             if wait != Some(0) && longest.is_none_or(|(_, known)| known.is_some_and(is_longer)) {
                 longest = Some((place, wait));
@@ -403,8 +417,8 @@ impl Keys {
 
     fn take(&mut self, place: usize, units: &[u64]) {
         let (_, balances) = self.table.get_mut(place);
-        for ((balance, rate), units) in balances.iter_mut().zip(&self.rates).zip(units) {
-            *balance = balance.minus(Balance::of(*units, rate));
+        for ((balance, terms), units) in balances.iter_mut().zip(&self.terms).zip(units) {
+            *balance = balance.minus(terms.of(*units));
         }
     }
 
@@ -432,9 +446,9 @@ impl Keys {
 
     /// Brings the key at `place` from its own time to `now`.
     fn catch_up(&mut self, place: usize) {
-        for limit in 0..self.rates.len() {
+        for limit in 0..self.terms.len() {
             let (at, balances) = self.table.get(place);
-            let balance = self.history.at_present(balances[limit], at, &self.rates[limit], self.now);
+            let balance = self.at_present(limit, balances[limit], at);
             self.table.get_mut(place).1[limit] = balance;
         }
         *self.table.get_mut(place).0 = self.now;
@@ -450,10 +464,8 @@ impl Keys {
                 self.sweep_at = 0;
             }
             let (at, balances) = self.table.get(self.sweep_at);
-            let mut limits = self.rates.iter().zip(balances).zip(&self.virgin);
-            if limits.all(|((rate, balance), virgin)| {
-                self.history.at_present(*balance, at, rate, self.now) == *virgin
-            }) {
+            let mut limits = balances.iter().zip(&self.virgin).enumerate();
+            if limits.all(|(limit, (balance, virgin))| self.at_present(limit, *balance, at) == *virgin) {
                 self.table.remove(self.sweep_at);
                 forgotten += 1;
             } else {

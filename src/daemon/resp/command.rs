@@ -44,16 +44,17 @@ pub enum ProtocolError {
     TooLong,
 }
 
-/// The first command in `input` and how many bytes it takes; none if it is not whole yet. A command without a name (an
-/// empty line or array) has no arguments.
+/// Reads the first command in `input` into `args`, and tells how many bytes it takes; none if it is not whole yet, and then
+/// what is in `args` means nothing. A command without a name (an empty line or array) has no arguments.
 ///
 /// # Errors
 /// Bytes that no command begins with.
-pub fn parse(input: &[u8]) -> Result<Option<(Args<'_>, usize)>, ProtocolError> {
+pub fn parse<'a>(input: &'a [u8], args: &mut Args<'a>) -> Result<Option<usize>, ProtocolError> {
+    args.clear();
     let parsed = match input.first() {
         None => return Ok(None),
-        Some(b'*') => array(input)?,
-        Some(_) => inline(input)?,
+        Some(b'*') => array(input, args)?,
+        Some(_) => inline(input, args)?,
     };
     if parsed.is_none() && input.len() >= COMMAND_MAX {
         return Err(ProtocolError::TooLong);
@@ -61,12 +62,11 @@ pub fn parse(input: &[u8]) -> Result<Option<(Args<'_>, usize)>, ProtocolError> {
     Ok(parsed)
 }
 
-fn array(input: &[u8]) -> Result<Option<(Args<'_>, usize)>, ProtocolError> {
+fn array<'a>(input: &'a [u8], args: &mut Args<'a>) -> Result<Option<usize>, ProtocolError> {
     let Some((count, mut at)) = number(input, 1).map_err(|()| ProtocolError::Count)? else { return Ok(None) };
     if count > ARGS_MAX {
         return Err(ProtocolError::Count);
     }
-    let mut args = Args::new();
     for _ in 0..count {
         match input.get(at) {
             None => return Ok(None),
@@ -89,11 +89,15 @@ fn array(input: &[u8]) -> Result<Option<(Args<'_>, usize)>, ProtocolError> {
         args.push(arg);
         at = end + 2;
     }
-    Ok(Some((args, at)))
+    Ok(Some(at))
 }
 
 /// The number in the line that begins at `at`, and where the next line begins.
 fn number(input: &[u8], at: usize) -> Result<Option<(usize, usize)>, ()> {
+    // Most are of one digit.
+    if let Some([digit @ b'0'..=b'9', b'\r', b'\n']) = input.get(at..at + 3) {
+        return Ok(Some((usize::from(digit - b'0'), at + 3)));
+    }
     let mut number = 0;
     for (place, byte) in input[at.min(input.len())..].iter().enumerate() {
         match byte {
@@ -112,18 +116,17 @@ fn number(input: &[u8], at: usize) -> Result<Option<(usize, usize)>, ()> {
 }
 
 /// Words between blanks, up to the end of the line.
-fn inline(input: &[u8]) -> Result<Option<(Args<'_>, usize)>, ProtocolError> {
+fn inline<'a>(input: &'a [u8], args: &mut Args<'a>) -> Result<Option<usize>, ProtocolError> {
     let window = &input[..input.len().min(INLINE_MAX)];
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
         return if input.len() >= INLINE_MAX { Err(ProtocolError::Inline) } else { Ok(None) };
     };
     let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-    let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let args: Args<'_> = words.collect();
+    args.extend(line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()));
     if args.len() > ARGS_MAX {
         return Err(ProtocolError::Count);
     }
-    Ok(Some((args, end + 1)))
+    Ok(Some(end + 1))
 }
 
 #[cfg(test)]
@@ -143,7 +146,8 @@ mod tests {
     }
 
     fn words(input: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
-        parse(input).unwrap().map(|(args, length)| (args.to_vec(), length))
+        let mut args = Args::new();
+        parse(input, &mut args).unwrap().map(|length| (args.to_vec(), length))
     }
 
     #[test]
@@ -160,7 +164,7 @@ mod tests {
         assert_eq!(words(b"PING  hello\r\nPI"), Some((vec![&b"PING"[..], b"hello"], 13)));
         assert_eq!(words(b"\r\n"), Some((vec![], 2)));
         assert_eq!(words(b"PING"), None);
-        assert_eq!(parse(&[b'x'; INLINE_MAX]), Err(ProtocolError::Inline));
+        assert_eq!(parse(&[b'x'; INLINE_MAX], &mut Args::new()), Err(ProtocolError::Inline));
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
             (b"*1\r\n$1\r\nabc", ProtocolError::Unexpected { expected: b'\r', got: b'b' }),
         ];
         for (bytes, error) in wrong {
-            assert_eq!(parse(bytes), Err(error), "{}", bytes.escape_ascii());
+            assert_eq!(parse(bytes, &mut Args::new()), Err(error), "{}", bytes.escape_ascii());
         }
         let mut long = b"*60\r\n".to_vec();
         for _ in 0..5 {
@@ -184,14 +188,16 @@ mod tests {
             long.extend_from_slice(&[b'x'; 16_000]);
             long.extend_from_slice(b"\r\n");
         }
-        assert_eq!(parse(&long), Err(ProtocolError::TooLong));
+        assert_eq!(parse(&long, &mut Args::new()), Err(ProtocolError::TooLong));
     }
 
     proptest! {
         #[test]
         fn what_was_written_is_read(args in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..12)) {
             let bytes = encode(&args);
-            let (read, length) = parse(&bytes).unwrap().expect("it is whole");
+            let mut read = Args::new();
+            read.push(b"of the command before");
+            let length = parse(&bytes, &mut read).unwrap().expect("it is whole");
             prop_assert_eq!(read.to_vec(), args.iter().map(Vec::as_slice).collect::<Vec<_>>());
             prop_assert_eq!(length, bytes.len());
         }
@@ -200,7 +206,7 @@ mod tests {
         fn no_bytes_make_it_panic_or_read_beyond_their_end(bytes in proptest::collection::vec(prop_oneof![
             Just(b'*'), Just(b'$'), Just(b'\r'), Just(b'\n'), Just(b'1'), Just(b'3'), Just(b'x'), any::<u8>()
         ], 0..200)) {
-            if let Ok(Some((_, length))) = parse(&bytes) {
+            if let Ok(Some(length)) = parse(&bytes, &mut Args::new()) {
                 prop_assert!(length > 0 && length <= bytes.len());
             }
         }

@@ -8,7 +8,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 
 use super::answer::{Next, Session, answer};
-use super::command::{COMMAND_MAX, parse};
+use super::command::{Args, COMMAND_MAX, parse};
 use super::later::{Later, Mailbox};
 use super::pools::Ask;
 use super::reply::Replies;
@@ -211,10 +211,10 @@ impl Connection {
     /// Answers the commands in `input`, and tells how many bytes these were.
     fn answer(&mut self, input: &[u8], source: &Source, replies: &mut Replies) -> usize {
         let mut batch: Option<Batch<'_>> = None;
-        let mut at = 0;
+        let (mut args, mut at) = (Args::new(), 0);
         while replies.bytes().len() < REPLIES_MAX && !self.ends && self.later.is_none() {
-            match parse(&input[at..]) {
-                Ok(Some((args, length))) => {
+            match parse(&input[at..], &mut args) {
+                Ok(Some(length)) => {
                     at += length;
                     if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"cl.throttle")) {
                         throttle(

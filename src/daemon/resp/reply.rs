@@ -34,13 +34,13 @@ impl Replies {
 
     /// A number.
     pub fn integer(&mut self, number: i64) {
-        self.line(b':', itoa::Buffer::new().format(number));
+        self.number(b':', number);
     }
 
     /// A text of any bytes.
     pub fn bulk(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
-        self.line(b'$', itoa::Buffer::new().format(bytes.len()));
+        self.number(b'$', bytes.len() as i64);
         self.bytes.extend_from_slice(bytes);
         self.bytes.extend_from_slice(b"\r\n");
     }
@@ -52,13 +52,21 @@ impl Replies {
 
     /// So many replies follow as one.
     pub fn array(&mut self, count: usize) {
-        self.line(b'*', itoa::Buffer::new().format(count));
+        self.number(b'*', count as i64);
     }
 
     /// So many pairs follow; in RESP2 they are an array.
     pub fn map(&mut self, pairs: usize) {
         let (kind, count) = if self.version3 { (b'%', pairs) } else { (b'*', 2 * pairs) };
-        self.line(kind, itoa::Buffer::new().format(count));
+        self.number(kind, count as i64);
+    }
+
+    fn number(&mut self, kind: u8, number: i64) {
+        match number {
+            // Most, and four bytes are one store.
+            0..=9 => self.bytes.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']),
+            _ => self.line(kind, itoa::Buffer::new().format(number)),
+        }
     }
 
     fn line(&mut self, kind: u8, text: &str) {
@@ -79,13 +87,15 @@ mod tests {
             replies.word("OK");
             replies.error("ERR no\r\nsuch");
             replies.integer(-1);
+            replies.integer(9);
+            replies.integer(10);
             replies.bulk("ab");
             replies.null();
             replies.array(1);
             replies.map(2);
             String::from_utf8(replies.bytes).unwrap()
         };
-        assert_eq!(all(false), "+OK\r\n-ERR no  such\r\n:-1\r\n$2\r\nab\r\n$-1\r\n*1\r\n*4\r\n");
-        assert_eq!(all(true), "+OK\r\n-ERR no  such\r\n:-1\r\n$2\r\nab\r\n_\r\n*1\r\n%2\r\n");
+        assert_eq!(all(false), "+OK\r\n-ERR no  such\r\n:-1\r\n:9\r\n:10\r\n$2\r\nab\r\n$-1\r\n*1\r\n*4\r\n");
+        assert_eq!(all(true), "+OK\r\n-ERR no  such\r\n:-1\r\n:9\r\n:10\r\n$2\r\nab\r\n_\r\n*1\r\n%2\r\n");
     }
 }

@@ -53,11 +53,9 @@ fn parse<'a>(args: &Args<'a>) -> Result<(&'a [u8], Rate, u64), String> {
 }
 
 fn whole(name: &str, text: &[u8], least: u64, most: u64) -> Result<u64, String> {
-    let number = text.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(u64::from(digit))
-    });
-    number.filter(|number| !text.is_empty() && (least..=most).contains(number)).ok_or_else(|| {
+    let digits = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'));
+    let number = digits.and_then(|digits| digits.parse().ok());
+    number.filter(|number| (least..=most).contains(number)).ok_or_else(|| {
         let text = String::from_utf8_lossy(&text[..text.len().min(32)]);
         format!("{name} is '{text}', must be a whole number from {least} to {most}")
     })

@@ -48,6 +48,16 @@ impl Balance {
         Self(self.0.saturating_add_unsigned(earned)).fit(rate, share)
     }
 
+    /// After `nanos` on the share that these terms are of.
+    pub(super) fn earn_on(self, terms: &Terms, nanos: u64) -> Self {
+        let earned = match u64::try_from(terms.speed) {
+            // Two words multiplied cannot overflow four.
+            Ok(speed) => u128::from(speed) * u128::from(nanos),
+            Err(_) => terms.speed.saturating_mul(u128::from(nanos)),
+        };
+        Self(self.0.saturating_add_unsigned(earned)).min(terms.full)
+    }
+
     /// What of it a bucket of `share` can hold.
     pub(super) fn fit(self, rate: &Rate, share: Share) -> Self {
         self.min(Self::full(rate, share))
@@ -55,24 +65,20 @@ impl Balance {
 
     /// How many whole `unit`s are unspent.
     pub(super) fn units(self, unit: Self) -> u64 {
-        let (level, unit) = (self.0.max(0).unsigned_abs(), unit.0.unsigned_abs().max(1));
-        // Most limits fit, and a division of 128 bits costs ten times one of 64.
-        match (u64::try_from(level), u64::try_from(unit)) {
-            (Ok(level), Ok(unit)) => level / unit,
-            _ => u64::try_from(level / unit).unwrap_or(u64::MAX),
-        }
+        quotient(self.level().0, unit.level().0.max(1))
     }
 
-    /// Nanoseconds on `share` until there is `wanted`, rounded up; none if the share can never hold that.
-    pub(super) fn wait_for(self, wanted: Self, rate: &Rate, share: Share) -> Option<u64> {
+    /// Nanoseconds on the share that these terms are of until there is `wanted`, rounded up; none if it can never hold that.
+    pub(super) fn wait_for(self, wanted: Self, terms: &Terms) -> Option<u64> {
         if self >= wanted {
             return Some(0);
         }
-        if wanted > Self::full(rate, share) || share == Share::ZERO {
+        if wanted > terms.full || terms.speed == 0 {
             return None;
         }
         let lacking = wanted.0.saturating_sub(self.0).unsigned_abs();
-        Some(u64::try_from(lacking.div_ceil(speed(rate, share))).unwrap_or(u64::MAX))
+        // One less, as the last nanosecond is begun by the first atom of it.
+        Some(quotient(lacking - 1, terms.speed).saturating_add(1))
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
@@ -81,6 +87,49 @@ impl Balance {
 
     pub(super) fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
+    }
+}
+
+/// A limit, with what follows from its numbers and the node's base share: every decision needs it.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub(super) rate: Rate,
+    /// One unit.
+    pub(super) unit: Balance,
+    /// What a bucket of the share holds when it is full.
+    pub(super) full: Balance,
+    /// What buckets of all other shares hold when they are full.
+    pub(super) elsewhere: Balance,
+    /// Atoms gained per nanosecond.
+    speed: u128,
+}
+
+impl Terms {
+    pub(super) fn new(rate: Rate, share: Share) -> Self {
+        let full = Balance::full(&rate, share);
+        Self {
+            unit: Balance::of(1, &rate),
+            full,
+            elsewhere: Balance::full(&rate, ONE).minus(full),
+            speed: speed(&rate, share),
+            rate,
+        }
+    }
+
+    /// What `units` take.
+    pub(super) fn of(&self, units: u64) -> Balance {
+        if units == 1 { self.unit } else { Balance::of(units, &self.rate) }
+    }
+}
+
+/// `whole / part`, at most `u64::MAX`. A division of 128 bits costs ten times one of 64, and a unit ends in as many zeros in
+/// binary as a period and ONE together, which a quotient does not need.
+fn quotient(whole: u128, part: u128) -> u64 {
+    let zeros = part.trailing_zeros();
+    let (whole, part) = (whole >> zeros, part >> zeros);
+    match (u64::try_from(whole), u64::try_from(part)) {
+        (Ok(whole), Ok(part)) => whole / part,
+        _ => u64::try_from(whole / part).unwrap_or(u64::MAX),
     }
 }
 
@@ -98,6 +147,8 @@ fn speed(rate: &Rate, share: Share) -> u128 {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::protocol::limit::{AMOUNT_MAX, PER_MAX};
 
@@ -109,19 +160,44 @@ mod tests {
         assert_eq!(Balance::ZERO.earn(&rate, ONE, u64::MAX), full);
         let owing = Balance::ZERO.minus(Balance::of(u64::MAX, &rate)).minus(Balance::of(u64::MAX, &rate));
         assert_eq!(owing.level(), Level::ZERO);
-        assert_eq!(owing.wait_for(Balance::ZERO, &rate, Share(1)), Some(u64::MAX));
+        assert_eq!(owing.wait_for(Balance::ZERO, &Terms::new(rate, Share(1))), Some(u64::MAX));
         assert!(owing.earn(&rate, ONE, 1) > owing);
+    }
+
+    proptest! {
+        #[test]
+        fn terms_say_what_the_rate_and_the_share_say(
+            amount in 1..=AMOUNT_MAX, millis in 1..=PER_MAX.as_millis() as u64, burst in 1..=AMOUNT_MAX,
+            share in prop_oneof![Just(ONE.0), 0..=ONE.0], spent: u64, units in 0..=AMOUNT_MAX, nanos: u64,
+        ) {
+            let rate = Rate::new(amount, Duration::from_millis(millis), burst).unwrap();
+            let terms = Terms::new(rate, Share(share));
+            let balance = terms.full.minus(Balance::of(spent, &rate));
+            prop_assert_eq!(balance.earn_on(&terms, nanos), balance.earn(&rate, Share(share), nanos));
+            prop_assert_eq!(terms.of(units), Balance::of(units, &rate));
+            let whole = balance.0.max(0) / terms.unit.0;
+            prop_assert_eq!(i128::from(balance.units(terms.unit)), whole);
+            match balance.wait_for(terms.of(units), &terms) {
+                Some(0) => prop_assert!(balance >= terms.of(units)),
+                Some(wait) => {
+                    prop_assert!(balance.earn_on(&terms, wait - 1) < terms.of(units));
+                    prop_assert!(wait == u64::MAX || balance.earn_on(&terms, wait) >= terms.of(units));
+                }
+                None => prop_assert!(terms.of(units) > terms.full || share == 0),
+            }
+        }
     }
 
     #[test]
     fn a_debt_is_waited_for_to_the_nanosecond() {
         let rate = Rate::new(3, Duration::from_secs(1), 3).unwrap();
         let owing = Balance::new(Level::ZERO, LeakyBucket::level_of(7, &rate));
-        let wait = owing.wait_for(Balance::of(1, &rate), &rate, ONE).unwrap();
+        let terms = Terms::new(rate, ONE);
+        let wait = owing.wait_for(Balance::of(1, &rate), &terms).unwrap();
         assert_eq!(wait, 8_000_000_000_u64.div_ceil(3));
         assert!(owing.earn(&rate, ONE, wait) >= Balance::of(1, &rate));
         assert!(owing.earn(&rate, ONE, wait - 1) < Balance::of(1, &rate));
-        assert_eq!(owing.wait_for(Balance::ZERO, &rate, Share::ZERO), None);
-        assert_eq!(Balance::ZERO.wait_for(Balance::of(4, &rate), &rate, ONE), None);
+        assert_eq!(owing.wait_for(Balance::ZERO, &Terms::new(rate, Share::ZERO)), None);
+        assert_eq!(Balance::ZERO.wait_for(Balance::of(4, &rate), &terms), None);
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::bucket::{LeakyBucket, Level};
 use crate::protocol::limit::Rate;
+use crate::protocol::share::ONE;
 
 const SEC: u64 = 1_000_000_000;
 const HALF: Share = Share(ONE.0 / 2);
@@ -31,7 +32,7 @@ fn units_of(balance: Balance, rate: &Rate) -> u64 {
 
 /// Whole units that the key has of the first limit; the key stays as it is.
 fn left(keys: &Keys, key: KeyHash, now: Instant) -> u64 {
-    units_of(keys.clone().promote(key, now).unwrap()[0], &keys.rates[0])
+    units_of(keys.clone().promote(key, now).unwrap()[0], &keys.terms[0].rate)
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn a_promoted_key_is_in_one_place_only() {
     let mut keys = founded(2);
     keys.acquire(KeyHash(1), &[15], at(0));
     let balances = keys.promote(KeyHash(1), at(SEC / 10)).unwrap();
-    assert_eq!((units_of(balances[0], &keys.rates[0]), keys.len()), (6, 0));
+    assert_eq!((units_of(balances[0], &keys.terms[0].rate), keys.len()), (6, 0));
     assert_eq!(keys.promote(KeyHash(1), at(0)), None);
     assert_eq!(keys.acquire(KeyHash(1), &[0], at(0)), Taken::Promoted);
     assert!(!keys.owe(KeyHash(1), &[1], at(0)));

@@ -21,7 +21,7 @@ use super::admission::Ask;
 use super::gates::Gate;
 use super::{Node, Phase, PoolState, Scope};
 use crate::protocol::id::NodeId;
-use crate::protocol::keyed::{History, KEYS_MAX_DEFAULT, KeyHash, Keys, Taken};
+use crate::protocol::keyed::{Hashes, History, KEYS_MAX_DEFAULT, KeyHash, Keys, Taken};
 use crate::protocol::limit::{Fingerprint, Kind, Left, Limit, Pool, Rate};
 use crate::protocol::queue::Class;
 use crate::protocol::share::ONE;
@@ -49,6 +49,7 @@ pub(super) struct Dynamic {
     last: usize,
     /// How many keys are written down.
     keys: usize,
+    hashes: Hashes,
     conflicts: BTreeMap<KeyHash, Conflict>,
 }
 
@@ -101,7 +102,14 @@ pub enum ThrottleError {
 
 impl Dynamic {
     pub(super) fn new(now: Instant) -> Self {
-        Self { history: History::new(now), pools: Vec::new(), last: 0, keys: 0, conflicts: BTreeMap::new() }
+        Self {
+            history: History::new(now),
+            pools: Vec::new(),
+            last: 0,
+            keys: 0,
+            hashes: Hashes::new(NAME),
+            conflicts: BTreeMap::new(),
+        }
     }
 }
 
@@ -121,7 +129,7 @@ impl Node {
         if matches!(self.phase, Phase::Leaving(_) | Phase::Left) {
             return Err(ThrottleError::Leaving);
         }
-        let key = KeyHash::of(NAME, key);
+        let key = self.dynamic.hashes.of(key);
         let index = self.dynamic_pool(rate, false, now).ok_or(ThrottleError::TooManyRates)?;
         let pool = &mut self.dynamic.pools[index];
         (pool.used_at, pool.heard) = (now, false);
