@@ -70,8 +70,7 @@ pub const KEYS_MAX_DEFAULT: usize = 1_000_000;
 pub const KEYS_MAX: usize = 1 << 24;
 /// The most keys of one pool that are promoted at once: each has meters, and rows that are gossiped.
 pub const PROMOTED_MAX: usize = 1_024;
-/// How many keys every call looks at to forget them. A new key adds one, so the table stays within about twice of what
-/// cannot be forgotten.
+/// How many keys a call that adds one looks at to forget them: the table stays within about twice of what cannot be forgotten.
 const SWEEP_STEPS: usize = 2;
 /// How many more a call looks at that finds the table full.
 const FULL_STEPS: usize = 16;
@@ -197,7 +196,10 @@ impl Keys {
                 self.catch_up(place);
                 place
             }
-            Ok(None) => self.table.insert(key, self.now, &self.virgin),
+            Ok(None) => {
+                self.sweep_on(SWEEP_STEPS);
+                self.table.insert(key, self.now, &self.virgin)
+            }
         };
         self.take(place, units);
         for (admitted, units) in self.admitted.iter_mut().zip(units) {
@@ -291,8 +293,8 @@ impl Keys {
         self.promoted.iter().copied()
     }
 
-    /// Looks at the next `steps` keys and forgets those that are idle and full. Tells how many it forgot. Every
-    /// [`acquire`](Self::acquire) and [`peek`](Self::peek) looks at two, so this is for a pool that nobody asks.
+    /// Looks at the next `steps` keys and forgets those that are idle and full. Tells how many it forgot. Whoever adds a key
+    /// looks at two, so this is for keys that nobody follows.
     pub fn sweep(&mut self, steps: usize, now: Instant) -> usize {
         self.advance(now);
         self.sweep_on(steps)
@@ -346,9 +348,11 @@ impl Keys {
             let (at, balances) = self.table.get(place);
             self.at_present(limit, balances[limit], at)
         });
+        let held = balance.units(terms.unit);
+        let has_all = terms.elsewhere == Balance::ZERO;
         Left {
-            held: balance.units(terms.unit),
-            remaining: terms.elsewhere.plus(balance).units(terms.unit),
+            held,
+            remaining: if has_all { held } else { terms.elsewhere.plus(balance).units(terms.unit) },
             reset_in: Duration::from_nanos(balance.wait_for(terms.full, terms).unwrap_or(u64::MAX)),
         }
     }
@@ -391,7 +395,6 @@ impl Keys {
     fn look(&mut self, key: KeyHash, units: &[u64], now: Instant) -> Result<Option<usize>, Taken> {
         assert_eq!(units.len(), self.terms.len(), "BUG! units for another pool");
         self.advance(now);
-        self.sweep_on(SWEEP_STEPS);
         if self.promoted.contains(&key) {
             return Err(Taken::Promoted);
         }
