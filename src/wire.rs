@@ -74,10 +74,10 @@ pub fn encode_saved(saved: &Saved) -> Result<Vec<u8>, WireError> {
 pub fn decode_saved(bytes: &[u8]) -> Result<Saved, WireError> {
     // bincode makes room for a text before its bytes are there, as long as the limit allows: that of a small state is low.
     match bytes.len() {
-        ..=SMALL => decode::<_, { SMALL * WIDEST }>(bytes, SAVED_VERSION),
-        ..=MIDDLING => decode::<_, { MIDDLING * WIDEST }>(bytes, SAVED_VERSION),
-        ..=LARGE => decode::<_, { LARGE * WIDEST }>(bytes, SAVED_VERSION),
-        ..=SAVED_MAX => decode::<_, { SAVED_MAX * WIDEST }>(bytes, SAVED_VERSION),
+        length if length <= SMALL => decode::<_, { SMALL * WIDEST }>(bytes, SAVED_VERSION),
+        length if length <= MIDDLING => decode::<_, { MIDDLING * WIDEST }>(bytes, SAVED_VERSION),
+        length if length <= LARGE => decode::<_, { LARGE * WIDEST }>(bytes, SAVED_VERSION),
+        length if length <= SAVED_MAX => decode::<_, { SAVED_MAX * WIDEST }>(bytes, SAVED_VERSION),
         length => Err(WireError::TooLong(length, SAVED_MAX)),
     }
 }
