@@ -73,11 +73,23 @@ pub fn encode_saved(saved: &Saved) -> Result<Vec<u8>, WireError> {
 /// Bytes that are not exactly one saved state of this version.
 pub fn decode_saved(bytes: &[u8]) -> Result<Saved, WireError> {
     // bincode makes room for a text before its bytes are there, as long as the limit allows: that of a small state is low.
-    if bytes.len() <= MESSAGE_MAX {
-        return decode::<_, MESSAGE_MAX>(bytes, SAVED_VERSION);
+    match bytes.len() {
+        length if length <= SMALL => decode::<_, { SMALL * WIDEST }>(bytes, SAVED_VERSION),
+        length if length <= MIDDLING => decode::<_, { MIDDLING * WIDEST }>(bytes, SAVED_VERSION),
+        length if length <= LARGE => decode::<_, { LARGE * WIDEST }>(bytes, SAVED_VERSION),
+        length if length <= SAVED_MAX => decode::<_, { SAVED_MAX * WIDEST }>(bytes, SAVED_VERSION),
+        length => Err(WireError::TooLong(length, SAVED_MAX)),
     }
-    decode::<_, SAVED_MAX>(bytes, SAVED_VERSION)
 }
+
+/// What a number of one byte may count against bincode's limit: as much as the widest of its type, a `u128`.
+const WIDEST: usize = 16;
+/// Saved states of up to so many bytes are small, …
+const SMALL: usize = 4 * 1024;
+/// … of up to so many middling, …
+const MIDDLING: usize = 64 * 1024;
+/// … and of up to so many large.
+const LARGE: usize = 1024 * 1024;
 
 const fn config<const MAX: usize>() -> Configuration<LittleEndian, Varint, Limit<MAX>> {
     bincode::config::standard().with_limit::<MAX>()
@@ -111,14 +123,18 @@ fn decode<T: DeserializeOwned, const MAX: usize>(bytes: &[u8], version: u8) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::protocol::gossip::{Entry, News, Record};
     use crate::protocol::id::{Incarnation, LedgerId, NodeId};
+    use crate::protocol::ledger::{Gift, GiftLevels};
+    use crate::protocol::limit::Fingerprint;
     use crate::protocol::message::Digest;
     use crate::protocol::record::{Key, Value};
-    use crate::protocol::share::ONE;
+    use crate::protocol::share::{ONE, Share};
     use crate::protocol::signature::Statement;
     use crate::protocol::time::Instant;
 
@@ -165,6 +181,30 @@ mod tests {
             forfeits: false,
         };
         assert_eq!(decode_saved(&encode_saved(&saved).unwrap()).unwrap(), saved);
+    }
+
+    #[test]
+    fn states_of_all_sizes_come_back() {
+        // Whoever gives in ever smaller steps writes many small numbers.
+        let gift = |place: u64| {
+            let mut node = [0; 32];
+            node[..8].copy_from_slice(&place.to_le_bytes());
+            let (author, key) = (NodeId(node), Key::Given(NodeId(node)));
+            let atoms = vec![(Fingerprint(1), 1); 8];
+            let levels = Some(GiftLevels { from: Incarnation(1), to: Incarnation(1), atoms });
+            let value = Value::Gift(Gift { share: Share(1), levels, weight: 0 });
+            let (ledger, incarnation) = (LedgerId(author), Incarnation(1));
+            let statement = Statement { ledger, author, incarnation, version: 1, key: &key, value: &value };
+            (author, Record::sign(&statement, &signing::Ideal))
+        };
+        for count in [1, 20, 300, 400, 1_200, 8_000] {
+            let id = LedgerId(NodeId([3; 32]));
+            let records = (0..count).map(gift).collect();
+            let (reached_at, missing) = (BTreeMap::new(), Vec::new());
+            let saved = Saved { id, records, reached_at, clean: false, missing, forfeits: false };
+            let bytes = encode_saved(&saved).unwrap();
+            assert_eq!(decode_saved(&bytes).unwrap(), saved, "{} bytes", bytes.len());
+        }
     }
 
     #[test]

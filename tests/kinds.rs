@@ -380,6 +380,30 @@ fn takes(node: &mut Node, units: u64, now: Instant) -> bool {
 }
 
 #[test]
+fn a_permit_given_back_at_the_moment_of_its_admission_was_never_there() {
+    let second = Duration::from_secs(1);
+    let kinds = [
+        Kind::from(Rate::new(10, second, 10).unwrap()),
+        Kind::Window(Window::new(10, second).unwrap()),
+        Kind::Calendar(Calendar::new(10, Every::Day, Zone::utc()).unwrap()),
+        Kind::Concurrency(Concurrency::new(10, second).unwrap()),
+    ];
+    for kind in kinds {
+        let now = at(SEC);
+        let mut node = alone(kind.clone(), Start::Found, at(0), 1_800_000_000_000_000_000);
+        for _ in 0..5 {
+            let Acquired::Now(Outcome::Admitted { permit, .. }) =
+                node.acquire(0, &Cost::requests(10), Duration::ZERO, now)
+            else {
+                panic!("{kind:?}: what was taken did not come back");
+            };
+            node.release(permit, now).unwrap();
+        }
+        assert!(takes(&mut node, 10, now) && !takes(&mut node, 1, now), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_days_budget_survives_a_crash_and_is_not_spent_twice() {
     let noon = 20_000 * 86_400 * SEC as i64 + 43_200 * SEC as i64;
     let day = || Kind::Calendar(Calendar::new(3_200, Every::Day, Zone::utc()).unwrap());

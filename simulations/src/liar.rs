@@ -55,6 +55,8 @@ pub struct Liar {
     ticks: u64,
     /// When it began to lend, if it lends more than it has.
     lends_since: Option<Instant>,
+    /// The only one that it lends to, if it lends nothing twice.
+    only: Option<NodeId>,
     links: BTreeMap<NodeId, Link>,
     records: Vec<(NodeId, Record)>,
     messages: Vec<Message>,
@@ -84,6 +86,7 @@ impl Liar {
             version: 0,
             ticks: 0,
             lends_since: None,
+            only: None,
             links: BTreeMap::new(),
             records: Vec::new(),
             messages: Vec::new(),

@@ -13,14 +13,16 @@
 //! **A book that adds up is not yet true**, but each thing left out of it is seen by somebody, who draws the consequence
 //! for itself alone, and for a time ([`audit`](super::audit)'s doubt), as it may be that it only heard late of something:
 //! - Each borrower counts what it holds, and an honest lender's count of the same loan is never less: the borrower stops
-//!   first ([`lease`](super::lease)). If the lender's books lag behind by more than some seconds' worth, or there are
-//!   none, nothing more is borrowed from it ([`Account`]).
-//! - Who writes that more was its own than its base share by the ledger ([`Claims`]) is not borrowed from either.
+//!   first ([`lease`](super::lease)). If the lender is there and its books do not show within some seconds what it has
+//!   lent, or there are none, nothing more is borrowed from it ([`Account`]).
+//! - Who writes again and again that more was its own than its base share by the ledger ([`Claims`]) is not borrowed from
+//!   either.
 //!
 //! So a lender that lends to everybody at once either writes it, and is convicted; or counts too little, and each
-//! borrower that is not counted turns away; or claims too much, and all do. What is had of it before, in `PATIENCE`, is
-//! the loss. Over longer times what it lends is at most what it has. What is not in the book: level that goes with a
-//! loan, which each borrower bounds for itself (`meter`'s credit), and limits of single keys.
+//! borrower that is not counted turns away; or claims too much, and all do. What is had of it before, within the
+//! patience of each, is the loss. Over longer times what it lends is at most a fifth more than it has. What is not in the
+//! book: level that goes with a loan, which each borrower bounds for itself (`meter`'s credit), and limits of single
+//! keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -146,22 +148,33 @@ impl Loans {
 }
 
 /// The borrower's side: what it held of one life of a lender, against that lender's books.
+///
+/// Whatever is held at some moment, the next book that an honest lender signs shows. So the borrower marks from time to
+/// time what books have yet to show, and waits until they have shown that much. However short and far between loans are,
+/// and whatever else is shown of them later, the wait ends with the mark alone.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Share-time since the last book.
     held: ShareTime,
-    /// Share-time that books have yet to show.
+    /// Share-time that books had yet to show then.
     owed: ShareTime,
-    /// The most held since nothing was owed.
-    most: Share,
+    /// What of both was to be shown when the wait began.
+    marked: ShareTime,
+    /// For how long the lender was there since then and did not show it.
+    waited: Duration,
+    waits_at: Instant,
     shown: ShareTime,
     at: Instant,
 }
 
+/// While a lender is there it is heard at least so often.
+const HEARD: Duration = Duration::from_secs(1);
+
 impl Account {
     /// Nothing was held before `now`.
     pub fn new(now: Instant) -> Self {
-        Self { held: 0, owed: 0, most: Share::ZERO, shown: 0, at: now }
+        let (marked, waited) = (0, Duration::ZERO);
+        Self { held: 0, owed: 0, marked, waited, waits_at: now, shown: 0, at: now }
     }
 
     /// Counts up to `now`: since the last time `share` was held, until `until` at most. Must precede every change of
@@ -170,7 +183,17 @@ impl Account {
         let time = nanos(now.min(until).since(self.at));
         self.at = self.at.max(now);
         self.held += ShareTime::from(share.0) * ShareTime::from(time);
-        self.most = self.most.max(if time > 0 { share } else { Share::ZERO });
+    }
+
+    /// The lender is there. To be told as often as it lends, and about once a second while it is heard: time in which it
+    /// was not (a cut, a machine that slept) is not held against it.
+    pub fn wait(&mut self, now: Instant) {
+        if self.marked == 0 {
+            (self.marked, self.waited) = (self.due(), Duration::ZERO);
+        } else {
+            self.waited += now.since(self.waits_at).min(HEARD);
+        }
+        self.waits_at = now;
     }
 
     /// Hears the lender's count of it.
@@ -178,20 +201,18 @@ impl Account {
         // Less than before: it was closed meanwhile, and named again.
         let shown = lent.checked_sub(self.shown).unwrap_or(lent);
         self.owed = self.due().saturating_sub(shown);
+        self.marked = self.marked.saturating_sub(shown);
         (self.held, self.shown) = (0, lent);
-        if self.owed == 0 {
-            self.most = Share::ZERO;
-        }
     }
 
     /// Begins anew: nothing is owed.
     pub fn forgive(&mut self) {
-        (self.held, self.owed, self.most) = (0, 0, Share::ZERO);
+        (self.held, self.owed, self.marked) = (0, 0, 0);
     }
 
-    /// Whether its books lag behind by more than what was lent is worth in this time.
+    /// Whether the lender was there for longer than `patience` without showing what it had to.
     pub fn is_behind(&self, patience: Duration) -> bool {
-        self.due() > ShareTime::from(self.most.0) * ShareTime::from(nanos(patience))
+        self.marked > 0 && self.waited > patience
     }
 
     /// All that books have yet to show. One part in sixteen is left to clocks, and pays back what a machine that slept
@@ -201,37 +222,53 @@ impl Account {
     }
 }
 
-/// What everybody notes of a lender's books: what it says its own share was worth lately.
+/// What everybody notes of a lender's books: what it says its own share was worth lately, by the time at which it is heard.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claims {
     life: Option<Incarnation>,
-    /// The book from which on it is counted, by its clock and what was its own, …
+    /// The book from which on it is counted, by when it was heard and what was its own, …
     first: (Instant, ShareTime),
     /// … and the newest.
     last: (Instant, ShareTime),
+    exceeded_at: Option<Instant>,
 }
 
 /// Claims are compared over times as long as this, or twice as long.
-const LATELY: Duration = Duration::from_secs(8);
+pub const LATELY: Duration = Duration::from_secs(32);
+/// So much later than another one book may be heard, and so much later gifts are heard of than books.
+const LATE: Duration = Duration::from_secs(4);
+/// So long it counts that more was claimed once.
+const ONCE: Duration = Duration::from_secs(128);
 
 impl Claims {
     /// Hears the newest book.
-    pub fn hear(&mut self, life: Incarnation, book: &Book) {
-        let last = (book.clock, book.own);
+    pub fn hear(&mut self, life: Incarnation, book: &Book, now: Instant) {
+        let last = (now, book.own);
         if self.life != Some(life) {
-            *self = Self { life: Some(life), first: last, last };
-        } else if self.last.0.since(self.first.0) >= LATELY {
+            *self = Self { life: Some(life), first: last, last, exceeded_at: self.exceeded_at };
+        } else if now.since(self.first.0) >= LATELY {
             self.first = self.last;
         }
         self.last = last;
     }
 
-    /// Whether no more than `base` can have been its own. A second and one part in sixteen are left to what was heard
-    /// late.
-    pub fn exceed(&self, base: Share) -> bool {
-        let time = self.last.0.since(self.first.0);
-        let time = nanos(time + time / 16 + Duration::from_secs(1));
-        self.last.1.saturating_sub(self.first.1) > ShareTime::from(base.0) * ShareTime::from(time)
+    /// Whether again more than `base` was claimed to be its own. Once that may be so of an honest one: the first book was
+    /// old when it was heard, and of a time in which it had more.
+    pub fn exceed(&mut self, base: Share) -> bool {
+        let (now, own) = self.last;
+        let time = now.since(self.first.0);
+        let time = nanos(time + time / 16 + LATE);
+        if own.saturating_sub(self.first.1) <= ShareTime::from(base.0) * ShareTime::from(time) {
+            return false;
+        }
+        self.first = self.last;
+        match self.exceeded_at.map(|at| now.since(at)) {
+            Some(ago) if ago <= ONCE => ago >= LATE,
+            _ => {
+                self.exceeded_at = Some(now);
+                false
+            }
+        }
     }
 }
 
@@ -268,21 +305,40 @@ mod tests {
         twice.lent.push((B, worth(QUARTER, 5_000)));
         assert!(before.contradicts(&twice), "what was lent grew by more than was its own");
         twice.own += worth(QUARTER, 5_000);
-        assert!(!before.contradicts(&twice), "unless it says that it has so much");
-        let mut claims = Claims::default();
-        claims.hear(Incarnation(1), &before);
-        claims.hear(Incarnation(1), &twice);
-        assert!(claims.exceed(QUARTER) && !claims.exceed(ONE.scale(1, 2)), "which by the ledger it has not");
+        assert!(
+            !before.contradicts(&twice),
+            "unless it says that it has so much, which it has not by the ledger"
+        );
         twice.own = worth(ONE, 20_000);
         assert!(before.contradicts(&twice), "or more than there is");
-        // However often it signs.
+    }
+
+    /// When a lender is found out that claims to have so much and signs every tenth of a second.
+    fn found_out(own: Share, base: Share) -> Option<u64> {
         let mut claims = Claims::default();
-        let exceeds = (1..200).find(|tenth| {
-            let own = worth(ONE.scale(1, 2), tenth * 100);
-            claims.hear(Incarnation(1), &Book { clock: at(tenth * 100), own, ..Book::default() });
-            claims.exceed(QUARTER)
-        });
-        assert!(matches!(exceeds, Some(..25)), "{exceeds:?}");
+        (1..600).find(|tenth| {
+            let book = Book { own: worth(own, tenth * 100), ..Book::default() };
+            claims.hear(Incarnation(1), &book, at(tenth * 100));
+            claims.exceed(base)
+        })
+    }
+
+    #[test]
+    fn whoever_claims_more_than_it_has_is_found_out_and_nobody_else() {
+        assert!(matches!(found_out(ONE, QUARTER), Some(..60)));
+        assert!(matches!(found_out(ONE.scale(1, 2), QUARTER), Some(..120)));
+        assert_eq!(found_out(QUARTER, QUARTER), None);
+        // A book of long ago is heard, then those of now: of a time in which more was its own.
+        let mut claims = Claims::default();
+        for (second, own) in [(100, 0), (101, worth(ONE, 60_000))] {
+            claims.hear(Incarnation(1), &Book { own, ..Book::default() }, at(second * 1_000));
+            assert!(!claims.exceed(QUARTER));
+        }
+        for second in 102..200 {
+            let own = worth(ONE, 60_000) + worth(QUARTER, (second - 101) * 1_000);
+            claims.hear(Incarnation(1), &Book { own, ..Book::default() }, at(second * 1_000));
+            assert!(!claims.exceed(QUARTER));
+        }
     }
 
     #[test]
@@ -302,23 +358,45 @@ mod tests {
         assert!(!before.contradicts(&closed), "closed, and named again");
     }
 
+    /// When a borrower turns away, in tenths of a second, that holds a quarter for the first `lent` tenths of every `every`, from
+    /// a lender that shows `shown` tenths of that; the books come every other second.
+    fn turns_away(lent: u64, every: u64, shown: u64) -> Option<u64> {
+        let (mut account, mut told) = (Account::new(at(0)), 0);
+        (1..3_000).find(|tenth| {
+            let now = at(tenth * 100);
+            let held = if (tenth - 1) % every < lent { QUARTER } else { Share::ZERO };
+            account.count(held, at(u64::MAX / 2_000_000), now);
+            told += worth(held.scale(shown, 10), 100);
+            if tenth % 10 == 0 {
+                account.wait(now);
+            }
+            if tenth % 20 == 0 && shown > 0 {
+                account.hear(told);
+            }
+            account.is_behind(PATIENCE)
+        })
+    }
+
     #[test]
     fn a_borrower_turns_away_from_whoever_does_not_count_its_loan() {
+        assert_eq!(turns_away(1, 1, 10), None, "all of it is shown");
+        assert_eq!(turns_away(1, 1, 0), Some(100), "none of it");
+        assert_eq!(turns_away(1, 40, 0), Some(100), "nor of loans that are short and far between");
+        assert!(matches!(turns_away(1, 1, 5), Some(100..250)), "half of it");
+        assert!(matches!(turns_away(1, 40, 5), Some(100..400)));
+    }
+
+    #[test]
+    fn who_is_not_there_is_not_waited_for() {
         let mut account = Account::new(at(0));
-        account.count(QUARTER, at(u64::MAX / 2_000_000), at(8_000));
+        account.count(QUARTER, at(2_000), at(3_000));
+        account.wait(at(3_000));
+        // Cut off for an hour.
+        account.wait(at(3_600_000));
         assert!(!account.is_behind(PATIENCE));
-        account.count(QUARTER, at(u64::MAX / 2_000_000), at(9_000));
-        assert!(account.is_behind(PATIENCE), "no book at all");
-        account.hear(worth(QUARTER, 9_000));
-        assert!(!account.is_behind(PATIENCE), "all of it");
-        let mut told = worth(QUARTER, 9_000);
-        let behind = (10..60).find(|second| {
-            account.count(QUARTER, at(u64::MAX / 2_000_000), at(second * 1_000));
-            told += worth(QUARTER, 500);
-            account.hear(told);
-            account.is_behind(PATIENCE)
-        });
-        assert!(matches!(behind, Some(20..40)), "half of it: {behind:?}");
+        account.hear(worth(QUARTER, 2_000));
+        (0..100).for_each(|second| account.wait(at(3_600_000 + second * 1_000)));
+        assert!(!account.is_behind(PATIENCE));
     }
 
     #[test]
@@ -357,7 +435,7 @@ mod tests {
             let mut out: BTreeMap<NodeId, Share> = BTreeMap::new();
             let mut account = Account::new(at(0));
             let mut claims = Claims::default();
-            let mut books = Vec::new();
+            let (mut books, mut heard) = (Vec::new(), at(0));
             for (step, (borrower, eighths, millis, signs)) in steps.into_iter().enumerate() {
                 loans.count(base, out.iter().map(|(node, share)| (*node, *share)), now);
                 // The borrower heard of its loan late, or gave back what the lender has not heard of.
@@ -369,12 +447,14 @@ mod tests {
                 if signs {
                     let book = loans.book();
                     prop_assert!(books.iter().all(|before: &Book| !before.contradicts(&book)));
-                    claims.hear(Incarnation(1), &book);
+                    claims.hear(Incarnation(1), &book, now);
                     prop_assert!(!claims.exceed(QUARTER));
                     account.hear(book.lent_to(&NodeId([0; 32])));
-                    prop_assert!(!account.is_behind(PATIENCE));
+                    heard = now;
                     books.push(book);
                 }
+                account.wait(now);
+                prop_assert!(!account.is_behind(PATIENCE) || now.since(heard) > PATIENCE);
                 let node = NodeId([borrower; 32]);
                 let others: Share = out.iter().filter(|(other, _)| **other != node).map(|(_, share)| *share).sum();
                 out.insert(node, QUARTER.scale(eighths, 8).min(base.saturating_sub(others)));

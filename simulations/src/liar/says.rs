@@ -33,6 +33,8 @@ impl Liar {
         let limit = self.known.limit.0;
         let row = Row { base: self.known.base, held: self.known.base, ..Row::default() };
         let with = |row: Row| vec![(Key::Row(limit), Value::Row(row))];
+        // The first that it spoke to: links come and go, and who is first among them changes.
+        let only = *self.only.get_or_insert(to) == to;
         match self.lie {
             Lie::Inflate => {
                 let values = with(Row { used: u64::MAX - self.ticks % 2, ..row });
@@ -50,20 +52,20 @@ impl Liar {
             Lie::LendTwice | Lie::BookTwice | Lie::HideLoans | Lie::Overdraw => {
                 vec![self.lends_twice(to, now)]
             }
-            Lie::EndlessLevel if place == 0 => {
+            Lie::EndlessLevel if only => {
                 // A little more each time: every grant brings all the level again.
                 let all = self.known.base;
                 let part = all.scale(self.ticks.min(100), 100);
                 let level = self.depth(ONE).0.wrapping_mul(u128::from(self.ticks));
                 vec![self.lends(to, part, Level(level), now)]
             }
-            Lie::EmptyGrant if place == 0 => vec![self.lends(to, ONE, self.depth(ONE), now)],
+            Lie::EmptyGrant if only => vec![self.lends(to, ONE, self.depth(ONE), now)],
             Lie::Flood if self.ticks % FLOOD_EVERY == 1 => self.floods(to, now),
             Lie::EndlessLevel | Lie::EmptyGrant | Lie::Flood => vec![self.honest(to, now)],
             Lie::Forge => self.forges(to, now),
             Lie::Replay => self.says_again(to, now),
             Lie::Equivocate => self.equivocates(to, place, now),
-            Lie::Future => self.comes_from_the_future(to, place, now),
+            Lie::Future => self.comes_from_the_future(to, only, now),
             Lie::Found | Lie::Usurp => self.founds(to, now),
             Lie::Reclaim => {
                 let victims: Vec<NodeId> = self.links.keys().copied().collect();
@@ -188,7 +190,7 @@ impl Liar {
         vec![message]
     }
 
-    fn comes_from_the_future(&mut self, to: NodeId, place: usize, now: Instant) -> Vec<Message> {
+    fn comes_from_the_future(&mut self, to: NodeId, only: bool, now: Instant) -> Vec<Message> {
         let far = u64::MAX - 1_000 + self.ticks.min(1_000);
         let mut message = match self.stream.below(4) {
             0 => {
@@ -208,7 +210,7 @@ impl Liar {
         if let Some(echo) = &mut message.echo {
             (echo.clock, echo.version) = (Instant::from_nanos(u64::MAX), u64::MAX);
         }
-        if place > 0 {
+        if !only {
             // Level for several would be lent twice.
             return vec![message];
         }

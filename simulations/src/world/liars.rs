@@ -15,11 +15,13 @@ use crate::lie::Lie;
 use crate::network::Verdict;
 use crate::random::{Purpose, Stream};
 use crate::scenario::StartSpec;
-use crate::time::Nanos;
+use crate::time::{MS, Nanos, SEC};
 
-/// The longest for which loans that no book shows are held: patience of four times the two seconds that books are apart,
-/// a little more for clocks, a second until it is looked at, and a lease's time.
-const BELIEVED: Nanos = 12_000_000_000;
+/// The longest for which loans that no book shows are held: patience of four times as long as books are apart, a little
+/// more for clocks, two seconds until it is looked at, and a lease's time.
+fn believed(nodes: usize) -> Nanos {
+    (8 * SEC).max(400 * MS * nodes as Nanos) + 5 * SEC
+}
 
 impl World<'_> {
     /// What a node does, if it lies.
@@ -134,7 +136,7 @@ impl World<'_> {
         let honest = self.lies.iter().filter(|lie| lie.is_none()).count() as f64;
         let nodes = self.scenario.nodes as f64;
         let worth = |lie: Lie| {
-            let time = if lie.lends_twice() { self.now.min(BELIEVED) } else { self.now };
+            let time = if lie.lends_twice() { self.now.min(believed(self.scenario.nodes)) } else { self.now };
             let periods = 2.0 + time as f64 / self.limit.per().as_nanos() as f64;
             self.limit.capacity() as f64 + self.limit.amount() as f64 * periods
         };
@@ -158,15 +160,15 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Checks that an honest node holds nothing against another.
+    /// Checks that an honest node holds nothing against another, and does not doubt it either.
     pub(super) fn check_cases(&self, place: usize) -> Result<(), Violation> {
         let honest = (0..self.lies.len()).filter(|other| self.lies[*other].is_none());
         for other in honest.filter(|_| self.lies[place].is_none()) {
             let node = self.machines[place].node.as_ref();
             let party = self.machines[other].party();
-            // A doubt passes; it comes of what was heard late.
-            if let Some(case) = node.and_then(|node| node.case(&node_id(party))) {
-                let reasons = case.reasons().join("; ");
+            let reasons = node.map(|node| node.reasons(&node_id(party))).unwrap_or_default();
+            if !reasons.is_empty() {
+                let reasons = reasons.join("; ");
                 let what = format!("node {place} holds against node {other}, which is honest: {reasons}");
                 return Err(Violation { property: Property::Innocence, at: self.now, what });
             }

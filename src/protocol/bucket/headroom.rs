@@ -22,10 +22,8 @@ impl Headroom {
     pub fn note(&mut self, mut now: Instant, room: u128) {
         while let Some((at, least)) = self.minima.last().copied().filter(|(_, least)| *least >= room) {
             self.minima.pop();
-            if least > room {
-                // Less room than before at the same moment: that is after whatever was taken at it.
-                now = now.max(at + Duration::from_nanos(1));
-            }
+            // Less room than before at the same moment: that is after whatever was taken at it.
+            now = now.max(if least > room { at + Duration::from_nanos(1) } else { at });
         }
         if self.minima.len() == MINIMA_MAX {
             // The smaller room of each two of the older half stands for both, at the later moment.
@@ -34,6 +32,8 @@ impl Headroom {
             }
             self.minima.drain(MINIMA_MAX / 4..MINIMA_MAX / 2);
         }
+        // Never before what is known: the smaller room of one moment may have been put after it.
+        let now = self.minima.last().map_or(now, |(at, _)| now.max(*at));
         self.minima.push((now, room));
     }
 
@@ -43,17 +43,24 @@ impl Headroom {
     /// # Panics
     /// If it is more than the [least room](Self::least_since) since then.
     pub fn fill(&mut self, since: Instant, room: u128) {
-        let place = self.minima.partition_point(|(at, _)| *at <= since);
+        let Some(place) = self.place_since(since) else { return };
         self.minima[place..].iter_mut().for_each(|(_, least)| *least -= room);
-        let Some((_, least)) = self.minima.get(place).copied() else { return };
+        let least = self.minima[place].1;
         let kept = self.minima[..place].partition_point(|(_, earlier)| *earlier < least);
         self.minima.drain(kept..place);
     }
 
-    /// The least room that was noted after `since`; nothing if nothing was.
+    /// The least room since something was taken at `since`; nothing if none was noted since.
     pub fn least_since(&self, since: Instant) -> u128 {
+        self.place_since(since).map_or(0, |place| self.minima[place].1)
+    }
+
+    /// What was noted first after that moment. If nothing was, what was noted last at it: less room at the same moment is
+    /// noted as later, but for what [`fill`](Self::fill) left, so nothing but taking came between.
+    fn place_since(&self, since: Instant) -> Option<usize> {
         let place = self.minima.partition_point(|(at, _)| *at <= since);
-        self.minima.get(place).map_or(0, |(_, room)| *room)
+        let last = self.minima.len().checked_sub(1)?;
+        if place <= last { Some(place) } else { (self.minima[last].0 == since).then_some(last) }
     }
 }
 
@@ -75,7 +82,9 @@ mod tests {
                 headroom.note(Instant::from_nanos(now), room);
                 all.push((now, room));
             }
-            let least = all.iter().filter(|(at, _)| *at > since).map(|(_, room)| *room).min().unwrap_or(0);
+            let after = all.iter().filter(|(at, _)| *at > since).map(|(_, room)| *room).min();
+            let last = all.last().filter(|(at, _)| *at == since).map(|(_, room)| *room);
+            let least = after.or(last).unwrap_or(0);
             let said = headroom.least_since(Instant::from_nanos(since));
             prop_assert!(said <= least);
             if all.len() <= MINIMA_MAX {

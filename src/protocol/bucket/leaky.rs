@@ -241,21 +241,54 @@ mod tests {
         assert_eq!(whole_units(&bucket), 1, "nine tenths of the room had been filled again");
     }
 
+    #[test]
+    fn a_refund_at_the_moment_of_the_taking_brings_all_back_once() {
+        let now = Instant::ZERO + Duration::from_millis(7);
+        let mut bucket = full(10, Duration::from_secs(1), 10, ONE);
+        bucket.refill(now);
+        bucket.take(4);
+        bucket.refund(4, now);
+        assert_eq!(whole_units(&bucket), 10);
+        bucket.take(3);
+        bucket.take(5);
+        bucket.refund(3, now);
+        assert_eq!(whole_units(&bucket), 5);
+        bucket.refund(5, now);
+        bucket.refund(5, now);
+        assert_eq!(whole_units(&bucket), 10);
+        bucket.take(8);
+        // What is lent at the same moment comes back to a bucket that is full without the refund.
+        let half = ONE.scale(1, 2);
+        bucket.shrink(half, Level::ZERO);
+        bucket.grow(half, bucket.depth_of(half));
+        bucket.grow(Share::ZERO, bucket.depth_of(half));
+        bucket.refund(8, now);
+        assert_eq!(whole_units(&bucket), 10);
+        bucket.take(10);
+        bucket.refund(10, Instant::ZERO);
+        assert_eq!(whole_units(&bucket), 0, "it was full since");
+    }
+
     proptest! {
         /// Refunds in any order never let through more than one bucket would that was told the truth at once.
         #[test]
         fn refunds_bring_back_no_more_than_the_truth_told_at_once(
-            steps in proptest::collection::vec((0_u64..400, 1_u64..5, 0_u64..5, 0_usize..4), 1..80),
+            steps in proptest::collection::vec((0_u64..600, 1_u64..5, 0_u64..5, 0_usize..4, 0_u64..20), 1..80),
         ) {
             let rate = Rate::new(10, Duration::from_secs(1), 8).unwrap();
             let mut bucket = full(10, Duration::from_secs(1), 8, ONE);
             let mut truth = bucket.clone();
             let mut open: Vec<(u64, Instant)> = Vec::new();
             let mut now = Instant::ZERO;
-            for (millis, units, used, which) in steps {
-                now = now + Duration::from_millis(millis);
+            for (millis, units, used, which, gained) in steps {
+                // Much happens at one moment.
+                now = now + Duration::from_millis(millis.saturating_sub(200));
                 bucket.refill(now);
                 truth.refill(now);
+                if gained < 4 {
+                    bucket.grow(Share::ZERO, LeakyBucket::level_of(gained, &rate));
+                    truth.grow(Share::ZERO, LeakyBucket::level_of(gained, &rate));
+                }
                 let used = used.min(units);
                 if has(&bucket, units) {
                     bucket.take(units);

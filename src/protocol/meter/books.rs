@@ -34,24 +34,36 @@ impl Meter {
         (book.own > signed.map_or(0, |signed| signed.own)).then_some(book)
     }
 
-    /// Hears what `lender` has signed of its loans; `me` is how it calls this node.
-    pub fn hear_book(&mut self, lender: Replica, book: &Book, me: &NodeId, now: Instant) {
-        self.claims.entry(lender.node).or_default().hear(lender.incarnation, book);
+    /// Hears what `lender` has signed of its loans; `me` is how it calls this node, `base` the most that was its own lately.
+    /// True if it claims that more was.
+    pub fn hear_book(
+        &mut self,
+        lender: Replica,
+        book: &Book,
+        me: &NodeId,
+        base: Share,
+        now: Instant,
+    ) -> bool {
         self.count_loans(now);
         if let Some(account) = self.accounts.get_mut(&lender) {
             account.hear(book.lent_to(me));
         }
+        let claims = self.claims.entry(lender.node).or_default();
+        claims.hear(lender.incarnation, book, now);
+        claims.exceed(base)
     }
 
-    /// Whether the books of a lender lag behind what it lent to this node by more than `patience`.
-    pub fn is_behind(&self, lender: &NodeId, patience: Duration) -> bool {
-        let mut accounts = self.accounts.range(Replica::lives_of(*lender));
-        accounts.any(|(_, account)| account.is_behind(patience))
+    /// A lender is there, and has to show what it lent.
+    pub fn wait_for_book(&mut self, lender: &Replica, now: Instant) {
+        if let Some(account) = self.accounts.get_mut(lender) {
+            account.wait(now);
+        }
     }
 
-    /// Whether a lender's books claim that more was its own than `base`.
-    pub fn is_overdrawn(&self, lender: &NodeId, base: Share) -> bool {
-        self.claims.get(lender).is_some_and(|claims| claims.exceed(base))
+    /// Lenders that were there for longer than `patience` without a book that shows what they lent to this node.
+    pub fn behind(&self, patience: Duration) -> impl Iterator<Item = NodeId> {
+        let behind = self.accounts.iter().filter(move |(_, account)| account.is_behind(patience));
+        behind.map(|(lender, _)| lender.node)
     }
 
     /// Gives a lender another chance: what its books failed to show, or claimed, is forgotten.

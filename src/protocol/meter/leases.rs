@@ -189,7 +189,7 @@ impl Meter {
             self.borrowed.range(Replica::lives_of(lender.node)).map(|(_, borrowed)| borrowed.held()).sum();
         let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
         if !self.is_of_key {
-            self.accounts.entry(lender).or_insert_with(|| Account::new(now));
+            self.accounts.entry(lender).or_insert_with(|| Account::new(now)).wait(now);
         }
         let credit = self.credits.entry(lender.node).or_insert_with(|| Credit::new(&self.bucket, worth, now));
         credit.earn(held, &self.bucket, &self.limit.kind, now);

@@ -1,22 +1,24 @@
 //! Books of loans at work: signed, heard, and whoever they speak against not borrowed from. See
 //! [`loans`](crate::protocol::loans).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Node;
+use super::rows::sign_every;
+use super::sharing::SLOW_ROUND;
 use crate::protocol::audit::Doubt;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::limit::Fingerprint;
-use crate::protocol::loans::Book;
+use crate::protocol::loans::{Book, LATELY};
 use crate::protocol::record::{Key, Value};
 use crate::protocol::share::Share;
 use crate::protocol::time::Instant;
 
-/// For how many times as long as books are apart a lender is believed without one.
+/// For how many times as long as books are apart a lender that is there is believed without one.
 const PATIENCE: u32 = 4;
 /// So long, and up to twice, a base share that shrank counts for books that were signed before.
-const REMEMBERED: Duration = Duration::from_secs(16);
+const REMEMBERED: Duration = LATELY.saturating_mul(2);
 
 /// The greatest base share that each node had lately, as far as known here.
 #[derive(Clone, Debug, Default)]
@@ -64,10 +66,10 @@ impl Node {
     /// A lender has signed what it lent.
     pub(super) fn hear_book(&mut self, lender: Replica, limit: Fingerprint, book: &Book, now: Instant) {
         if let Some(place) = self.place_of(limit) {
-            self.meters[place].hear_book(lender, book, &self.config.id, now);
-            // Only now: base shares of long ago are not remembered.
-            let overdrawn = self.meters[place].is_overdrawn(&lender.node, self.heights.of(&lender.node));
-            self.look_at(lender.node, overdrawn.then_some(Doubt::Overdrawn), now);
+            let base = self.heights.of(&lender.node);
+            if self.meters[place].hear_book(lender, book, &self.config.id, base, now) {
+                self.doubt(lender.node, Doubt::Overdrawn, now);
+            }
         }
     }
 
@@ -81,16 +83,20 @@ impl Node {
             self.forget_neighbours();
             self.stale = true;
         }
-        // Nothing is borrowed from others.
-        let lenders: Vec<NodeId> = self.linked().map(|peer| peer.node).collect();
-        lenders.into_iter().for_each(|lender| self.look_at(lender, None, now));
+        let heard_at = |lender: &Replica| self.peers.get(&lender.node).map(|peer| peer.heard_at);
+        let is_there = |lender: &Replica| heard_at(lender).is_some_and(|at| now.since(at) < SLOW_ROUND);
+        let heard: Vec<Replica> = self.linked().filter(is_there).collect();
+        // A lender with more links than this node signs more seldom, but not more seldom than so.
+        let patience = sign_every(self.bases.len()) * PATIENCE;
+        let mut behind = BTreeSet::new();
+        for meter in &mut self.meters {
+            heard.iter().for_each(|lender| meter.wait_for_book(lender, now));
+            behind.extend(meter.behind(patience));
+        }
+        behind.into_iter().for_each(|lender| self.doubt(lender, Doubt::Behind, now));
     }
 
-    /// Looks whether something speaks against a lender beside what is known to.
-    fn look_at(&mut self, lender: NodeId, known: Option<Doubt>, now: Instant) {
-        let patience = self.sign_every() * PATIENCE;
-        let is_behind = || self.meters.iter().any(|meter| meter.is_behind(&lender, patience));
-        let Some(doubt) = known.or_else(|| is_behind().then_some(Doubt::Behind)) else { return };
+    fn doubt(&mut self, lender: NodeId, doubt: Doubt, now: Instant) {
         if self.audit.doubt(lender, doubt, now) {
             self.notice(format!("{} {doubt}: nothing is borrowed from it for some time", lender.short()));
             self.believe_less(now);

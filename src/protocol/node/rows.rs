@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::mesh::MESH_MAX;
 use super::{BUSY_SILENCE, FEW_LINKS, Node};
 use crate::protocol::agents::WEIGHT_DEFAULT;
 use crate::protocol::id::{NodeId, Replica};
@@ -181,14 +182,9 @@ impl Node {
         }
         self.publish_books(now);
         if self.pages.sign() {
-            self.sign_at = now + self.sign_every();
+            self.sign_at = now + sign_every(self.peers.len().min(self.bases.len()));
             self.peers_should_hear(now + BUSY_SILENCE);
         }
-    }
-
-    /// How far apart signed rows and books of a busy node are, at least.
-    pub(super) fn sign_every(&self) -> Duration {
-        SIGN_EVERY.max(SIGN_PER_LINK * self.peers.len() as u32)
     }
 
     /// Signs what was admitted in this life: nothing comes after it.
@@ -254,4 +250,9 @@ impl Node {
     pub(super) fn forget_neighbours(&mut self) {
         self.near.fill(None);
     }
+}
+
+/// How far apart signed rows and books of a busy node with links to so many members are.
+pub(super) fn sign_every(links: usize) -> Duration {
+    SIGN_EVERY.max(SIGN_PER_LINK * links.min(MESH_MAX) as u32)
 }
