@@ -63,7 +63,7 @@ impl Node {
             }
             link.tell(now);
             self.peers.insert(peer, link);
-            self.forget_neighbours();
+            self.look_up_neighbour(&peer);
             self.wake(now);
         }
     }
@@ -84,7 +84,7 @@ impl Node {
             self.pages.forget_stranger(&peer);
             self.lives.remove(&peer);
         }
-        self.forget_neighbours();
+        self.look_up_neighbour(&peer);
         self.stale = true;
     }
 
@@ -110,15 +110,15 @@ impl Node {
         }
         let Some(peer) = self.peers.get_mut(&from) else { return };
         self.lives.insert(from, message.incarnation);
+        let begins = peer.incarnation.is_none_or(|known| known < message.incarnation);
         match peer.incarnation {
             Some(known) if known > message.incarnation => return,
             Some(known) if known == message.incarnation => {}
             _ => {
-                *peer = Peer { incarnation: Some(message.incarnation), news_by: Some(now), ..Peer::new(now) };
+                peer.begin_life(message.incarnation, now);
                 let replica = Replica { node: from, incarnation: message.incarnation };
                 self.meters.iter_mut().for_each(|meter| meter.forget_former(replica));
                 self.former_leases.forget_former(replica);
-                self.near.fill(None);
             }
         }
         let replica = Replica { node: from, incarnation: message.incarnation };
@@ -146,6 +146,9 @@ impl Node {
             // Whoever would lend to a node where requests wait must know a recent moment of its clock.
             peer.beat |=
                 now.since(echo.clock) > TTL / 4 && self.pools.iter().any(|state| !state.queue.is_empty());
+        }
+        if begins {
+            self.look_up_neighbour(&from);
         }
         let same_ledger = self.meet(message.ledger, from, now);
         if let Some(echo) = to_us.filter(|_| same_ledger) {
@@ -368,7 +371,7 @@ impl Node {
                     self.leaving.remove(&author.node);
                 }
                 self.learn_addresses(author.node, profile, now);
-                self.forget_neighbours();
+                self.look_up_neighbour(&author.node);
                 self.stale = true;
                 false
             }

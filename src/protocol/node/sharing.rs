@@ -54,8 +54,22 @@ impl Node {
             row.tag = self.forgive(place, &neighbours);
         }
         let total = row.base + neighbours.iter().map(|neighbour| neighbour.row.base).sum();
-        let mut claims = vec![self.claim(place, self.config.id, &row)];
-        claims.extend(neighbours.iter().map(|peer| self.claim(place, peer.replica.node, &peer.row)));
+        let mut claims = Vec::with_capacity(neighbours.len() + 1);
+        claims.push(self.claim(place, self.config.id, &row));
+        // Most wait for the same, with the same weight.
+        let mut like: Option<((u64, u32), Claim)> = None;
+        for Neighbour { replica, row, .. } in &**neighbours {
+            let kind = (row.waiting, row.weight);
+            let like = match like {
+                Some((known, claim)) if known == kind => claim,
+                _ => like.insert((kind, self.claim(place, replica.node, row))).1,
+            };
+            claims.push(Claim {
+                lot: like.lot,
+                quantum: like.quantum,
+                ..Self::plain_claim(replica.node, row)
+            });
+        }
         let leaves = matches!(self.phase, Phase::Leaving(_) | Phase::Left);
         if leaves {
             claims[0] = Claim { demand: [Share::ZERO; CLASSES], lot: Share::ZERO, ..claims[0] };
@@ -359,17 +373,21 @@ impl Node {
     }
 
     pub(super) fn claim(&self, place: usize, node: NodeId, row: &Row) -> Claim {
-        let meter = &self.meters[place];
-        let lot = if row.waiting > 0 { meter.bucket().lot(row.waiting) } else { Share::ZERO };
+        let lot = if row.waiting > 0 { self.meters[place].bucket().lot(row.waiting) } else { Share::ZERO };
+        Claim { lot, quantum: self.quantum(place, row, TURN_MIN), ..Self::plain_claim(node, row) }
+    }
+
+    /// A claim without what depends on the limit.
+    fn plain_claim(node: NodeId, row: &Row) -> Claim {
         Claim {
             node,
             weights: row.weights.map(|weight| weight.clamp(1, WEIGHT_MAX)),
             demand: row.by_class(),
-            lot,
+            lot: Share::ZERO,
             class: usize::from(row.class).min(CLASSES - 1),
             tag: row.tag,
             turn_end: row.turn_end,
-            quantum: self.quantum(place, row, TURN_MIN),
+            quantum: 0,
         }
     }
 
