@@ -62,6 +62,9 @@ impl Position {
 
 /// So many nodes are many.
 const MANY: usize = 16;
+/// Where there are many, less than an equal part of all over this is a crumb: a loan of it would cost its messages and
+/// serve nobody, and whoever lends a part of what is left again and again never comes to an end.
+const CRUMB: u64 = 256;
 /// A lender covers parts of at most so many deficits at a time: more leases would cost more messages than they gain.
 const BORROWERS_MAX: usize = 8;
 
@@ -69,11 +72,12 @@ const BORROWERS_MAX: usize = 8;
 /// the same order.
 pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> Plan {
     // Where there are many, what is small beside an equal part of all is left alone, too.
-    let floor = if positions.len() > MANY {
+    let (floor, crumb) = if positions.len() > MANY {
         let held: Share = positions.iter().map(|position| position.held).sum();
-        held.scale(4, grain * positions.len() as u64)
+        let nodes = positions.len() as u64;
+        (held.scale(4, grain * nodes), held.scale(1, CRUMB * nodes))
     } else {
-        Share::ZERO
+        (Share::ZERO, Share::ZERO)
     };
     let deficits: Vec<Share> = positions
         .iter()
@@ -116,11 +120,17 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
     let lack: Share = needy.iter().map(|place| deficits[*place]).sum();
     let rest = left;
     let (chosen, spread) = part_of_needy(me, positions, &needy);
+    let mut crumbs = Share::ZERO;
     for place in chosen {
         let wanted =
             if rest.all < lack { ceil_scale(rest.all, deficits[place].0, lack.0) } else { deficits[place] };
         let part = ceil_scale(ceil_scale(wanted, rest.own.0, rest.all.0), spread.0, spread.1);
-        let part = part.min(left.own).min(deficits[place]);
+        let part = (crumbs + part).min(left.own).min(deficits[place]);
+        if part < crumb {
+            crumbs = part;
+            continue;
+        }
+        crumbs = Share::ZERO;
         left.own -= part;
         lend.push((place, part));
     }

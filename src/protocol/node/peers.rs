@@ -98,7 +98,7 @@ impl Peer {
         *self = Self { incarnation, news_by, planned: self.planned, ..Self::new(now) };
     }
 
-    /// A lease of this limit with this peer changed.
+    /// Something of this limit goes back to this peer.
     pub(super) fn owes(&mut self, place: usize) {
         self.owed.insert(place);
         self.words.insert(place);

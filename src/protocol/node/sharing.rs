@@ -123,7 +123,9 @@ impl Node {
         let mut positions = Vec::with_capacity(claims.len());
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
-            let completes = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
+            // Whoever should have far more than the lot has that before it has all.
+            let is_tight = (claim.lot..claim.lot + claim.lot.scale(1, 4)).contains(target);
+            let completes = is_tight && held < claim.lot;
             let exact = completes || (units && claim.lot > Share::ZERO);
             let (free, waits) = (neighbour.row.free, neighbour.row.waiting > 0);
             positions.push(Position { held, target: *target, free, exact, waits });
@@ -168,7 +170,7 @@ impl Node {
         now: Instant,
     ) -> bool {
         let meter = &mut self.meters[place];
-        let (mut owed, mut stale) = (Vec::new(), Vec::new());
+        let (mut owed, mut lent, mut stale) = (Vec::new(), Vec::new(), Vec::new());
         // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
         // fro; unless it needs none at all.
         let hurry = plan.wanted || meter.target == Share::ZERO || grain == FINE_GRAIN;
@@ -201,11 +203,16 @@ impl Node {
                 meter.part_of_level(share).max(need).min(spare)
             };
             meter.lend(borrower.replica, share, level, now);
-            owed.push(borrower.replica.node);
+            lent.push(borrower.replica.node);
         }
         for node in owed {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.owes(place);
+            }
+        }
+        for node in lent {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.owed.insert(place);
             }
         }
         for node in &stale {
@@ -243,7 +250,7 @@ impl Node {
                 break;
             }
             left = left.saturating_sub(level);
-            peer.owes(place);
+            peer.owed.insert(place);
             self.meters[place].lend(neighbour.replica, Share::ZERO, level, now);
         }
     }
