@@ -62,9 +62,6 @@ impl Position {
 
 /// So many nodes are many.
 const MANY: usize = 16;
-/// Where there are many, less than an equal part of all over this is a crumb: a loan of it would cost its messages and
-/// serve nobody, and whoever lends a part of what is left again and again never comes to an end.
-const CRUMB: u64 = 256;
 /// A lender covers parts of at most so many deficits at a time: more leases would cost more messages than they gain.
 const BORROWERS_MAX: usize = 8;
 
@@ -72,13 +69,15 @@ const BORROWERS_MAX: usize = 8;
 /// the same order.
 pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> Plan {
     // Where there are many, what is small beside an equal part of all is left alone, too.
-    let (floor, crumb) = if positions.len() > MANY {
+    let floor = if positions.len() > MANY {
         let held: Share = positions.iter().map(|position| position.held).sum();
-        let nodes = positions.len() as u64;
-        (held.scale(4, grain * nodes), held.scale(1, CRUMB * nodes))
+        held.scale(4, grain * positions.len() as u64)
     } else {
-        (Share::ZERO, Share::ZERO)
+        Share::ZERO
     };
+    // Less is not lent but where it completes a lot: it would cost its messages and serve nobody, and whoever lends a part
+    // of what is left again and again never comes to an end.
+    let crumb = floor.scale(1, 2);
     let deficits: Vec<Share> = positions
         .iter()
         .enumerate()
