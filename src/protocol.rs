@@ -11,6 +11,7 @@ pub mod bucket;
 pub mod calendar;
 pub mod counter;
 pub mod demand;
+mod flat;
 pub mod gossip;
 pub mod id;
 pub mod keyed;

@@ -6,6 +6,8 @@
 pub mod signing;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -17,6 +19,9 @@ use crate::protocol::node::Saved;
 pub const MESSAGE_MAX: usize = 64 * 1024;
 /// The most bytes of a saved state: 1,024 members that all gave to one another a few times.
 pub const SAVED_MAX: usize = 16 * 1024 * 1024;
+
+/// Room that is made at once for what is encoded: most messages fit.
+const USUAL: usize = 256;
 
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
 pub const MESSAGE_VERSION: u8 = 5;
@@ -96,13 +101,29 @@ const fn config<const MAX: usize>() -> Configuration<LittleEndian, Varint, Limit
 }
 
 fn encode<T: Serialize, const MAX: usize>(value: &T, version: u8) -> Result<Vec<u8>, WireError> {
-    let mut bytes = vec![version];
-    bincode::serde::encode_into_std_write(value, &mut bytes, config::<MAX>())
+    let mut bytes = Bytes(Vec::with_capacity(USUAL));
+    bytes.0.push(version);
+    bincode::serde::encode_into_writer(value, &mut bytes, config::<MAX>())
         .map_err(|error| WireError::Malformed(error.to_string()))?;
+    let Bytes(bytes) = bytes;
     if bytes.len() > MAX {
         return Err(WireError::TooLong(bytes.len(), MAX));
     }
     Ok(bytes)
+}
+
+/// Bytes in the making. Ids and signatures come byte by byte, which is slow through [`std::io::Write`].
+struct Bytes(Vec<u8>);
+
+impl Writer for Bytes {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        match bytes {
+            [byte] => self.0.push(*byte),
+            bytes => self.0.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
 }
 
 fn decode<T: DeserializeOwned, const MAX: usize>(bytes: &[u8], version: u8) -> Result<T, WireError> {

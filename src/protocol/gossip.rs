@@ -165,11 +165,18 @@ impl Pages {
 
     /// What is passed on: what members have signed.
     fn lives(&self) -> impl Iterator<Item = Life<'_>> {
+        self.lives_in(u64::MAX)
+    }
+
+    /// … by authors in these buckets.
+    fn lives_in(&self, buckets: u64) -> impl Iterator<Item = Life<'_>> {
         let latest = self.pages.iter().map(|(author, page)| Life::latest(*author, page));
         let former = self.former.iter().map(|((life, author), signed)| Life::whole(*author, *life, signed));
         let remembered =
             self.remembered.iter().map(|(author, signed)| Life::whole(*author, REMEMBERED, signed));
-        latest.chain(former).chain(remembered).filter(|life| self.passes_on(life))
+        let is_in =
+            move |life: &Life| buckets == u64::MAX || buckets & 1 << bucket(&life.summary.author) != 0;
+        latest.chain(former).chain(remembered).filter(move |life| is_in(life) && self.passes_on(life))
     }
 
     fn lives_of(&self, author: NodeId) -> impl Iterator<Item = Life<'_>> {
@@ -237,7 +244,7 @@ impl Pages {
         let page = self.pages.get_mut(&self.me).expect("BUG! no own page");
         let remembered = self.remembered.entry(self.me).or_default();
         let mut version = page.version;
-        for (key, Held { version: written, value, .. }) in &mut page.values {
+        for (key, Held { version: written, value, .. }) in page.values.iter_mut() {
             let signed = if key.is_record() { &mut *remembered } else { &mut page.signed };
             let known = signed.get(key).filter(|record| record.incarnation == page.incarnation);
             if known.is_some_and(|record| record.version == *written) {
@@ -325,8 +332,7 @@ impl Pages {
         let theirs: BTreeMap<_, _> = digest.iter().map(known).collect();
         let mut deltas = Vec::new();
         let mut room = DELTA_BYTES_MAX;
-        let mut lives: Vec<_> =
-            self.lives().filter(|life| buckets & 1 << bucket(&life.summary.author) != 0).collect();
+        let mut lives: Vec<_> = self.lives_in(buckets).collect();
         // From another one on each time: if not all fit, all come in the end.
         let turn = self.own_version();
         let first = turn as usize % lives.len().max(1);
@@ -385,6 +391,14 @@ impl Pages {
                 continue;
             }
             if let Some(signature) = *signature {
+                // Much is told again, until it is confirmed.
+                let is_known = self.known(author, key, incarnation).is_some_and(|known| {
+                    (known.incarnation, known.version, known.signature) == (incarnation, *version, signature)
+                        && known.value == *value
+                });
+                if is_known {
+                    continue;
+                }
                 let record =
                     Record { incarnation, version: *version, key: *key, value: value.clone(), signature };
                 self.take_up(author, record, now, &mut absorbed);
@@ -422,6 +436,9 @@ impl Pages {
     fn absorb(&mut self, delta: &Delta, of_ledger: bool, now: Instant) -> Absorbed {
         let mut absorbed = Absorbed::default();
         for record in delta.records.iter().filter(|record| record.key.is_record() == of_ledger) {
+            if self.known(delta.author, &record.key, record.incarnation) == Some(record) {
+                continue;
+            }
             self.take_up(delta.author, record.clone(), now, &mut absorbed);
             if absorbed.forged {
                 break;
@@ -438,7 +455,7 @@ impl Pages {
         if record.incarnation == REMEMBERED || (is_own && record.incarnation == own_life) {
             return;
         }
-        let known = self.known(author, &record);
+        let known = self.known(author, &record.key, record.incarnation);
         if known.is_some_and(|known| *known == record) {
             return;
         }
@@ -471,14 +488,14 @@ impl Pages {
         self.rehash(author);
     }
 
-    /// What is known in the place of a record.
-    fn known(&self, author: NodeId, record: &Record) -> Option<&Record> {
-        if record.key.is_record() {
-            return self.remembered.get(&author)?.get(&record.key);
+    /// What is known in the place of a record of this name and life.
+    fn known(&self, author: NodeId, key: &Key, life: Incarnation) -> Option<&Record> {
+        if key.is_record() {
+            return self.remembered.get(&author)?.get(key);
         }
         match self.pages.get(&author) {
-            Some(page) if page.incarnation == record.incarnation => page.signed.get(&record.key),
-            _ => self.former.get(&(record.incarnation, author))?.get(&record.key),
+            Some(page) if page.incarnation == life => page.signed.get(key),
+            _ => self.former.get(&(life, author))?.get(key),
         }
     }
 

@@ -75,6 +75,9 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
     } else {
         Share::ZERO
     };
+    // Less is not lent but where it completes a lot: it would cost its messages and serve nobody, and whoever lends a part
+    // of what is left again and again never comes to an end.
+    let crumb = floor.scale(1, 2);
     let deficits: Vec<Share> = positions
         .iter()
         .enumerate()
@@ -116,11 +119,17 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
     let lack: Share = needy.iter().map(|place| deficits[*place]).sum();
     let rest = left;
     let (chosen, spread) = part_of_needy(me, positions, &needy);
+    let mut crumbs = Share::ZERO;
     for place in chosen {
         let wanted =
             if rest.all < lack { ceil_scale(rest.all, deficits[place].0, lack.0) } else { deficits[place] };
         let part = ceil_scale(ceil_scale(wanted, rest.own.0, rest.all.0), spread.0, spread.1);
-        let part = part.min(left.own).min(deficits[place]);
+        let part = (crumbs + part).min(left.own).min(deficits[place]);
+        if part < crumb {
+            crumbs = part;
+            continue;
+        }
+        crumbs = Share::ZERO;
         left.own -= part;
         lend.push((place, part));
     }

@@ -6,12 +6,14 @@
 mod books;
 mod credit;
 mod leases;
+mod running;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use credit::Credit;
 pub use leases::FormerLeases;
+use running::Leases;
 
 use super::bucket::{Bounds, Bucket, Level};
 use super::counter::GCounter;
@@ -90,8 +92,8 @@ pub struct Meter {
     /// Share of the base that is kept out of use because somebody uses as much without reporting it.
     frozen: Option<Box<Bucket>>,
     base: Share,
-    lent: BTreeMap<Replica, Lent>,
-    borrowed: BTreeMap<Replica, Borrowed>,
+    lent: Leases<Lent>,
+    borrowed: Leases<Borrowed>,
     /// What each lender can still bring.
     credits: BTreeMap<NodeId, Credit>,
     /// What is lent, as it is signed, …
@@ -104,6 +106,8 @@ pub struct Meter {
     /// Peers may drop it at any time.
     is_of_key: bool,
     is_slow: bool,
+    /// Up to when loans are counted.
+    counted_at: Instant,
     /// When the next lease ends, unless a lease changed since that was looked up.
     next_expiry: Option<Instant>,
     leases_changed: bool,
@@ -137,8 +141,8 @@ impl Meter {
             bucket: Bucket::new(&limit.kind, now),
             frozen: None,
             base: Share::ZERO,
-            lent: BTreeMap::new(),
-            borrowed: BTreeMap::new(),
+            lent: Leases::new(),
+            borrowed: Leases::new(),
             credits: BTreeMap::new(),
             loans: Loans::default(),
             accounts: BTreeMap::new(),
@@ -146,6 +150,7 @@ impl Meter {
             sequence: 0,
             is_of_key: false,
             is_slow: is_slow(&limit.kind),
+            counted_at: Instant::ZERO,
             next_expiry: None,
             leases_changed: false,
             limit,
@@ -244,7 +249,9 @@ impl Meter {
             store.set_period(bounds);
         }
         let (from, to, share) = if wanted > frozen {
-            let free = self.base.saturating_sub(self.lent.values().map(Lent::out).sum::<Share>() + frozen);
+            let free = self
+                .base
+                .saturating_sub(self.lent.running().map(|(_, lent)| lent.out()).sum::<Share>() + frozen);
             (&mut self.bucket, &mut **store, (wanted - frozen).min(free))
         } else {
             (&mut **store, &mut self.bucket, frozen - wanted)
@@ -390,7 +397,7 @@ impl Meter {
         self.used.merge(me, own);
         self.bucket = Bucket::new(&self.limit.kind, now);
         self.frozen = None;
-        (self.base, self.lent, self.borrowed) = (Share::ZERO, BTreeMap::new(), BTreeMap::new());
+        (self.base, self.lent, self.borrowed) = (Share::ZERO, Leases::new(), Leases::new());
     }
 
     /// The part of the level that goes with `share` of what is held.

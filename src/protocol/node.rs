@@ -492,9 +492,9 @@ impl Node {
             Input::Message(from, message) => self.hear(from, &message, now),
             Input::Timeout => {}
         }
-        self.serve_all(now);
-        self.run_clock(now);
-        self.finish(now);
+        // Before what is due by the clock, which `finish` does not wait for.
+        let changed = self.serve_all(now) | self.run_clock(now);
+        self.finish_after(changed, now);
     }
 
     /// The next thing to do, if there is one.
@@ -525,22 +525,26 @@ impl Node {
         self.peers.send_at().into_iter().chain(times).fold(next, Instant::min)
     }
 
-    /// What is due by the clock.
-    fn run_clock(&mut self, now: Instant) {
+    /// What is due by the clock. False if nothing was.
+    fn run_clock(&mut self, now: Instant) -> bool {
+        let mut changed = false;
         if self.settles_at.is_some_and(|at| now >= at) {
             self.settles_at = None;
             if matches!(self.phase, Phase::Settling(_)) {
                 self.phase = Phase::Ready;
             }
             self.rebase(now);
+            changed = true;
         }
         if self.save_at.is_some_and(|at| now >= at) {
             self.save(false);
         }
-        self.look_at_gates(now);
+        changed |= self.look_at_gates(now);
         if now >= self.next_round {
             self.round(now);
+            changed = true;
         }
+        changed
     }
 
     /// Ends the leases whose time is over. Must come before anything that reads a bucket at `now`.
@@ -575,15 +579,23 @@ impl Node {
 
     /// Leaves the node consistent after a call: shares follow demand, waiters are served, messages are out.
     fn finish(&mut self, now: Instant) {
+        self.finish_after(true, now);
+    }
+
+    /// … where nothing may have changed since the waiters were last served, which is the dearest part.
+    fn finish_after(&mut self, changed: bool, now: Instant) {
         // Before shares move: whoever can be served with what is here does not want it elsewhere.
-        self.serve_all(now);
+        let mut changed = changed && self.serve_all(now);
         // With many links much of the news comes at once, and is better looked at together.
         if self.stale && (now >= self.share_at || self.peers.len() <= FEW_LINKS) {
             self.stale = false;
             self.share_at = now + SHARE_SPACING;
             self.share_out(now);
+            changed = true;
         }
-        self.serve_all(now);
+        if changed {
+            self.serve_all(now);
+        }
         self.look_at_expiries();
         // Leases live for less than idle rounds are apart.
         if !self.busy && self.next_expiry < Instant::from_nanos(u64::MAX) {

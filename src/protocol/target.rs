@@ -187,16 +187,19 @@ fn without(mut wants: [Share; CLASSES], mut share: Share) -> [Share; CLASSES] {
 /// Weighted max-min: everybody gets what it wants, up to a common level per weight. Exact: if the wants exceed
 /// `total`, the shares sum to `total`.
 pub fn max_min(total: Share, wants: &[(Share, u32)]) -> Vec<Share> {
-    let mut order: Vec<usize> = (0..wants.len()).collect();
-    let per_weight = |i: usize| {
-        let (want, weight) = wants[i];
-        (u128::from(want.0) << 32) / u128::from(weight.max(1))
+    // Of equal weights the wants themselves are in order.
+    let equal = wants.iter().all(|(_, weight)| *weight == wants[0].1);
+    let per_weight = |(want, weight): (Share, u32)| match equal {
+        true => u128::from(want.0),
+        false => (u128::from(want.0) << 32) / u128::from(weight.max(1)),
     };
-    order.sort_by_key(|i| (per_weight(*i), *i));
+    let mut order: Vec<(u128, usize)> =
+        wants.iter().enumerate().map(|(i, want)| (per_weight(*want), i)).collect();
+    order.sort_unstable();
     let mut weights: u64 = wants.iter().map(|(_, weight)| u64::from((*weight).max(1))).sum();
     let mut left = total;
     let mut shares = vec![Share::ZERO; wants.len()];
-    for i in order {
+    for (_, i) in order {
         let (want, weight) = (wants[i].0, u64::from(wants[i].1.max(1)));
         shares[i] = want.min(left.scale(weight, weights));
         left -= shares[i];

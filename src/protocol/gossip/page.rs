@@ -1,12 +1,11 @@
 //! One node's page: named values, each with the version of the page at which it was written.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{AUTHOR_RECORDS_MAX, DELTA_BYTES_MAX, ENTRIES_MAX, ENTRY_WEIGHT, PAGE_BYTES_MAX};
 use crate::protocol::audit::{Contradiction, Lie};
 use crate::protocol::bounded;
+use crate::protocol::flat::FlatMap;
 use crate::protocol::id::{Incarnation, LedgerId, NodeId};
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::record::{Key, Row, Value};
@@ -171,7 +170,7 @@ pub struct Page {
     pub(super) incarnation: Incarnation,
     /// Up to which version it was heard from the author itself.
     pub(super) version: u64,
-    pub(super) values: BTreeMap<Key, Held>,
+    pub(super) values: FlatMap<Key, Held>,
     /// About how many bytes the values take.
     bytes: usize,
     pub(super) signed: Signed,
@@ -183,7 +182,7 @@ impl Page {
         Self {
             incarnation,
             version: 0,
-            values: BTreeMap::new(),
+            values: FlatMap::default(),
             bytes: 0,
             signed: Signed::default(),
             news_at: now,
@@ -220,7 +219,8 @@ impl Page {
         if let Some(Held { changed, value: Value::Row(row), .. }) = self.values.get(&Key::Row(fingerprint)) {
             return Some((row, *changed));
         }
-        let mut of_keys = self.values.range(Key::KeyRow(0)..=Key::KeyRow(u16::MAX));
+        let of_keys = self.values.from(&Key::KeyRow(0));
+        let mut of_keys = of_keys.take_while(|(key, _)| matches!(key, Key::KeyRow(_)));
         of_keys.find_map(|(_, held)| match &held.value {
             Value::KeyRow(Some(row)) if row.fingerprint == fingerprint => Some((&row.row, held.changed)),
             _ => None,
@@ -283,7 +283,7 @@ impl Page {
 /// What one author has signed, the latest of each value.
 #[derive(Clone, Debug, Default)]
 pub struct Signed {
-    records: BTreeMap<Key, Record>,
+    records: FlatMap<Key, Record>,
     version: u64,
     total: u64,
     sum: u32,

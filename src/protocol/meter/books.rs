@@ -11,12 +11,13 @@ use crate::protocol::time::Instant;
 impl Meter {
     /// Counts what was lent and borrowed up to `now`. Must precede every change of a lease or of the base share.
     pub(super) fn count_loans(&mut self, now: Instant) {
-        if self.is_of_key {
+        if self.is_of_key || now <= self.counted_at {
             return;
         }
-        let out = self.lent.iter().map(|(borrower, lent)| (borrower.node, lent.out()));
+        self.counted_at = now;
+        let out = self.lent.running().map(|(borrower, lent)| (borrower.node, lent.out()));
         self.loans.count(self.base, out, now);
-        for (lender, borrowed) in &self.borrowed {
+        for (lender, borrowed) in self.borrowed.running() {
             let account = self.accounts.entry(*lender).or_insert_with(|| Account::new(now));
             account.count(borrowed.held(), borrowed.until(), now);
         }

@@ -31,7 +31,7 @@ impl FormerLeases {
     pub fn remember(&mut self, meter: &Meter) {
         debug_assert!(meter.is_at_rest(), "BUG! a meter is dropped that has leases");
         self.lent = self.lent.max(meter.sequence);
-        for (lender, borrowed) in &meter.borrowed {
+        for (lender, borrowed) in meter.borrowed.all() {
             let known = self.borrowed.entry(*lender).or_default();
             *known = (*known).max(borrowed.sequence());
         }
@@ -47,12 +47,12 @@ impl FormerLeases {
 impl Meter {
     /// Base share that is out on loan.
     pub fn lent(&self) -> Share {
-        self.lent.values().map(Lent::out).sum()
+        self.lent.running().map(|(_, lent)| lent.out()).sum()
     }
 
     /// Share on loan from others.
     pub fn borrowed(&self) -> Share {
-        self.borrowed.values().map(Borrowed::held).sum()
+        self.borrowed.running().map(|(_, lease)| lease.held()).sum()
     }
 
     /// Share just lent to a borrower that it has not said it heard of.
@@ -65,7 +65,7 @@ impl Meter {
         self.held() == self.base
             && !self.bucket.in_debt()
             && self.borrowed() == Share::ZERO
-            && self.lent.values().all(|lent| lent.out() == Share::ZERO && lent.overfull() == Level::ZERO)
+            && self.lent.running().next().is_none()
     }
 
     /// Whether share lent now would stay lent for a while: the borrower, whose clock showed `echo.0` when it was last
@@ -96,8 +96,10 @@ impl Meter {
             self.sequence = self.sequence.max(now.as_nanos()).saturating_add(1);
             self.lent.insert(borrower, Lent::new(self.sequence));
         }
-        let lent = self.lent.get_mut(&borrower).expect("BUG! just inserted");
-        lent.raise(Moved { share, level }, level.saturating_sub(self.bucket.depth_of(share)), now);
+        let depth = self.bucket.depth_of(share);
+        self.lent.change(&borrower, |lent| {
+            lent.raise(Moved { share, level }, level.saturating_sub(depth), now);
+        });
         self.withhold();
     }
 
@@ -108,23 +110,24 @@ impl Meter {
         self.refill(now);
         let (mut share, mut level) = (share.min(self.returnable()), level);
         let mut told = Vec::new();
-        for (lender, borrowed) in &mut self.borrowed {
+        let (bucket, credits, kind) = (&mut self.bucket, &mut self.credits, &self.limit.kind);
+        self.borrowed.change_running(|lender, borrowed| {
             let held = borrowed.held();
             let part = share.min(held);
             if part == Share::ZERO {
-                continue;
+                return;
             }
             // A lender's bucket has room for no more than the share that comes home can hold.
-            let gone = self.bucket.shrink(part, level.min(self.bucket.depth_of(part)));
+            let gone = bucket.shrink(part, level.min(bucket.depth_of(part)));
             borrowed.give_back(Moved { share: part, level: gone });
-            if let Some(credit) = self.credits.get_mut(&lender.node) {
-                credit.earn(held, &self.bucket, &self.limit.kind, now);
+            if let Some(credit) = credits.get_mut(&lender.node) {
+                credit.earn(held, bucket, kind, now);
                 credit.give(gone);
             }
             share -= part;
             level = level.saturating_sub(gone);
             told.push(*lender);
-        }
+        });
         told
     }
 
@@ -145,9 +148,7 @@ impl Meter {
         let share = held - kept;
         let level = self.bucket.part_of_level(share);
         let level = self.bucket.shrink(share, level);
-        if let Some(borrowed) = self.borrowed.get_mut(lender) {
-            borrowed.give_back(Moved { share, level });
-        }
+        self.borrowed.change(lender, |borrowed| borrowed.give_back(Moved { share, level }));
         if let Some(credit) = self.credits.get_mut(&lender.node) {
             credit.earn(held, &self.bucket, &self.limit.kind, now);
             credit.give(level);
@@ -157,8 +158,7 @@ impl Meter {
 
     /// From whom share is borrowed.
     pub fn lenders(&self) -> impl Iterator<Item = NodeId> {
-        let held = self.borrowed.iter().filter(|(_, borrowed)| borrowed.held() > Share::ZERO);
-        held.map(|(lender, _)| lender.node)
+        self.borrowed.running().map(|(lender, _)| lender.node)
     }
 
     /// Gives back what of the borrowed share no lender can have lent by what it has: `base` tells how much that is. Tells
@@ -167,14 +167,13 @@ impl Meter {
         let mut told = Vec::new();
         let mut left = BTreeMap::new();
         // The latest life first: what an earlier one lent is over soon.
-        let held = self.borrowed.iter().rev().filter(|(_, borrowed)| borrowed.held() > Share::ZERO);
-        let lenders: Vec<Replica> = held.map(|(lender, _)| *lender).collect();
+        let lenders: Vec<Replica> = self.borrowed.running().rev().map(|(lender, _)| *lender).collect();
         for lender in lenders {
             let left = left.entry(lender.node).or_insert_with(|| base(&lender.node));
             if self.give_back_to(&lender, *left, now) {
                 told.push(lender);
             }
-            *left = left.saturating_sub(self.borrowed[&lender].held());
+            *left = left.saturating_sub(self.borrowed.get(&lender).map_or(Share::ZERO, Borrowed::held));
         }
         told
     }
@@ -185,12 +184,17 @@ impl Meter {
         self.leases_changed = true;
         self.count_loans(now);
         self.refill(now);
-        let held: Share =
-            self.borrowed.range(Replica::lives_of(lender.node)).map(|(_, borrowed)| borrowed.held()).sum();
-        let moved = self.borrowed.entry(lender).or_default().hear(grant, now);
+        let held: Share = self.borrowed.running_with(lender.node).map(|(_, borrowed)| borrowed.held()).sum();
         if !self.is_of_key {
-            self.accounts.entry(lender).or_insert_with(|| Account::new(now)).wait(now);
+            let account = self.accounts.entry(lender).or_insert_with(|| Account::new(now));
+            // What does not run was not counted.
+            account.count(Share::ZERO, now, now);
+            account.wait(now);
         }
+        if self.borrowed.get(&lender).is_none() {
+            self.borrowed.insert(lender, Borrowed::new());
+        }
+        let moved = self.borrowed.change(&lender, |borrowed| borrowed.hear(grant, now)).unwrap_or_default();
         let credit = self.credits.entry(lender.node).or_insert_with(|| Credit::new(&self.bucket, worth, now));
         credit.earn(held, &self.bucket, &self.limit.kind, now);
         credit.set_base(worth);
@@ -200,7 +204,7 @@ impl Meter {
             level: moved.level.saturating_sub(level),
         };
         if beyond != Moved::default() {
-            self.borrowed.entry(lender).or_default().give_back(beyond);
+            self.borrowed.change(&lender, |borrowed| borrowed.give_back(beyond));
         }
         self.bucket.grow(moved.share - beyond.share, level);
     }
@@ -210,8 +214,7 @@ impl Meter {
         self.leases_changed = true;
         self.count_loans(now);
         self.refill(now);
-        let Some(lent) = self.lent.get_mut(&borrower) else { return false };
-        let moved = lent.hear(word);
+        let Some(moved) = self.lent.change(&borrower, |lent| lent.hear(word)) else { return false };
         self.withhold();
         if moved.share == Share::ZERO && self.bucket.counted().is_some() {
             // Word of a lease that ended without: these rights were presumed spent and never were.
@@ -228,27 +231,28 @@ impl Meter {
         self.leases_changed = true;
         self.count_loans(now);
         let mut told = Vec::new();
-        if self.borrowed.values().any(|lease| lease.expired(now).is_some()) {
+        let ends = self.borrowed.running().filter(|(_, lease)| lease.expired(now).is_some());
+        if let Some(end) = ends.map(|(_, lease)| lease.until()).min() {
             // The share stopped counting at the lease's end; what it would have earned since is not there. The
             // refill up to the earliest end is exact, the moments between several ends are given away.
-            let end = self.borrowed.values().filter(|lease| lease.expired(now).is_some());
-            let end = end.map(Borrowed::until).min().unwrap_or(now);
             self.refill(end.min(now));
         }
-        for (lender, borrowed) in &mut self.borrowed {
+        let (bucket, credits, kind) = (&mut self.bucket, &mut self.credits, &self.limit.kind);
+        self.borrowed.change_running(|lender, borrowed| {
             if let Some(share) = borrowed.expired(now) {
-                let level = self.bucket.part_of_level(share);
-                let level = self.bucket.shrink(share, level);
+                let level = bucket.part_of_level(share);
+                let level = bucket.shrink(share, level);
                 borrowed.give_back(Moved { share, level });
-                if let Some(credit) = self.credits.get_mut(&lender.node) {
-                    credit.earn(share, &self.bucket, &self.limit.kind, now);
+                if let Some(credit) = credits.get_mut(&lender.node) {
+                    credit.earn(share, bucket, kind, now);
                     credit.give(level);
                 }
                 told.push(*lender);
             }
-        }
+        });
         self.refill(now);
-        let home: Share = self.lent.values_mut().filter_map(|lent| lent.expire(now)).sum();
+        let mut home = Share::ZERO;
+        self.lent.change_running(|_, lent| home += lent.expire(now).unwrap_or_default());
         self.withhold();
         self.reshare(Level::ZERO);
         let offer_is_over = self.offered_until.is_some_and(|end| now >= end);
@@ -279,10 +283,13 @@ impl Meter {
         self.leases_changed = true;
         // What is lent beyond a base share that shrank meanwhile is somebody else's.
         let is_covered = self.lent() <= self.base;
-        let lent = self.lent.get_mut(borrower)?;
+        let recalls = self.recalls;
         // A borrower that dropped the key hears of no lease of it: such a lease must end.
-        let lasts = (!self.is_of_key || lent.is_confirmed()) && !self.recalls && is_covered;
-        Some(if lasts { lent.send(echo, now) } else { lent.send_again(now) })
+        let is_of_key = self.is_of_key;
+        self.lent.change(borrower, |lent| {
+            let lasts = (!is_of_key || lent.is_confirmed()) && !recalls && is_covered;
+            if lasts { lent.send(echo, now) } else { lent.send_again(now) }
+        })
     }
 
     /// Whether a grant should be sent to this borrower at `now`.
@@ -292,7 +299,7 @@ impl Meter {
 
     /// To whom something is lent, or was under a lease that has not ended.
     pub fn borrowers(&self) -> impl Iterator<Item = &Replica> {
-        self.lent.iter().filter(|(_, lent)| !lent.is_closed()).map(|(borrower, _)| borrower)
+        self.lent.all().filter(|(_, lent)| !lent.is_closed()).map(|(borrower, _)| borrower)
     }
 
     /// Whether share is out on loan between this node and that one, in either direction.
@@ -309,10 +316,9 @@ impl Meter {
     /// The next moment at which [`expire`](Self::expire) has something to do.
     pub fn next_expiry(&mut self) -> Option<Instant> {
         if std::mem::take(&mut self.leases_changed) {
-            let borrowed = self.borrowed.values().filter(|lease| lease.held() > Share::ZERO);
-            let runs = |lease: &&Lent| lease.out() > Share::ZERO || lease.overfull() > Level::ZERO;
-            let lent = self.lent.values().filter(runs).map(Lent::until);
-            let ends = borrowed.map(Borrowed::until).chain(lent);
+            let borrowed = self.borrowed.running().map(|(_, lease)| lease.until());
+            let lent = self.lent.running().map(|(_, lease)| lease.until());
+            let ends = borrowed.chain(lent);
             self.next_expiry = ends.chain(self.offered_until).min();
         }
         self.next_expiry
@@ -323,14 +329,14 @@ impl Meter {
         self.leases_changed = true;
         let former =
             |replica: &Replica| replica.node == current.node && replica.incarnation < current.incarnation;
-        let runs = |lent: &Lent| lent.out() > Share::ZERO || lent.overfull() > Level::ZERO;
-        self.lent.retain(|replica, lent| !former(replica) || runs(lent));
-        self.borrowed.retain(|replica, lease| !former(replica) || lease.held() > Share::ZERO);
-        self.accounts.retain(|lender, _| self.borrowed.contains_key(lender));
+        self.lent.retain_ended(|replica| !former(replica));
+        self.borrowed.retain_ended(|replica| !former(replica));
+        self.accounts.retain(|lender, _| self.borrowed.get(lender).is_some());
     }
 
     fn withhold(&mut self) {
-        let overfull = self.lent.values().fold(0_u128, |sum, lease| sum.saturating_add(lease.overfull().0));
+        let overfull = self.lent.running().map(|(_, lease)| lease.overfull().0);
+        let overfull = overfull.fold(0_u128, u128::saturating_add);
         self.bucket.withhold(Level(overfull));
     }
 }

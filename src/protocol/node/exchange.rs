@@ -22,6 +22,8 @@ const CONFIRM: Duration = Duration::from_secs(1);
 const CONFIRM_IMPORTANT: Duration = Duration::from_millis(200);
 /// How often a busy node compares what it knows with some peer; less often the more links it has.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// How many times less often an idle node of a wide mesh does.
+const COMPARE_LESS: u32 = 4;
 
 /// So many pages at most are compared one by one; more by buckets first.
 const FULL_DIGEST_MAX: usize = 32;
@@ -63,7 +65,7 @@ impl Node {
             }
             link.tell(now);
             self.peers.insert(peer, link);
-            self.forget_neighbours();
+            self.look_up_neighbour(&peer);
             self.wake(now);
         }
     }
@@ -84,7 +86,7 @@ impl Node {
             self.pages.forget_stranger(&peer);
             self.lives.remove(&peer);
         }
-        self.forget_neighbours();
+        self.look_up_neighbour(&peer);
         self.stale = true;
     }
 
@@ -110,15 +112,15 @@ impl Node {
         }
         let Some(peer) = self.peers.get_mut(&from) else { return };
         self.lives.insert(from, message.incarnation);
+        let begins = peer.incarnation.is_none_or(|known| known < message.incarnation);
         match peer.incarnation {
             Some(known) if known > message.incarnation => return,
             Some(known) if known == message.incarnation => {}
             _ => {
-                *peer = Peer { incarnation: Some(message.incarnation), news_by: Some(now), ..Peer::new(now) };
+                peer.begin_life(message.incarnation, now);
                 let replica = Replica { node: from, incarnation: message.incarnation };
                 self.meters.iter_mut().for_each(|meter| meter.forget_former(replica));
                 self.former_leases.forget_former(replica);
-                self.near.fill(None);
             }
         }
         let replica = Replica { node: from, incarnation: message.incarnation };
@@ -146,6 +148,9 @@ impl Node {
             // Whoever would lend to a node where requests wait must know a recent moment of its clock.
             peer.beat |=
                 now.since(echo.clock) > TTL / 4 && self.pools.iter().any(|state| !state.queue.is_empty());
+        }
+        if begins {
+            self.look_up_neighbour(&from);
         }
         let same_ledger = self.meet(message.ledger, from, now);
         if let Some(echo) = to_us.filter(|_| same_ledger) {
@@ -241,8 +246,10 @@ impl Node {
         if let Some(news) = &message.news {
             let absorbed = self.pages.hear(from.node, from.incarnation, news, now);
             let for_all = self.learn_all(from.node, &absorbed, &mut learned, now)?;
-            // What an idle node has signed is its last word for long, and it sends it until it is confirmed.
-            let last_word = !self.busy && absorbed.changed.iter().any(|change| change.signed);
+            // What an idle node has signed is its last word for long, and it sends it until it is confirmed: also if it is
+            // known here, as the word that confirmed it may have been lost.
+            let is_signed = news.entries.iter().any(|entry| entry.signature.is_some());
+            let last_word = !self.busy && is_signed;
             learned.first_hand = last_word || !for_all.is_empty();
             self.pass_on(from.node, &for_all, from.node, now);
         }
@@ -368,7 +375,7 @@ impl Node {
                     self.leaving.remove(&author.node);
                 }
                 self.learn_addresses(author.node, profile, now);
-                self.forget_neighbours();
+                self.look_up_neighbour(&author.node);
                 self.stale = true;
                 false
             }
@@ -475,11 +482,14 @@ impl Node {
             }
         }
         let hash = Digest::Hash(self.pages.digest_hash());
+        let wide = self.is_wide_mesh();
         let signed = if self.busy { 0 } else { self.pages.own_signed_version() };
         let important = self.pages.own_membership_version().max(signed);
-        // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) with one at random.
+        // Idle nodes compare with everybody they greet, busy ones (whose pages change all the time) and those of wide meshes
+        // with one at random.
         let chosen = if now >= self.compare_at || self.members_changed {
-            self.compare_at = now + COMPARE_EVERY.max(COMPARE_EVERY / 25 * self.pages.count() as u32);
+            let every = COMPARE_EVERY.max(COMPARE_EVERY / 25 * self.pages.count() as u32);
+            self.compare_at = now + if wide && !self.busy { every * COMPARE_LESS } else { every };
             Some(self.random(self.peers.len() as u64) as usize)
         } else {
             None
@@ -499,7 +509,7 @@ impl Node {
             }
             let quiet = peer.promised_at.is_none_or(|at| now + ROUND >= at);
             peer.beat |= quiet;
-            if ((quiet && !busy) || chosen == Some(place)) && peer.digest == Digest::None {
+            if ((quiet && !busy && !wide) || chosen == Some(place)) && peer.digest == Digest::None {
                 peer.digest = hash.clone();
             }
             let patience = peer.silence * 2 + Duration::from_millis(500);

@@ -80,8 +80,8 @@ impl Node {
             return;
         }
         let due = |peer: Replica| {
-            let given = self.ledger.gift(&peer.node, &me)?.share;
-            let kept = given.saturating_sub(self.ledger.revoked(&peer.node, &me));
+            let revoked = Some(self.ledger.revoked(&peer.node, &me)).filter(|share| *share > Share::ZERO)?;
+            let kept = self.ledger.gift(&peer.node, &me)?.share.saturating_sub(revoked);
             let due = self.ledger.given_net(&peer.node, &me).saturating_sub(kept);
             (due > Share::ZERO).then_some((peer, due))
         };
@@ -93,7 +93,7 @@ impl Node {
     /// Whether this node wants all its gifts to a member back.
     pub(super) fn is_forgotten(&self, subject: &NodeId) -> bool {
         let revoked = self.ledger.revoked(&self.config.id, subject);
-        let gift = self.ledger.gift(&self.config.id, subject);
-        revoked > Share::ZERO && gift.is_some_and(|gift| gift.share <= revoked)
+        let gift = || self.ledger.gift(&self.config.id, subject);
+        revoked > Share::ZERO && gift().is_some_and(|gift| gift.share <= revoked)
     }
 }

@@ -255,8 +255,9 @@ impl Node {
         true
     }
 
-    /// What is due by the clock.
-    pub(super) fn look_at_gates(&mut self, now: Instant) {
+    /// What is due by the clock. False if nothing was.
+    pub(super) fn look_at_gates(&mut self, now: Instant) -> bool {
+        let mut changed = false;
         for pool in 0..self.pools.len() {
             let gate = &mut self.pools[pool].gate;
             let Some(breaker) = &mut gate.breaker else { continue };
@@ -265,6 +266,7 @@ impl Node {
                     *release_at = Some(now + VERDICT_SPREADS);
                 }
                 self.tell_verdict(pool, now);
+                changed = true;
             }
             let gate = &mut self.pools[pool].gate;
             if let Some((taken_at, Some(release_at))) = gate.probe
@@ -275,8 +277,10 @@ impl Node {
                 self.meters[place].refill(now);
                 self.meters[place].refund(1, taken_at);
                 self.stale = true;
+                changed = true;
             }
         }
+        changed
     }
 
     /// Tells with the next round what was counted since the last.

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Node, Output};
+use super::{FEW_LINKS, Node, Output};
 use crate::protocol::gossip::{DELTA_BYTES_MAX, Delta, Page, affinity};
 use crate::protocol::id::NodeId;
 use crate::protocol::record::{Key, Row};
@@ -37,6 +37,12 @@ impl Node {
     /// Whether everybody should have a link to everybody.
     pub(super) fn is_mesh(&self) -> bool {
         self.bases.len() <= MESH_MAX
+    }
+
+    /// Whether everybody has a link to everybody, and there are many: each page comes from its author, and comparing all of
+    /// them with whoever is greeted would be much of what an idle node sends.
+    pub(super) fn is_wide_mesh(&self) -> bool {
+        self.is_mesh() && self.peers.len() > FEW_LINKS
     }
 
     /// Has the driver reach a peer if there should be a link to it.

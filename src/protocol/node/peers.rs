@@ -55,6 +55,8 @@ pub(super) struct Peer {
     /// For which version of its row level was given to it, by limit.
     pub(super) levelled: BTreeMap<usize, u64>,
     pub(super) closed: bool,
+    /// Its time among those of all links.
+    planned: Option<Instant>,
 }
 
 impl Peer {
@@ -86,10 +88,17 @@ impl Peer {
             join: false,
             levelled: BTreeMap::new(),
             closed: false,
+            planned: None,
         }
     }
 
-    /// A lease of this limit with this peer changed.
+    /// Another life of the peer was heard: what was known of the former is void.
+    pub(super) fn begin_life(&mut self, incarnation: Incarnation, now: Instant) {
+        let (incarnation, news_by) = (Some(incarnation), Some(now));
+        *self = Self { incarnation, news_by, planned: self.planned, ..Self::new(now) };
+    }
+
+    /// Something of this limit goes back to this peer.
     pub(super) fn owes(&mut self, place: usize) {
         self.owed.insert(place);
         self.words.insert(place);
@@ -140,54 +149,87 @@ impl Peer {
     }
 }
 
-/// All links. To read, it is a map; whoever changes one makes [`due`](Self::due) look at all of them again.
+/// All links. To read, it is a map; [`due`](Self::due) looks at those that somebody may have changed since, and at those
+/// whose time has come.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     links: BTreeMap<NodeId, Peer>,
-    touched: bool,
-    next: Option<Instant>,
+    /// May have changed since the last [`settle`](Self::settle); some may be named twice.
+    touched: Vec<NodeId>,
+    all_touched: bool,
+    /// When something is to be said to whom, as of the last [`settle`](Self::settle).
+    times: BTreeSet<(Instant, NodeId)>,
 }
 
 impl Peers {
     pub(super) fn insert(&mut self, node: NodeId, peer: Peer) {
-        self.touched = true;
+        self.remove(&node);
+        self.touched.push(node);
         self.links.insert(node, peer);
     }
 
     pub(super) fn remove(&mut self, node: &NodeId) -> Option<Peer> {
-        self.touched = true;
-        self.links.remove(node)
+        let peer = self.links.remove(node)?;
+        if let Some(at) = peer.planned {
+            self.times.remove(&(at, *node));
+        }
+        Some(peer)
     }
 
     pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Peer> {
-        self.touched = true;
-        self.links.get_mut(node)
+        let peer = self.links.get_mut(node);
+        if peer.is_some() && self.touched.last() != Some(node) {
+            self.touched.push(*node);
+        }
+        peer
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&NodeId, &mut Peer)> {
-        self.touched = true;
+        self.all_touched = true;
         self.links.iter_mut()
     }
 
     /// The peers to say something to at `now`.
     pub(super) fn due(&mut self, now: Instant) -> Vec<NodeId> {
-        if !self.touched && self.next.is_none_or(|at| now < at) {
-            return Vec::new();
+        if self.all_touched {
+            return self.links.iter().filter(|(_, peer)| peer.is_due(now)).map(|(node, _)| *node).collect();
         }
-        self.links.iter().filter(|(_, peer)| peer.is_due(now)).map(|(node, _)| *node).collect()
+        let come = self.times.iter().take_while(|(at, _)| *at <= now).map(|(_, node)| *node);
+        let mut due: Vec<NodeId> = self.touched.iter().copied().chain(come).collect();
+        due.sort_unstable();
+        due.dedup();
+        due.retain(|node| self.links.get(node).is_some_and(|peer| peer.is_due(now)));
+        due
     }
 
     /// Everything that was due has been said.
     pub(super) fn settle(&mut self) {
-        if self.touched {
-            self.touched = false;
-            self.next = self.links.values().filter_map(Peer::send_at).min();
+        let times = &mut self.times;
+        let mut plan = |node: &NodeId, peer: &mut Peer| {
+            let at = peer.send_at();
+            if at == peer.planned {
+                return;
+            }
+            if let Some(before) = std::mem::replace(&mut peer.planned, at) {
+                times.remove(&(before, *node));
+            }
+            times.extend(at.map(|at| (at, *node)));
+        };
+        if std::mem::take(&mut self.all_touched) {
+            self.links.iter_mut().for_each(|(node, peer)| plan(node, peer));
+        } else {
+            for node in &self.touched {
+                if let Some(peer) = self.links.get_mut(node) {
+                    plan(node, peer);
+                }
+            }
         }
+        self.touched.clear();
     }
 
     /// When something is to be said next, as of the last [`settle`](Self::settle).
     pub(super) fn send_at(&self) -> Option<Instant> {
-        self.next
+        self.times.first().map(|(at, _)| *at)
     }
 }
 

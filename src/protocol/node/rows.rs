@@ -222,7 +222,7 @@ impl Node {
             self.stale |= row.is_material_after(&known.row) && (few || !row.is_mere_share_after(&known.row));
             (known.row, known.version) = (*row, version);
         } else {
-            self.near[place] = None;
+            self.look_up_neighbour(&author.node);
             self.stale = true;
         }
     }
@@ -232,21 +232,39 @@ impl Node {
         if let Some(neighbours) = &self.near[place] {
             return Arc::clone(neighbours);
         }
-        let fingerprint = self.meters[place].fingerprint;
-        let neighbour = |replica: Replica| {
-            let page = self.pages.get(&replica.node)?;
-            let (row, version) = page.row(fingerprint)?;
-            let counts = page.incarnation() == replica.incarnation
-                && !self.is_leaving(&replica.node)
-                && !self.audit.is_accused(&replica.node);
-            counts.then_some(Neighbour { replica, row: *row, version })
-        };
-        let neighbours = Arc::new(self.linked().filter_map(neighbour).collect());
+        let linked = self.linked().filter_map(|replica| self.neighbour(place, replica));
+        let neighbours = Arc::new(linked.collect());
         self.near[place] = Some(Arc::clone(&neighbours));
         neighbours
     }
 
-    /// Links, lives or who leaves changed: the rows that count must be looked up again.
+    fn neighbour(&self, place: usize, replica: Replica) -> Option<Neighbour> {
+        let page = self.pages.get(&replica.node)?;
+        let (row, version) = page.row(self.meters[place].fingerprint)?;
+        let counts = page.incarnation() == replica.incarnation
+            && !self.is_leaving(&replica.node)
+            && !self.audit.is_accused(&replica.node);
+        counts.then_some(Neighbour { replica, row: *row, version })
+    }
+
+    /// A peer's link, its life or whether it leaves changed: its rows must be looked up again.
+    pub(super) fn look_up_neighbour(&mut self, node: &NodeId) {
+        let life = self.peers.get(node).and_then(|peer| peer.incarnation);
+        let replica = life.map(|incarnation| Replica { node: *node, incarnation });
+        for place in 0..self.near.len() {
+            let found = replica.and_then(|replica| self.neighbour(place, replica));
+            let Some(neighbours) = &mut self.near[place] else { continue };
+            let known = neighbours.binary_search_by_key(node, |neighbour| neighbour.replica.node);
+            match (known, found) {
+                (Ok(at), Some(found)) => Arc::make_mut(neighbours)[at] = found,
+                (Ok(at), None) => drop(Arc::make_mut(neighbours).remove(at)),
+                (Err(at), Some(found)) => Arc::make_mut(neighbours).insert(at, found),
+                (Err(_), None) => {}
+            }
+        }
+    }
+
+    /// Who is believed changed, or a limit: all rows that count must be looked up again.
     pub(super) fn forget_neighbours(&mut self) {
         self.near.fill(None);
     }

@@ -54,8 +54,22 @@ impl Node {
             row.tag = self.forgive(place, &neighbours);
         }
         let total = row.base + neighbours.iter().map(|neighbour| neighbour.row.base).sum();
-        let mut claims = vec![self.claim(place, self.config.id, &row)];
-        claims.extend(neighbours.iter().map(|peer| self.claim(place, peer.replica.node, &peer.row)));
+        let mut claims = Vec::with_capacity(neighbours.len() + 1);
+        claims.push(self.claim(place, self.config.id, &row));
+        // Most wait for the same, with the same weight.
+        let mut like: Option<((u64, u32), Claim)> = None;
+        for Neighbour { replica, row, .. } in &**neighbours {
+            let kind = (row.waiting, row.weight);
+            let like = match like {
+                Some((known, claim)) if known == kind => claim,
+                _ => like.insert((kind, self.claim(place, replica.node, row))).1,
+            };
+            claims.push(Claim {
+                lot: like.lot,
+                quantum: like.quantum,
+                ..Self::plain_claim(replica.node, row)
+            });
+        }
         let leaves = matches!(self.phase, Phase::Leaving(_) | Phase::Left);
         if leaves {
             claims[0] = Claim { demand: [Share::ZERO; CLASSES], lot: Share::ZERO, ..claims[0] };
@@ -109,7 +123,9 @@ impl Node {
         let mut positions = Vec::with_capacity(claims.len());
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
-            let completes = claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
+            // Whoever should have far more than the lot has that before it has all.
+            let is_tight = (claim.lot..claim.lot + claim.lot.scale(1, 4)).contains(target);
+            let completes = is_tight && held < claim.lot;
             let exact = completes || (units && claim.lot > Share::ZERO);
             let (free, waits) = (neighbour.row.free, neighbour.row.waiting > 0);
             positions.push(Position { held, target: *target, free, exact, waits });
@@ -154,7 +170,7 @@ impl Node {
         now: Instant,
     ) -> bool {
         let meter = &mut self.meters[place];
-        let (mut owed, mut stale) = (Vec::new(), Vec::new());
+        let (mut owed, mut lent, mut stale) = (Vec::new(), Vec::new(), Vec::new());
         // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
         // fro; unless it needs none at all.
         let hurry = plan.wanted || meter.target == Share::ZERO || grain == FINE_GRAIN;
@@ -187,11 +203,16 @@ impl Node {
                 meter.part_of_level(share).max(need).min(spare)
             };
             meter.lend(borrower.replica, share, level, now);
-            owed.push(borrower.replica.node);
+            lent.push(borrower.replica.node);
         }
         for node in owed {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.owes(place);
+            }
+        }
+        for node in lent {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.owed.insert(place);
             }
         }
         for node in &stale {
@@ -229,7 +250,7 @@ impl Node {
                 break;
             }
             left = left.saturating_sub(level);
-            peer.owes(place);
+            peer.owed.insert(place);
             self.meters[place].lend(neighbour.replica, Share::ZERO, level, now);
         }
     }
@@ -359,17 +380,21 @@ impl Node {
     }
 
     pub(super) fn claim(&self, place: usize, node: NodeId, row: &Row) -> Claim {
-        let meter = &self.meters[place];
-        let lot = if row.waiting > 0 { meter.bucket().lot(row.waiting) } else { Share::ZERO };
+        let lot = if row.waiting > 0 { self.meters[place].bucket().lot(row.waiting) } else { Share::ZERO };
+        Claim { lot, quantum: self.quantum(place, row, TURN_MIN), ..Self::plain_claim(node, row) }
+    }
+
+    /// A claim without what depends on the limit.
+    fn plain_claim(node: NodeId, row: &Row) -> Claim {
         Claim {
             node,
             weights: row.weights.map(|weight| weight.clamp(1, WEIGHT_MAX)),
             demand: row.by_class(),
-            lot,
+            lot: Share::ZERO,
             class: usize::from(row.class).min(CLASSES - 1),
             tag: row.tag,
             turn_end: row.turn_end,
-            quantum: self.quantum(place, row, TURN_MIN),
+            quantum: 0,
         }
     }
 

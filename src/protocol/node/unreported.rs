@@ -86,9 +86,9 @@ impl Node {
     pub(super) fn settle_unreported(&mut self, now: Instant) {
         let me = self.config.id;
         for place in 0..self.configured_meters() {
-            let used = self.used_by_all(place);
+            let used = self.meters[place].unreported.is_some().then(|| self.used_by_all(place));
             let meter = &mut self.meters[place];
-            if let Some(unreported) = &mut meter.unreported {
+            if let (Some(unreported), Some(used)) = (&mut meter.unreported, used) {
                 unreported.settle(used, now);
                 if let Some(estimate) = unreported.estimate(now) {
                     meter.estimates.hear(me, estimate, now);

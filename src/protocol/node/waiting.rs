@@ -20,6 +20,15 @@ pub(super) struct Waiter {
     pub deadline: Instant,
 }
 
+/// What came of serving one queue.
+#[derive(Default)]
+struct Served {
+    /// Somebody was answered, or share moved.
+    changed: bool,
+    /// Somebody who was answered waited in other queues, too.
+    elsewhere: bool,
+}
+
 impl Node {
     /// Has a request wait until `deadline`.
     pub(super) fn enqueue(&mut self, request: Request, deadline: Instant, now: Instant) -> Ticket {
@@ -83,21 +92,27 @@ impl Node {
         cancelled
     }
 
-    /// Answers whoever can be answered, in every pool.
-    pub(super) fn serve_all(&mut self, now: Instant) {
+    /// Answers whoever can be answered, in every pool. False if nothing changed: then nothing would if it were called again
+    /// at once.
+    pub(super) fn serve_all(&mut self, now: Instant) -> bool {
+        let mut changed = false;
         while let Some((deadline, ticket)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             debug_assert!(deadline <= now);
             let waiter = self.dequeue(ticket, false).expect("BUG! a deadline of nobody");
             self.give_up(ticket, &waiter, Reason::Deadline, now);
+            changed = true;
         }
         // Whoever waited in several queues makes room at the head of others when it goes.
         let mut again = true;
         while again {
             again = false;
             for pool in 0..self.pools.len() {
-                again |= self.serve(pool, now);
+                let served = self.serve(pool, now);
+                again |= served.elsewhere;
+                changed |= served.changed;
             }
         }
+        changed
     }
 
     fn give_up(&mut self, ticket: Ticket, waiter: &Waiter, reason: Reason, now: Instant) {
@@ -116,18 +131,19 @@ impl Node {
         self.outputs.push_back(Output::Answer(ticket, Outcome::Refused(refusal)));
     }
 
-    /// Admits the heads that have room. True if one of them waited in other queues, too.
-    fn serve(&mut self, pool: usize, now: Instant) -> bool {
+    /// Admits the heads that have room.
+    fn serve(&mut self, pool: usize, now: Instant) -> Served {
         if self.pools[pool].queue.is_empty() {
             self.pools[pool].head_ready = None;
-            return false;
+            return Served::default();
         }
-        self.part_with_due(pool, now);
+        let mut changed = self.part_with_due(pool, now);
         let (mut served, mut elsewhere) = (false, false);
         while let Some(ticket) = self.head(pool, now) {
             if self.is_broken(pool, now) {
                 let waiter = self.dequeue(ticket, false).expect("BUG! the head is not in the queue");
                 self.give_up(ticket, &waiter, Reason::Breaker, now);
+                changed = true;
                 continue;
             }
             let waiter = &self.waiters[&ticket];
@@ -152,11 +168,11 @@ impl Node {
             self.share_out(now);
             self.pools[pool].head_ready = self.head_ready(pool, now);
         }
-        elsewhere
+        Served { changed: changed || served, elsewhere }
     }
 
     /// What came back to share that others are due moves on before anybody here is served from it.
-    fn part_with_due(&mut self, pool: usize, now: Instant) {
+    fn part_with_due(&mut self, pool: usize, now: Instant) -> bool {
         let mut returned = false;
         for meter in &mut self.meters[self.pools[pool].meters()] {
             if meter.due > Share::ZERO {
@@ -167,6 +183,7 @@ impl Node {
         if returned {
             self.share_out(now);
         }
+        returned
     }
 
     /// Who is next in a pool.
