@@ -14,7 +14,7 @@ pub use self::call::{
     ObserveRequest, PauseRequest, PoolNames, Reason, ResumeRequest, SettleAnswer, VouchRequest,
 };
 pub use self::event::{
-    BreakerEvent, Event, LaggedEvent, NodeEvent, PauseEvent, PeerEvent, PoolSummary, SummaryEvent,
+    BreakerEvent, Event, LaggedEvent, NodeEvent, PauseEvent, PeerEvent, PoolSummary, SummaryEvent, ThrottleSummary,
 };
 pub use self::listing::{
     ByClass, CallersStatus, Explanation, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus,

@@ -104,6 +104,11 @@ impl Sidecar {
         &self.inner.users
     }
 
+    /// What callers were answered.
+    pub fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
     /// Envoy's rate limit service.
     pub fn rls(&self) -> &Rls {
         &self.inner.rls
