@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, LocalSet};
@@ -39,7 +39,7 @@ pub use crate::api;
 use self::access::Access;
 use self::admission_log::AdmissionLog;
 use self::clock::Clock;
-use self::config::{Config, ConfigSource, PoolConfig};
+use self::config::{Config, ConfigSource};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
 use self::grpc::{Grpc, GrpcError, Listener};
@@ -118,8 +118,9 @@ impl DaemonError {
     }
 }
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT, SIGHUP or `POST /v1/leave`) and has left the swarm; a second signal
-/// stops it at once. What `config` was read from is read again when somebody asks for that.
+/// Runs a node until it is told to stop (SIGTERM, SIGINT or `POST /v1/leave`) and has left the swarm; a second signal stops it
+/// at once. What `config` was read from is read again on SIGHUP and `POST /v1/reload`. Of a terminal, whose end SIGHUP tells,
+/// it means to stop.
 ///
 /// # Errors
 /// What keeps it from starting.
@@ -142,12 +143,15 @@ struct Daemon {
     /// Accepts callers; ends with the daemon.
     _callers: Vec<AbortOnDrop>,
     stop: Stop,
+    reload: Hangup,
     _data: DataDir,
 }
 
 impl Daemon {
     async fn start(config: Config, source: ConfigSource, join: Option<Token>) -> Result<Self, DaemonError> {
-        let stop = Stop::new().map_err(|error| DaemonError::System("signals", error))?;
+        let on_terminal = io::stdin().is_terminal();
+        let stop = Stop::new(on_terminal).map_err(|error| DaemonError::System("signals", error))?;
+        let reload = Hangup::new(!on_terminal).map_err(|error| DaemonError::System("signals", error))?;
         let files = raise_open_files();
         let callers_max = files.saturating_sub(FILES_KEPT).max(files / 2).min(CALLERS_MAX);
         let data = DataDir::open(&config.data_dir)?;
@@ -221,8 +225,8 @@ impl Daemon {
         }
         let replica = Replica { node: id, incarnation };
         let facts = Facts::new(&config.name, replica, swarm_key, now, warnings);
-        let users = Users::new(access(&config), quotas(&config, callers_max));
-        let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
+        let users = Users::new(Access::of(&config), Quotas::of(&config, callers_max));
+        let rls = Rls::new(engine.clone(), &config);
         let (resp_at, group) = (config.listen.resp.clone(), config.access.group);
         let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users, rls);
         let resp = match &resp_at[..] {
@@ -240,7 +244,7 @@ impl Daemon {
             })));
         }
         let mut daemon =
-            Self { engine, transport, sidecar, resp, facts, _callers: callers, stop, _data: data };
+            Self { engine, transport, sidecar, resp, facts, _callers: callers, stop, reload, _data: data };
         daemon.note_addresses(id);
         Ok(daemon)
     }
@@ -254,6 +258,7 @@ impl Daemon {
                 biased;
                 () = self.stop.asked() => break,
                 () = self.engine.leaves() => break,
+                () = self.reload.asked() => self.reload(),
                 () = self.engine.tick() => {}
                 () = self.engine.stored() => {}
                 errands = self.engine.errands() => self.run_errands(errands),
@@ -291,6 +296,16 @@ impl Daemon {
         self.resp = None;
         self.say_farewell().await;
         Ok(())
+    }
+
+    /// Beside everything else: names of users may come from a slow directory.
+    fn reload(&self) {
+        let sidecar = self.sidecar.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(problem) = sidecar.reload().await {
+                tracing::error!("{}: {}", problem.title, problem.detail);
+            }
+        });
     }
 
     /// Lets callers take their answers, and peers the last word.
@@ -390,30 +405,6 @@ impl Daemon {
     }
 }
 
-fn access(config: &Config) -> Access {
-    Access {
-        owner: geteuid().as_raw(),
-        operators: config.access.operators.clone(),
-        operator_groups: config.access.operator_groups.clone(),
-        observe_needs_operator: config.access.observe_needs_operator,
-    }
-}
-
-/// Where only the owner and root can connect, one user may have everything unless the configuration says otherwise.
-fn quotas(config: &Config, connections: usize) -> Quotas {
-    let shared = config.access.group.is_some();
-    let most = if shared { (connections / 4).max(1) } else { connections };
-    let waiting = |pool: &PoolConfig| {
-        let most = if shared { pool.pool.max_queue.div_ceil(2) } else { usize::MAX };
-        config.access.max_waiting_per_user.unwrap_or(most)
-    };
-    Quotas {
-        connections,
-        user_connections: config.access.max_connections_per_user.unwrap_or(most),
-        user_waiting: config.pools.iter().map(waiting).collect(),
-    }
-}
-
 fn swarm_key(
     config: &Config,
     data: &DataDir,
@@ -488,15 +479,15 @@ impl Drop for AbortOnDrop {
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    hangup: Hangup,
 }
 
 impl Stop {
-    fn new() -> io::Result<Self> {
+    fn new(on_hangup: bool) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: Hangup::new(on_hangup)?,
         })
     }
 
@@ -504,7 +495,23 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
+            () = self.hangup.asked() => {}
+        }
+    }
+}
+
+/// SIGHUP, where that means this.
+struct Hangup(Option<Signal>);
+
+impl Hangup {
+    fn new(heeded: bool) -> io::Result<Self> {
+        Ok(Self(heeded.then(|| signal(SignalKind::hangup())).transpose()?))
+    }
+
+    async fn asked(&mut self) {
+        match &mut self.0 {
+            Some(signal) => _ = signal.recv().await,
+            None => std::future::pending().await,
         }
     }
 }

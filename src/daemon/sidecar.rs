@@ -67,12 +67,11 @@ pub struct Sidecar {
 
 struct Inner {
     engine: Engine,
-    pools: Vec<PoolConfig>,
     facts: Facts,
     users: Arc<Users>,
     tally: Arc<Tally>,
     events: Arc<Events>,
-    config: Running,
+    running: Running,
     rls: Rls,
 }
 
@@ -89,9 +88,9 @@ impl Sidecar {
         users: Arc<Users>,
         rls: Rls,
     ) -> Self {
-        let (pools, tally) = (config.pools.clone(), Arc::new(Tally::new(config.pools.len())));
-        let (events, config) = (Arc::default(), Running::new(config, source));
-        Self { inner: Arc::new(Inner { engine, pools, facts, users, tally, events, config, rls }) }
+        let tally = Arc::new(Tally::new(config.pools.len()));
+        let (events, running) = (Arc::default(), Running::new(config, source));
+        Self { inner: Arc::new(Inner { engine, facts, users, tally, events, running, rls }) }
     }
 
     /// The core.
@@ -102,6 +101,11 @@ impl Sidecar {
     /// Who is connected.
     pub fn users(&self) -> &Arc<Users> {
         &self.inner.users
+    }
+
+    /// What the node runs with.
+    fn config(&self) -> Arc<Config> {
+        self.inner.running.config()
     }
 
     /// What callers were answered.
@@ -133,7 +137,7 @@ impl Sidecar {
             return wrong_method(&path, &expected);
         }
         let Inner { engine, facts, users, .. } = &*self.inner;
-        if !users.access().allows(caller.peer, route.needs()) {
+        if !users.allows(caller.peer, route.needs()) {
             users.count_denied();
             return problem_answer(&operators_only(&path, caller));
         }
@@ -153,12 +157,12 @@ impl Sidecar {
             Route::Limits => json(StatusCode::OK, &listings::limits(engine)),
             Route::Queue => json(StatusCode::OK, &listings::queues(engine)),
             Route::Explain(pool) => {
-                let pool = pool_named(&pool, &self.inner.pools);
+                let pool = pool_named(&pool, &self.config().pools);
                 json_or_problem(pool.map(|pool| explain::explain(engine, pool)))
             }
             Route::Token => json_or_problem(self.token()),
-            Route::Leave => self.command(request, operator::leave).await,
-            Route::Reload => self.reload(request).await,
+            Route::Leave => self.leave(request).await,
+            Route::Reload => self.reloaded(request).await,
             Route::Metrics => self.metrics(&request),
             Route::Events => self.events(),
             Route::OpenApi => document("application/json", StatusCode::OK, OPENAPI),
@@ -192,7 +196,7 @@ impl Sidecar {
         body: &[u8],
         caller: &Caller,
     ) -> Result<(AcquireAnswer, Vec<usize>), Problem> {
-        let ask = Ask::parse(body, &self.inner.pools)?;
+        let ask = Ask::parse(body, &self.config().pools)?;
         let (items, outcome, quota) = self.ask(ask, caller).await;
         let mut pools: Vec<usize> = items.iter().map(|item| item.pool).collect();
         let mut seen = BTreeSet::new();
@@ -216,7 +220,7 @@ impl Sidecar {
 
     async fn allow(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let body = read(request).await;
-        let ask = match body.and_then(|body| Ask::parse_allow(&body, &self.inner.pools)) {
+        let ask = match body.and_then(|body| Ask::parse_allow(&body, &self.config().pools)) {
             Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
         };
@@ -281,9 +285,10 @@ impl Sidecar {
         let engine = &self.inner.engine;
         // Which pools a permit passed is forgotten when it ends; the answer is then what it was, whatever is said now.
         let passed = engine.look(|node, _| node.permit_pools(id));
+        let config = self.config();
         let pools: Vec<&PoolConfig> = match passed {
-            Some(pools) => pools.into_iter().map(|pool| &self.inner.pools[pool]).collect(),
-            None => self.inner.pools.iter().collect(),
+            Some(pools) => pools.into_iter().map(|pool| &config.pools[pool]).collect(),
+            None => config.pools.iter().collect(),
         };
         let (used, _) = members.cost(&pools)?;
         answers::settled(engine, engine.commit(id, &used))
@@ -335,15 +340,30 @@ impl Sidecar {
 
     async fn command(&self, request: Request<Incoming>, command: Command) -> Answer {
         let body = read(request).await;
-        done_or_problem(body.and_then(|body| command(&self.inner.engine, &body, &self.inner.pools)))
+        done_or_problem(body.and_then(|body| command(&self.inner.engine, &body, &self.config().pools)))
     }
 
-    async fn reload(&self, request: Request<Incoming>) -> Answer {
+    async fn leave(&self, request: Request<Incoming>) -> Answer {
+        let body = match read(request).await.and_then(|body| operator::leave_wait(&body)) {
+            Ok(wait) => wait,
+            Err(problem) => return problem_answer(&problem),
+        };
+        self.inner.engine.leave();
+        match body {
+            Some(wait) => json(StatusCode::OK, &operator::left(&self.inner.engine, wait).await),
+            None => done_or_problem(Ok(())),
+        }
+    }
+
+    async fn reloaded(&self, request: Request<Incoming>) -> Answer {
         let body = read(request).await.and_then(|body| object(&body, true, "{} or nothing").map(|_| ()));
-        done_or_problem(match body {
-            Ok(()) => self.inner.config.reload().await,
-            Err(problem) => Err(problem),
-        })
+        match body {
+            Ok(()) => match self.reload().await {
+                Ok(answer) if !answer.needs_restart.is_empty() => json(StatusCode::OK, &answer),
+                done => done_or_problem(done.map(|_| ())),
+            },
+            Err(problem) => problem_answer(&problem),
+        }
     }
 
     fn metrics(&self, request: &Request<Incoming>) -> Answer {

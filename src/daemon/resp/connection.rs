@@ -37,7 +37,9 @@ pub struct Scratch {
 
 /// What the answers come from.
 pub struct Source {
+    /// What decides.
     pub sidecar: Sidecar,
+    /// Where answers arrive that take time.
     pub mailbox: Mailbox,
 }
 
