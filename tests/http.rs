@@ -321,7 +321,7 @@ fn reloading_says_what_needs_a_restart() {
     // Of what is wrong nothing is.
     let (status, answer) = it.reload(&RELOADED.replace("rph = 5", "rpn = 6").replace("71", "73"));
     let detail = answer["detail"].as_str().unwrap();
-    assert!(status == 409 && detail.contains("n.toml:6") && detail.contains("rph"), "{status}: {detail}");
+    assert!(status == 409 && detail.contains("n.toml:6") && detail.contains("rpn"), "{status}: {detail}");
     assert_eq!(it.node.status().callers.max_connections_per_user, 72, "it runs on as it did");
 }
 

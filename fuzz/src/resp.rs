@@ -15,6 +15,9 @@ use super::daemon::{OWNER, RUNTIME, sidecar};
 /// Replies may be longer than what they answer: of `COMMAND` by a hundred times and more. As many as are kept unsent, and
 /// what a node keeps of the calls.
 const CONNECTION: Bound = Bound(16, 768 << 10);
+/// Of numbers that no `CL.THROTTLE` brought before a node keeps a table for as many keys as may be, four bytes each; it is
+/// touched, and so costs memory, only where there are keys.
+const TABLE: u64 = 4 << 20;
 
 /// Commands, one after the other, as long as they are any.
 pub fn command(bytes: &[u8]) {
@@ -52,7 +55,10 @@ pub fn resp(bytes: &[u8]) {
         let sidecar = sidecar();
         let (bell, _) = UnixStream::pair().expect("there are sockets");
         let source = Source { sidecar, mailbox: Mailbox::new(bell.into()) };
-        CONNECTION.of(said.len(), || converse(&source, said, usize::from(*piece).max(1), peer))
+        let numbers = said.windows(8).filter(|word| word.eq_ignore_ascii_case(b"throttle")).count() as u64;
+        let Bound(each, more) = CONNECTION;
+        let bound = Bound(each, more + numbers * (TABLE + (8 << 10)));
+        bound.of(said.len(), || converse(&source, said, usize::from(*piece).max(1), peer))
     });
     let mut rest = &heard[..];
     while !rest.is_empty() {
