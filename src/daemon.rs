@@ -1,10 +1,11 @@
 //! How it happens: the core on a real machine. Reads the clock, keeps files, serves the Unix socket, talks to peers.
 //!
-//! Everything runs in one thread. [`run`] starts at the top of this file and reads downwards; a request takes the path
-//! of [`sidecar`], a message from a peer that of `Daemon::serve`.
+//! Gossip runs in one thread, callers have others ([`callers`], [`resp`]). [`run`] starts at the top of this file and reads
+//! downwards; a request takes the path of [`sidecar`], a message from a peer that of `Daemon::serve`.
 
 pub mod access;
 pub mod admission_log;
+pub mod callers;
 pub mod clock;
 pub mod config;
 pub mod engine;
@@ -32,17 +33,18 @@ use libp2p::multiaddr::Protocol;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::LocalSet;
 
 pub use crate::api;
 
 use self::access::Access;
 use self::admission_log::AdmissionLog;
+use self::callers::Callers;
 use self::clock::Clock;
 use self::config::{Config, ConfigSource};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
-use self::grpc::{Grpc, GrpcError, Listener};
+use self::grpc::{GrpcError, Listener};
 use self::identity::{DataDir, IdentityError, SwarmKey, next_life};
 use self::resp::{Resp, RespError};
 use self::rls::Rls;
@@ -140,8 +142,7 @@ struct Daemon {
     sidecar: Sidecar,
     resp: Option<Resp>,
     facts: Facts,
-    /// Accepts callers; ends with the daemon.
-    _callers: Vec<AbortOnDrop>,
+    _callers: Callers,
     stop: Stop,
     reload: Hangup,
     _data: DataDir,
@@ -165,10 +166,12 @@ impl Daemon {
         // out to join one: that would give out the whole limit twice.
         let founds = kept == Kept::Nothing && join.is_none() && config.seeds.is_empty();
         let swarm_key = swarm_key(&config, &data, join.as_ref(), founds)?;
-        let socket = Socket::bind(&config.socket, config.access.group)?;
-        let grpc = match &config.listen.grpc {
-            Some(listen) => Some(Listener::bind(listen, config.access.group).await?),
-            None => None,
+        let mut callers = Callers::new().map_err(|error| DaemonError::System("a runtime", error))?;
+        let (socket, grpc) = {
+            let _inside = callers.enter();
+            let socket = Socket::bind(&config.socket, config.access.group)?;
+            let grpc = config.listen.grpc.as_ref().map(|listen| Listener::bind(listen, config.access.group));
+            (socket, grpc.transpose()?)
         };
         warnings.extend_from_slice(socket.warnings());
         warnings.extend_from_slice(grpc.as_ref().map_or(&[], Listener::warnings));
@@ -234,15 +237,9 @@ impl Daemon {
             at => Some(Resp::start(at, group, sidecar.clone())?),
         };
         resp.iter().flat_map(Resp::addresses).for_each(|at| say(&format!("redis    {at}")));
-        let accepting = sidecar.clone();
-        let mut callers =
-            vec![AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }))];
-        if let Some(listener) = grpc {
-            let accepting = Grpc::new(sidecar.clone());
-            callers.push(AbortOnDrop(tokio::task::spawn_local(async move {
-                accepting.serve(&listener).await;
-            })));
-        }
+        callers
+            .serve(sidecar.clone(), socket, grpc)
+            .map_err(|error| DaemonError::System("a thread", error))?;
         let mut daemon =
             Self { engine, transport, sidecar, resp, facts, _callers: callers, stop, reload, _data: data };
         daemon.note_addresses(id);
@@ -464,15 +461,6 @@ fn is_loopback(address: &Multiaddr) -> bool {
         Protocol::Ip6(ip) => ip.is_loopback(),
         _ => false,
     })
-}
-
-/// A task that ends when this is dropped.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The wish that the daemon stops.

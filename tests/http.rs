@@ -37,6 +37,52 @@ fn curl_keeps_its_connection() {
 }
 
 #[test]
+fn however_a_request_is_written_it_is_answered_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = founder(&dir, &["api:rph=1000"]);
+    let body = r#"{"pool":"api"}"#;
+    let request = |headers: &str, body: &str| {
+        format!("POST /allow HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
+    };
+    let length = format!("content-length: {}\r\n", body.len());
+    let plain = request(&length, body);
+    // The others are not plain: from them on the connection is served otherwise.
+    let others = [
+        request("transfer-encoding: chunked\r\n", &format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())),
+        request(&format!("{length}connection: keep-alive, x\r\n"), body),
+        plain.replace("/allow", "/allow?x=1"),
+    ];
+    let mut count = 0;
+    for other in others {
+        let mut http = node.http();
+        let mut replies = Vec::new();
+        http.send(plain.repeat(2) + &other + &plain);
+        for _ in 0..4 {
+            replies.push(http.reply().unwrap());
+        }
+        let names: Vec<Vec<&String>> = replies.iter().map(|reply| reply.headers.keys().collect()).collect();
+        assert!(names.iter().all(|of| of == &names[0]), "{names:?} after {other}");
+        for reply in replies {
+            count += 1;
+            let answer: AllowAnswer = reply.json();
+            assert_eq!((reply.status, answer.count), (200, count), "{other}");
+        }
+    }
+    // In any pieces.
+    let mut http = node.http();
+    for byte in plain.chars() {
+        http.send(byte.to_string());
+    }
+    assert_eq!(http.reply().unwrap().status, 200);
+    // And what waits is given up when its caller hangs up, though more has come meanwhile.
+    let mut waits = node.http();
+    waits.send(post("/v1/acquire", r#"{"pool":"api","requests":1000,"wait_ms":3600000}"#) + &plain);
+    wait_until("it waits", || node.waiting() == 1);
+    drop(waits);
+    wait_until("nobody waits", || node.waiting() == 0);
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let node = founder(&dir, &["api:rph=1000", "slot:max_concurrent=1"]);
