@@ -6,6 +6,7 @@
 mod call;
 mod event;
 mod listing;
+mod operator;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +16,14 @@ pub use self::call::{
 };
 pub use self::event::{
     BreakerEvent, Event, LaggedEvent, NodeEvent, PauseEvent, PeerEvent, PoolSummary, SummaryEvent,
+    ThrottleSummary,
 };
 pub use self::listing::{
     ByClass, CallersStatus, Explanation, GiftListing, Guarantee, LedgerListing, LimitListing, LimitStatus,
     Limits, MemberListing, NodeStatus, PauseStatus, PeerStatus, Peers, PoolStatus, QueueListing, Queues,
     Status, TokenAnswer, TopAgent, UserStatus, Waiter,
 };
+pub use self::operator::{LeaveAnswer, LeaveRequest, ReloadAnswer};
 /// How a call ended: `ok`, `throttled` or `error`.
 pub use crate::protocol::breaker::CallOutcome;
 /// Classes of urgency.

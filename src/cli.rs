@@ -15,6 +15,7 @@ mod demo;
 mod exec;
 mod exit;
 mod ledger;
+mod operate;
 mod output;
 mod pause;
 mod peers;
@@ -80,6 +81,10 @@ enum Command {
     Pause(pause::Pause),
     /// Admit requests to a paused pool again, on all nodes
     Resume(pause::Resume),
+    /// Give everything back to the other members, and end the daemon
+    Leave(operate::Leave),
+    /// Read the configuration again, and take up what can be
+    Reload(operate::Reload),
     /// Check a configuration file
     Check(check::Args),
     /// Watch several real nodes on this machine share one limit
@@ -129,6 +134,8 @@ pub fn run() -> ExitCode {
         Command::Forget(args) => exit::block_on(ledger::forget(client(), args)),
         Command::Pause(args) => exit::block_on(pause::pause(client(), args)),
         Command::Resume(args) => exit::block_on(pause::resume(client(), args)),
+        Command::Leave(args) => exit::block_on(operate::leave(client(), args)),
+        Command::Reload(args) => exit::block_on(operate::reload(client(), args)),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Completion { shell } => completion(shell),

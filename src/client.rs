@@ -36,6 +36,7 @@ mod permit;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::calls::{Call, NoAnswer};
 pub use self::codec::ANSWER_MAX;
@@ -48,9 +49,9 @@ use self::idle::Idle;
 pub use self::layer::{PermitError, PermitLayer, Permitted};
 pub use self::permit::Permit;
 use crate::api::{
-    AcquireAnswer, AcquireRequest, Bind, CommitRequest, Explanation, ForgetRequest, LedgerListing, Limits,
-    ObserveRequest, PauseRequest, Peers, Queues, ResumeRequest, SettleAnswer, Status, TokenAnswer,
-    VouchRequest,
+    AcquireAnswer, AcquireRequest, Bind, CommitRequest, Explanation, ForgetRequest, LeaveAnswer,
+    LeaveRequest, LedgerListing, Limits, ObserveRequest, PauseRequest, Peers, Queues, ReloadAnswer,
+    ResumeRequest, SettleAnswer, Status, TokenAnswer, VouchRequest,
 };
 
 /// The socket where neither a flag nor the configuration names one: `$AQUIFER_SOCKET`, else
@@ -240,7 +241,25 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn leave(&self) -> Result<(), ClientError> {
-        self.run(&calls::order("/v1/leave", &serde_json::Map::new())).await
+        self.run(&calls::order("/v1/leave", &LeaveRequest::default())).await
+    }
+
+    /// Tells the node to give everything back and to end, and waits until it has left or for `wait`, up to a minute. Says
+    /// what is left.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn leave_within(&self, wait: Duration) -> Result<LeaveAnswer, ClientError> {
+        self.run(&calls::leave(wait)).await
+    }
+
+    /// Has the node read its configuration again and take up what it can. Says what needs a restart; where nothing does, not
+    /// what was taken up.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; a configuration that is wrong is a [`ClientError::Problem`] with status 409.
+    pub async fn reload(&self) -> Result<ReloadAnswer, ClientError> {
+        self.run(&calls::reload()).await
     }
 
     async fn run<T>(&self, call: &Call<T>) -> Result<T, ClientError> {
@@ -301,8 +320,6 @@ fn given_up<T>(socket: &Path, call: &Call<T>, failure: Failure, is_new: bool) ->
 #[cfg(test)]
 mod tests {
     use std::fmt::Write;
-
-    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{UnixListener, UnixStream};

@@ -1,10 +1,11 @@
 //! How it happens: the core on a real machine. Reads the clock, keeps files, serves the Unix socket, talks to peers.
 //!
-//! Everything runs in one thread. [`run`] starts at the top of this file and reads downwards; a request takes the path
-//! of [`sidecar`], a message from a peer that of `Daemon::serve`.
+//! Gossip runs in one thread, callers have others ([`callers`], [`resp`]). [`run`] starts at the top of this file and reads
+//! downwards; a request takes the path of [`sidecar`], a message from a peer that of `Daemon::serve`.
 
 pub mod access;
 pub mod admission_log;
+pub mod callers;
 pub mod clock;
 pub mod config;
 pub mod engine;
@@ -29,20 +30,21 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::LocalSet;
 
 pub use crate::api;
 
 use self::access::Access;
 use self::admission_log::AdmissionLog;
+use self::callers::Callers;
 use self::clock::Clock;
-use self::config::{Config, ConfigSource, PoolConfig};
+use self::config::{Config, ConfigSource};
 use self::engine::{Engine, Errand};
 use self::facts::Facts;
-use self::grpc::{Grpc, GrpcError, Listener};
+use self::grpc::{GrpcError, Listener};
 use self::identity::{DataDir, IdentityError, SwarmKey, next_life};
 use self::resp::{Resp, RespError};
 use self::rls::Rls;
@@ -118,8 +120,9 @@ impl DaemonError {
     }
 }
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT, SIGHUP or `POST /v1/leave`) and has left the swarm; a second signal
-/// stops it at once. What `config` was read from is read again when somebody asks for that.
+/// Runs a node until it is told to stop (SIGTERM, SIGINT or `POST /v1/leave`) and has left the swarm; a second signal stops it
+/// at once. What `config` was read from is read again on SIGHUP and `POST /v1/reload`. Of a terminal, whose end SIGHUP tells,
+/// it means to stop.
 ///
 /// # Errors
 /// What keeps it from starting.
@@ -139,15 +142,17 @@ struct Daemon {
     sidecar: Sidecar,
     resp: Option<Resp>,
     facts: Facts,
-    /// Accepts callers; ends with the daemon.
-    _callers: Vec<AbortOnDrop>,
+    _callers: Callers,
     stop: Stop,
+    reload: Hangup,
     _data: DataDir,
 }
 
 impl Daemon {
     async fn start(config: Config, source: ConfigSource, join: Option<Token>) -> Result<Self, DaemonError> {
-        let stop = Stop::new().map_err(|error| DaemonError::System("signals", error))?;
+        let on_terminal = io::stdin().is_terminal();
+        let stop = Stop::new(on_terminal).map_err(|error| DaemonError::System("signals", error))?;
+        let reload = Hangup::new(!on_terminal).map_err(|error| DaemonError::System("signals", error))?;
         let files = raise_open_files();
         let callers_max = files.saturating_sub(FILES_KEPT).max(files / 2).min(CALLERS_MAX);
         let data = DataDir::open(&config.data_dir)?;
@@ -161,10 +166,12 @@ impl Daemon {
         // out to join one: that would give out the whole limit twice.
         let founds = kept == Kept::Nothing && join.is_none() && config.seeds.is_empty();
         let swarm_key = swarm_key(&config, &data, join.as_ref(), founds)?;
-        let socket = Socket::bind(&config.socket, config.access.group)?;
-        let grpc = match &config.listen.grpc {
-            Some(listen) => Some(Listener::bind(listen, config.access.group).await?),
-            None => None,
+        let mut callers = Callers::new().map_err(|error| DaemonError::System("a runtime", error))?;
+        let (socket, grpc) = {
+            let _inside = callers.enter();
+            let socket = Socket::bind(&config.socket, config.access.group)?;
+            let grpc = config.listen.grpc.as_ref().map(|listen| Listener::bind(listen, config.access.group));
+            (socket, grpc.transpose()?)
         };
         warnings.extend_from_slice(socket.warnings());
         warnings.extend_from_slice(grpc.as_ref().map_or(&[], Listener::warnings));
@@ -221,8 +228,8 @@ impl Daemon {
         }
         let replica = Replica { node: id, incarnation };
         let facts = Facts::new(&config.name, replica, swarm_key, now, warnings);
-        let users = Users::new(access(&config), quotas(&config, callers_max));
-        let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
+        let users = Users::new(Access::of(&config), Quotas::of(&config, callers_max));
+        let rls = Rls::new(engine.clone(), &config);
         let (resp_at, group) = (config.listen.resp.clone(), config.access.group);
         let sidecar = Sidecar::new(engine.clone(), config, source, facts.clone(), users, rls);
         let resp = match &resp_at[..] {
@@ -230,17 +237,11 @@ impl Daemon {
             at => Some(Resp::start(at, group, sidecar.clone())?),
         };
         resp.iter().flat_map(Resp::addresses).for_each(|at| say(&format!("redis    {at}")));
-        let accepting = sidecar.clone();
-        let mut callers =
-            vec![AbortOnDrop(tokio::task::spawn_local(async move { accepting.serve(&socket).await }))];
-        if let Some(listener) = grpc {
-            let accepting = Grpc::new(sidecar.clone());
-            callers.push(AbortOnDrop(tokio::task::spawn_local(async move {
-                accepting.serve(&listener).await;
-            })));
-        }
+        callers
+            .serve(sidecar.clone(), socket, grpc)
+            .map_err(|error| DaemonError::System("a thread", error))?;
         let mut daemon =
-            Self { engine, transport, sidecar, resp, facts, _callers: callers, stop, _data: data };
+            Self { engine, transport, sidecar, resp, facts, _callers: callers, stop, reload, _data: data };
         daemon.note_addresses(id);
         Ok(daemon)
     }
@@ -254,6 +255,7 @@ impl Daemon {
                 biased;
                 () = self.stop.asked() => break,
                 () = self.engine.leaves() => break,
+                () = self.reload.asked() => self.reload(),
                 () = self.engine.tick() => {}
                 () = self.engine.stored() => {}
                 errands = self.engine.errands() => self.run_errands(errands),
@@ -291,6 +293,16 @@ impl Daemon {
         self.resp = None;
         self.say_farewell().await;
         Ok(())
+    }
+
+    /// Beside everything else: names of users may come from a slow directory.
+    fn reload(&self) {
+        let sidecar = self.sidecar.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(problem) = sidecar.reload().await {
+                tracing::error!("{}: {}", problem.title, problem.detail);
+            }
+        });
     }
 
     /// Lets callers take their answers, and peers the last word.
@@ -390,30 +402,6 @@ impl Daemon {
     }
 }
 
-fn access(config: &Config) -> Access {
-    Access {
-        owner: geteuid().as_raw(),
-        operators: config.access.operators.clone(),
-        operator_groups: config.access.operator_groups.clone(),
-        observe_needs_operator: config.access.observe_needs_operator,
-    }
-}
-
-/// Where only the owner and root can connect, one user may have everything unless the configuration says otherwise.
-fn quotas(config: &Config, connections: usize) -> Quotas {
-    let shared = config.access.group.is_some();
-    let most = if shared { (connections / 4).max(1) } else { connections };
-    let waiting = |pool: &PoolConfig| {
-        let most = if shared { pool.pool.max_queue.div_ceil(2) } else { usize::MAX };
-        config.access.max_waiting_per_user.unwrap_or(most)
-    };
-    Quotas {
-        connections,
-        user_connections: config.access.max_connections_per_user.unwrap_or(most),
-        user_waiting: config.pools.iter().map(waiting).collect(),
-    }
-}
-
 fn swarm_key(
     config: &Config,
     data: &DataDir,
@@ -475,28 +463,19 @@ fn is_loopback(address: &Multiaddr) -> bool {
     })
 }
 
-/// A task that ends when this is dropped.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// The wish that the daemon stops.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    hangup: Hangup,
 }
 
 impl Stop {
-    fn new() -> io::Result<Self> {
+    fn new(on_hangup: bool) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: Hangup::new(on_hangup)?,
         })
     }
 
@@ -504,7 +483,23 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
+            () = self.hangup.asked() => {}
+        }
+    }
+}
+
+/// SIGHUP, where that means this.
+struct Hangup(Option<Signal>);
+
+impl Hangup {
+    fn new(heeded: bool) -> io::Result<Self> {
+        Ok(Self(heeded.then(|| signal(SignalKind::hangup())).transpose()?))
+    }
+
+    async fn asked(&mut self) {
+        match &mut self.0 {
+            Some(signal) => _ = signal.recv().await,
+            None => std::future::pending().await,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::{fs, thread};
 use aquifer::daemon::api::{Explanation, Problem, Queues};
 use process::{Daemon, Http, Setup, aquifer, post, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const SLOT: &str = "slot:max_concurrent=1,few=50/1h";
@@ -275,4 +276,49 @@ fn a_breaker_opens_and_lets_one_probe_through() {
     assert_eq!(node.acquire(r#"{"pool":"api"}"#).status, 429, "only one");
     assert_eq!(observe("ok"), 204);
     wait_until("it is closed", || node.acquire(r#"{"pool":"api"}"#).status == 200);
+}
+
+#[test]
+fn a_node_leaves_and_says_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = founder(&dir, &["api:rph=60"]);
+    let peer = Setup::new(dir.path(), "peer", &["api:rph=60"]).join(&node.token());
+    let mut other = peer.start();
+    wait_until("it has a share", || other.status().node.base_share > 0.4);
+    assert_eq!(run(&node, &["leave", "--wait", "61s"]).0, 64);
+    let (status, out, error) = run(&node, &["leave", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{status} {out}{error}"));
+    assert_eq!((status, &answer["left"], &answer["base_share"]), (0, &json!(true), &json!(0.0)), "{out}");
+    assert_eq!(node.ended(), 0);
+    wait_until("the other has all", || (other.status().node.base_share - 1.0).abs() < 1e-9);
+    // Nobody is there to take it.
+    let (status, out, _) = run(&other, &["leave"]);
+    assert!(status == 0 && out.contains("100.0 % of every limit stays its own"), "{status} {out}");
+    assert_eq!(other.ended(), 0);
+    let (status, _, error) = run(&other, &["leave"]);
+    assert!(status == 69, "{status} {error}");
+}
+
+#[test]
+fn a_configuration_is_reloaded_as_far_as_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[pool]]\nname = \"api\"\nrpm = 5\n";
+    let node = Setup::new(dir.path(), "n", &[]).config(text).start();
+    let reload = |text: &str, more: &[&str]| {
+        fs::write(dir.path().join("n.toml"), text).unwrap();
+        run(&node, &[&["reload"], more].concat())
+    };
+    let all = (0, "the node runs with the whole configuration\n".to_owned(), String::new());
+    assert_eq!(reload(&format!("{text}max_queue = 7\n"), &[]), all);
+    let partly = format!("{text}max_queue = 8\n").replace("rpm = 5", "rpm = 6");
+    let (status, out, _) = reload(&partly, &[]);
+    let expected = "in force now: pool \"api\".max_queue\nneeds a restart: pool \"api\".limits\n";
+    assert_eq!((status, out.as_str()), (78, expected));
+    let (status, out, _) = reload(&partly, &["--json"]);
+    assert!(status == 78 && out.contains("\"applied\": []"), "what is in force is not told again: {out}");
+    let (status, out, error) = reload("[[pool]]\nname = \"api\"\nrpm = 0\n", &[]);
+    assert!(
+        (status, out.as_str()) == (78, "") && error.contains("n.toml:3") && error.contains("rpm"),
+        "{error}"
+    );
 }

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use aquifer::daemon::api::{AllowAnswer, Problem, Status};
+use aquifer::daemon::api::{AllowAnswer, Problem, Reason, Status};
 use process::{Daemon, PATIENCE, Setup, post, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,6 +34,52 @@ fn curl_keeps_its_connection() {
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let codes: Vec<&str> = said.lines().filter(|line| line.starts_with(char::is_numeric)).collect();
     assert_eq!(codes, ["200 1", "200 0", "400 0"], "{said}");
+}
+
+#[test]
+fn however_a_request_is_written_it_is_answered_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = founder(&dir, &["api:rph=1000"]);
+    let body = r#"{"pool":"api"}"#;
+    let request = |headers: &str, body: &str| {
+        format!("POST /allow HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
+    };
+    let length = format!("content-length: {}\r\n", body.len());
+    let plain = request(&length, body);
+    // The others are not plain: from them on the connection is served otherwise.
+    let others = [
+        request("transfer-encoding: chunked\r\n", &format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())),
+        request(&format!("{length}connection: keep-alive, x\r\n"), body),
+        plain.replace("/allow", "/allow?x=1"),
+    ];
+    let mut count = 0;
+    for other in others {
+        let mut http = node.http();
+        let mut replies = Vec::new();
+        http.send(plain.repeat(2) + &other + &plain);
+        for _ in 0..4 {
+            replies.push(http.reply().unwrap());
+        }
+        let names: Vec<Vec<&String>> = replies.iter().map(|reply| reply.headers.keys().collect()).collect();
+        assert!(names.iter().all(|of| of == &names[0]), "{names:?} after {other}");
+        for reply in replies {
+            count += 1;
+            let answer: AllowAnswer = reply.json();
+            assert_eq!((reply.status, answer.count), (200, count), "{other}");
+        }
+    }
+    // In any pieces.
+    let mut http = node.http();
+    for byte in plain.chars() {
+        http.send(byte.to_string());
+    }
+    assert_eq!(http.reply().unwrap().status, 200);
+    // And what waits is given up when its caller hangs up, though more has come meanwhile.
+    let mut waits = node.http();
+    waits.send(post("/v1/acquire", r#"{"pool":"api","requests":1000,"wait_ms":3600000}"#) + &plain);
+    wait_until("it waits", || node.waiting() == 1);
+    drop(waits);
+    wait_until("nobody waits", || node.waiting() == 0);
 }
 
 #[test]
@@ -275,26 +321,123 @@ fn a_node_that_is_told_to_leave_gives_everything_back_and_ends() {
     wait_until("the share is back", || (node.status().node.base_share - 1.0).abs() < 1e-9);
 }
 
+/// A node with this file, and what reloading says: the status, and what is in the answer.
+struct Reloaded {
+    node: Daemon,
+    file: std::path::PathBuf,
+}
+
+impl Reloaded {
+    fn start(dir: &TempDir, text: &str) -> Self {
+        let node = Setup::new(dir.path(), "n", &[]).config(text).start();
+        Self { node, file: dir.path().join("n.toml") }
+    }
+
+    fn reload(&self, text: &str) -> (u16, Value) {
+        fs::write(&self.file, text).unwrap();
+        let reply = self.node.http().post("/v1/reload", "");
+        (reply.status, if reply.status == 204 { Value::Null } else { reply.json() })
+    }
+}
+
+const RELOADED: &str = r#"
+[access]
+max_connections_per_user = 71
+[[pool]]
+name = "api"
+rph = 5
+overflow = "refuse"
+"#;
+
 #[test]
 fn reloading_says_what_needs_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "[swarm]\ndiscover = \"none\"\n[[pool]]\nname = \"api\"\nrpm = 5\n";
-    let setup = Setup::new(dir.path(), "n", &[]).config(text);
-    let node = setup.start();
-    let file = dir.path().join("n.toml");
-    let reload = |text: &str| {
-        fs::write(&file, text).unwrap();
-        let reply = node.http().post("/v1/reload", "");
-        (reply.status, if reply.status == 204 { String::new() } else { reply.json::<Problem>().detail })
-    };
-    assert_eq!(reload(text), (204, String::new()));
-    assert_eq!(reload(&format!("# other words for it\n{text}")), (204, String::new()));
-    let (status, detail) = reload(&text.replace("rpm = 5", "rpm = 6"));
-    assert!(
-        status == 501 && detail.contains("pool \"api\"") && detail.contains("restart"),
-        "{status}: {detail}"
+    let it = Reloaded::start(&dir, RELOADED);
+    assert_eq!(it.reload(RELOADED), (204, Value::Null));
+    assert_eq!(it.reload(&format!("# other words for it\n{RELOADED}")).0, 204);
+    // What can be is taken up beside it, and both are said.
+    let (status, answer) = it.reload(&RELOADED.replace("rph = 5", "rph = 6").replace("71", "72"));
+    assert_eq!(status, 200);
+    assert_eq!(
+        (&answer["applied"], &answer["needs_restart"]),
+        (&json!(["access.max_connections_per_user"]), &json!(["pool \"api\".limits"]))
     );
-    let (status, detail) = reload(&text.replace("rpm = 5", "rpn = 6"));
-    assert!(status == 409 && detail.contains("n.toml:5") && detail.contains("rpm"), "{status}: {detail}");
-    assert_eq!(node.status().pools[0].limits[0].amount, 5, "it runs on as it did");
+    let status = it.node.status();
+    assert_eq!((status.callers.max_connections_per_user, status.pools[0].limits[0].amount), (72, 5));
+    // Of what is wrong nothing is.
+    let (status, answer) = it.reload(&RELOADED.replace("rph = 5", "rpn = 6").replace("71", "73"));
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(status == 409 && detail.contains("n.toml:6") && detail.contains("rpn"), "{status}: {detail}");
+    assert_eq!(it.node.status().callers.max_connections_per_user, 72, "it runs on as it did");
+}
+
+#[test]
+fn what_is_reloaded_is_in_force_with_the_next_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let it = Reloaded::start(&dir, RELOADED);
+    let ask = |body: &str| it.node.acquire(body);
+    assert_eq!((0..6).filter(|_| ask(r#"{"pool":"api"}"#).status == 200).count(), 5);
+    // Who waits, and for how long.
+    let text = RELOADED.replace("overflow = \"refuse\"", "queue_timeout = \"1s\"\nmax_queue = 1");
+    assert_eq!(it.reload(&text), (204, Value::Null));
+    // It would be refused at once still, as its turn comes far later than that; who names a longer wait waits.
+    let mut waits = it.node.http();
+    waits.send(post("/v1/acquire", r#"{"pool":"api","wait_ms":3600000}"#));
+    wait_until("it waits", || it.node.waiting() == 1);
+    let full = ask(r#"{"pool":"api","wait_ms":3600000}"#).acquired();
+    assert_eq!(full.reason, Some(Reason::QueueFull), "room for one");
+    assert_eq!(it.node.status().pools[0].limits[0].now.used, 5, "what was used stays used");
+    // What Envoy's rules say.
+    let descriptors = r#"{"domain":"d","descriptors":[{"entries":[{"key":"k","value":"v"}]}]}"#;
+    assert_eq!(it.node.http().post("/json", descriptors).status, 200);
+    let rules = "[[rls]]\ndomain = \"d\"\nentries = [{ key = \"k\" }]\npool = \"api\"\n";
+    assert_eq!(it.reload(&format!("{text}{rules}")), (204, Value::Null));
+    assert_eq!(it.node.http().post("/json", descriptors).status, 429);
+}
+
+#[test]
+fn agents_weigh_as_the_reloaded_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[pool]]\nname = \"api\"\nrps = { amount = 20, burst = 1 }\n";
+    let it = Reloaded::start(&dir, text);
+    // Both are known, and have the same weight.
+    for agent in ["small", "great"] {
+        it.node.acquire(&format!(r#"{{"pool":"api","agent":"{agent}","wait_ms":5000}}"#));
+    }
+    let heavy = format!("{text}[[agent]]\nmatch = \"great\"\nweight = 4.0\n");
+    assert_eq!(it.reload(&heavy), (204, Value::Null));
+    let served = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for place in 0..40 {
+            let (served, node) = (&served, &it.node);
+            let agent = ["small", "great"][place % 2];
+            scope.spawn(move || {
+                let ask = format!(r#"{{"pool":"api","agent":"{agent}","wait_ms":20000}}"#);
+                assert_eq!(node.acquire(&ask).status, 200);
+                served.lock().unwrap().push(agent);
+            });
+        }
+    });
+    // Four to one until the great have had theirs, give or take those that came first.
+    let served = served.into_inner().unwrap();
+    let great = served[..20].iter().filter(|agent| **agent == "great").count();
+    assert!((14..=18).contains(&great), "{great} of the first 20: {served:?}");
+}
+
+#[test]
+fn a_hangup_reloads() {
+    let dir = tempfile::tempdir().unwrap();
+    let it = Reloaded::start(&dir, RELOADED);
+    let hang_up = || {
+        let pid = rustix::process::Pid::from_raw(it.node.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    };
+    fs::write(&it.file, RELOADED.replace("71", "72")).unwrap();
+    hang_up();
+    let most = || it.node.status().callers.max_connections_per_user;
+    wait_until("it has other quotas", || most() == 72);
+    fs::write(&it.file, "what is this").unwrap();
+    hang_up();
+    assert_eq!(it.node.http().post("/v1/reload", "").status, 409);
+    assert_eq!(most(), 72, "it runs on");
 }

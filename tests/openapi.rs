@@ -163,7 +163,8 @@ const POOLS: [&str; 5] = [
 #[test]
 fn the_daemon_answers_as_the_description_says() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Setup::new(dir.path(), "n", &POOLS).start();
+    let setup = Setup::new(dir.path(), "n", &POOLS).config("# of no account\n");
+    let mut node = setup.start();
     let peer = Setup::new(dir.path(), "peer", &POOLS).join(&node.token()).start();
     wait_until("they are linked", || {
         node.status().peers_connected == 1 && peer.status().peers_connected == 1
@@ -227,6 +228,7 @@ fn the_daemon_answers_as_the_description_says() {
         ("/v1/reload", "", 204),
         ("/v1/reload", "[]", 400),
         ("/v1/leave", "[]", 400),
+        ("/v1/leave", r#"{"wait_ms":60001}"#, 400),
     ] {
         check(template, "post", status, &http.post(template, body));
     }
@@ -247,7 +249,13 @@ fn the_daemon_answers_as_the_description_says() {
         check("/v1/explain/{pool}", "get", 200, &http.get(&format!("/v1/explain/{pool}")));
     }
     check("/v1/explain/{pool}", "get", 404, &http.get("/v1/explain/nope"));
+    let file = dir.path().join("n.toml");
+    std::fs::write(&file, "[swarm]\nforget_after = \"59s\"\n").unwrap();
+    check("/v1/reload", "post", 200, &http.post("/v1/reload", ""));
+    std::fs::write(&file, "[nod]\n").unwrap();
+    check("/v1/reload", "post", 409, &http.post("/v1/reload", ""));
     check("/v1/leave", "post", 204, &http.post("/v1/leave", ""));
+    check("/v1/leave", "post", 200, &http.post("/v1/leave", r#"{"wait_ms":10000}"#));
     // A stream has no end; tests/http.rs reads it.
     seen.insert("/v1/events".to_owned());
     assert_eq!(node.ended(), 0);

@@ -5,7 +5,7 @@
 #[path = "support/process.rs"]
 mod process;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -187,6 +187,28 @@ fn who_waits_holds_nobody_up_and_hangs_up_without_a_trace() {
         text.push_str(&String::from_utf8_lossy(&rest[..length]));
     }
     assert_eq!(daemon.waiting(), 0);
+}
+
+#[test]
+fn throttles_are_counted_for_metrics_and_events() {
+    let (dir, daemon) = one();
+    let mut events = UnixStream::connect(daemon.socket()).unwrap();
+    events.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    events.write_all(b"GET /v1/events HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let mut events = BufReader::new(events).lines().map(Result::unwrap);
+    events.find(|line| line == "event: status").expect("it begins");
+    let mut raw = Raw::connect(dir.path());
+    // In one batch, after one that the node knows and before one that it does not.
+    raw.say(format!("PING\r\n{}CL.THROTTLE key 2 1\r\nNO\r\n", "CL.THROTTLE key 2 1 60\r\n".repeat(5)));
+    raw.hears("+PONG\r\n*5\r\n:0\r\n:3\r\n");
+    let summary = events.find(|line| line.contains("\"throttles\"")).expect("it tells");
+    assert!(summary.contains(r#""throttles":{"admitted":3,"refused":2,"failed":1}"#), "{summary}");
+    assert!(summary.contains(r#""pools":[]"#), "{summary}");
+    let metrics = daemon.http().get("/metrics").body;
+    for (result, count) in [("admitted", 3), ("refused", 2), ("error", 1)] {
+        let line = format!("aquifer_throttles_total{{result=\"{result}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ const BODY: Bound = Bound(2, 192 << 10);
 const CONNECTION: Bound = Bound(16, 256 << 10);
 /// What a stream holds on its way.
 const PIPE: usize = 4 << 10;
-const OWNER: u32 = 1_000;
+pub(super) const OWNER: u32 = 1_000;
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     let text = r#"
@@ -100,11 +100,11 @@ async fn converse(sidecar: &Sidecar, said: &[u8], peer: Peer) -> Vec<u8> {
 }
 
 thread_local! {
-    static RUNTIME: Runtime = Builder::new_current_thread().enable_all().build().expect("there is a runtime");
+    pub(super) static RUNTIME: Runtime = Builder::new_current_thread().enable_all().build().expect("there is a runtime");
 }
 
 /// A daemon's, with a node of its own, and nothing on disk.
-fn sidecar() -> Sidecar {
+pub(super) fn sidecar() -> Sidecar {
     let config = &*CONFIG;
     let clock = Clock::new();
     let now = clock.now();
@@ -125,7 +125,7 @@ fn sidecar() -> Sidecar {
         observe_needs_operator: false,
     };
     let user_waiting = vec![100; config.pools.len()];
-    let rls = Rls::new(engine.clone(), config.pools.clone(), config.rls.clone());
+    let rls = Rls::new(engine.clone(), config);
     let quotas = Quotas { connections: 100, user_connections: 100, user_waiting };
     let source = ConfigSource { file: None, overrides: Overrides::default() };
     Sidecar::new(engine, config.clone(), source, facts, Users::new(access, quotas), rls)

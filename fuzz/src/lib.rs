@@ -11,6 +11,7 @@ mod bytes;
 mod configuration;
 mod daemon;
 mod node;
+mod resp;
 mod saved;
 pub mod seeds;
 mod statements;
@@ -20,7 +21,7 @@ mod swarm;
 pub type Target = fn(&[u8]);
 
 /// All targets, each with its name: the name of its binary in `targets/`, and of its directory in `seeds/`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("frame", bytes::frame),
     ("message", bytes::message),
     ("node", node::raw),
@@ -32,6 +33,8 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("duration", configuration::duration),
     ("ask", daemon::ask),
     ("http", daemon::http),
+    ("command", resp::command),
+    ("resp", resp::resp),
 ];
 
 /// Runs one target on some bytes.

@@ -116,6 +116,21 @@ const TEXTS: &[(&str, &str)] = &[
         "0GET /v1/explain/model%2Flarge HTTP/1.1\r\nHost: a\r\n\r\nGET /v1/token HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
     ("http", "1GET /livez HTTP/1.0\r\n\r\n"),
+    ("command", "*5\r\n$11\r\nCL.THROTTLE\r\n$4\r\nuser\r\n$2\r\n15\r\n$2\r\n30\r\n$2\r\n60\r\n"),
+    ("command", "PING  hello\r\n*1\r\n$4\r\nINFO\r\n*0\r\n\n"),
+    (
+        "resp",
+        "0\u{7}HELLO 3\r\nCL.THROTTLE user 15 30 60 3\r\n*6\r\n$11\r\ncl.throttle\r\n$4\r\nuser\r\n$1\r\n1\r\n$1\r\n1\r\n$2\r\n60\r\n$1\r\n9\r\n",
+    ),
+    (
+        "resp",
+        "1\u{40}AQ.ACQUIRE api TOKENS 12 WAIT 1000 PRIORITY high AGENT slow-1 BIND\r\nAQ.STATUS\r\nPING\r\n",
+    ),
+    ("resp", "0\u{40}AQ.ACQUIRE users KEY k COST rps 1 TTL 5\r\nAQ.COMMIT 00 TOKENS 1\r\nAQ.RELEASE 00\r\n"),
+    (
+        "resp",
+        "1\u{20}COMMAND DOCS\r\nCOMMAND INFO cl.throttle get\r\nCLIENT SETNAME me\r\nCLIENT INFO\r\nCONFIG GET save\r\nSELECT 1\r\nRESET\r\nECHO x\r\nGET x\r\nQUIT\r\nPING\r\n",
+    ),
     ("duration", "1h30m"),
     ("duration", "1.5s"),
     (

@@ -36,6 +36,20 @@ pub struct SummaryEvent {
     pub over_ms: u64,
     /// Pools that were asked for, or for which requests wait.
     pub pools: Vec<PoolSummary>,
+    /// Limits that callers brought along (`CL.THROTTLE`), all together.
+    #[serde(default)]
+    pub throttles: ThrottleSummary,
+}
+
+/// What was answered of limits that callers brought along.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottleSummary {
+    /// Requests that were admitted.
+    pub admitted: u64,
+    /// Requests for which there was no room.
+    pub refused: u64,
+    /// Requests that were not understood, or that the node could not decide.
+    pub failed: u64,
 }
 
 /// What was answered of one pool.

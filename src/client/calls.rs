@@ -6,7 +6,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec::{encoded, request};
-use crate::api::{AcquireAnswer, AcquireRequest, CommitRequest, ObserveRequest, Problem, SettleAnswer};
+use crate::api::{
+    API_VERSION, AcquireAnswer, AcquireRequest, CommitRequest, LeaveAnswer, LeaveRequest, ObserveRequest,
+    Problem, ReloadAnswer, SettleAnswer,
+};
 
 /// How long an answer may take, beyond what a request waits.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,6 +59,21 @@ pub(super) fn explain<T: DeserializeOwned>(pool: &str) -> Call<T> {
 /// A command that has no answer but that it was done; to do it twice is to do it once.
 pub(super) fn order(path: &str, body: &impl Serialize) -> Call<()> {
     Call { bytes: post(path, body), repeatable: true, patience: Some(PATIENCE), read: done }
+}
+
+pub(super) fn leave(wait: Duration) -> Call<LeaveAnswer> {
+    let ask = LeaveRequest { wait_ms: Some(wait.as_millis() as u64) };
+    Call { patience: Some(PATIENCE + wait), ..listing(post("/v1/leave", &ask)) }
+}
+
+pub(super) fn reload() -> Call<ReloadAnswer> {
+    let read = |status, body: &[u8]| match status {
+        204 => Ok(ReloadAnswer { version: API_VERSION, applied: Vec::new(), needs_restart: Vec::new() }),
+        200 => parsed(body),
+        _ => Err(problem(status, body)),
+    };
+    // Names of users may come from a slow directory.
+    Call { read, patience: None, ..listing(request("POST", "/v1/reload", b"")) }
 }
 
 /// What is seen counts as often as it is told.

@@ -7,6 +7,10 @@
 
 use std::collections::BTreeSet;
 
+use rustix::process::geteuid;
+
+use super::config::Config;
+
 /// The user id that Linux shows for every user that a container does not know: no one user in particular.
 pub const OVERFLOW_ID: u32 = 65_534;
 
@@ -51,6 +55,16 @@ pub struct Access {
 }
 
 impl Access {
+    /// What the configuration of this process says.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            owner: geteuid().as_raw(),
+            operators: config.access.operators.clone(),
+            operator_groups: config.access.operator_groups.clone(),
+            observe_needs_operator: config.access.observe_needs_operator,
+        }
+    }
+
     /// Whether this is an operator: root, the owner, or whom the configuration names.
     pub fn is_operator(&self, peer: Peer) -> bool {
         self.is_owner(peer.uid)

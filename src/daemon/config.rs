@@ -31,7 +31,7 @@ mod units;
 mod vouching;
 
 pub use access::AccessConfig;
-pub use changes::ConfigSource;
+pub use changes::{Changes, ConfigSource};
 pub use flags::Overrides;
 pub use listen::{Listen, ListenConfig};
 pub use problem::{ConfigError, ConfigErrors};

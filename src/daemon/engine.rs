@@ -28,7 +28,9 @@ use super::timer::Timer;
 use crate::protocol::breaker::CallOutcome;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::Cost;
-use crate::protocol::node::{ForgetError, Forgotten, Input, Node, Output, SettleError, Settling, VouchError};
+use crate::protocol::node::{
+    ForgetError, Forgotten, Input, Node, Output, SettleError, Settling, Tuning, VouchError,
+};
 use crate::protocol::permit::PermitId;
 use crate::protocol::queue::Ticket;
 use crate::protocol::share::Share;
@@ -176,6 +178,11 @@ impl Engine {
         self.change(|node, now| node.observe_remaining(pool, limit, remaining, said_limit, now));
     }
 
+    /// Has the core go by other numbers.
+    pub fn tune(&self, tuning: Tuning) {
+        self.change(|node, now| node.tune(tuning, now));
+    }
+
     /// The connection to which a permit was bound is gone.
     fn close(&self, permit: PermitId) {
         self.change(|node, now| node.close(permit, now));
@@ -252,7 +259,8 @@ impl Engine {
         }
     }
 
-    fn has_left(&self) -> bool {
+    /// Whether the node has left: nothing more will be admitted.
+    pub fn has_left(&self) -> bool {
         self.core().left
     }
 

@@ -13,8 +13,6 @@ use crate::protocol::time::Instant;
 /// Shared between the task that owns the transport and those that answer callers.
 #[derive(Clone)]
 pub struct Facts {
-    /// What the configuration calls the node.
-    pub name: Arc<str>,
     /// Which life of which node this is.
     pub replica: Replica,
     /// Lets nodes speak to one another.
@@ -28,6 +26,7 @@ pub struct Facts {
 
 #[derive(Default)]
 struct Net {
+    name: String,
     addresses: Vec<Multiaddr>,
     links: BTreeMap<NodeId, Multiaddr>,
     counters: Counters,
@@ -44,13 +43,22 @@ impl Facts {
         warnings: Vec<String>,
     ) -> Self {
         Self {
-            name: name.into(),
             replica,
             swarm_key,
             started,
             warnings: warnings.into(),
-            net: Arc::default(),
+            net: Arc::new(Mutex::new(Net { name: name.to_owned(), ..Net::default() })),
         }
+    }
+
+    /// What the configuration calls the node.
+    pub fn name(&self) -> String {
+        self.net().name.clone()
+    }
+
+    /// Notes that it calls it otherwise.
+    pub fn set_name(&self, name: &str) {
+        name.clone_into(&mut self.net().name);
     }
 
     /// Where peers reach this node.

@@ -9,6 +9,7 @@ mod convert;
 mod health;
 mod own;
 mod services;
+mod streams;
 
 use std::convert::Infallible;
 use std::io;
@@ -18,7 +19,6 @@ use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use self::conversation::Conversation;
 use self::services::{Reflection, Services};
+use self::streams::Streams;
 use super::access::Peer;
 use super::config::Listen;
 use super::engine::Binding;
@@ -81,15 +82,18 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Takes the address; a Unix socket is open to the group with this id too.
+    /// Takes the address, inside the runtime that will serve it; a Unix socket is open to the group with this id too.
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub async fn bind(listen: &Listen, group: Option<u32>) -> Result<Self, GrpcError> {
+    pub fn bind(listen: &Listen, group: Option<u32>) -> Result<Self, GrpcError> {
         match listen {
             Listen::Unix(path) => Ok(Self::Unix(Socket::bind(path, group)?)),
             Listen::Tcp(address) => {
-                let bound = TcpListener::bind(address).await;
+                let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+                    listener.set_nonblocking(true)?;
+                    TcpListener::from_std(listener)
+                });
                 bound.map(Self::Tcp).map_err(|error| GrpcError::Tcp { listen: listen.clone(), error })
             }
         }
@@ -173,7 +177,8 @@ impl Grpc {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let serving = http2::Builder::new(LocalExecutor)
+        let mut streams = Streams::default();
+        let serving = http2::Builder::new(streams.executor())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .initial_stream_window_size(WINDOW)
@@ -185,26 +190,16 @@ impl Grpc {
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(serving);
         tokio::select! {
-            ended = serving.as_mut() => {
+            ended = streams.run(serving.as_mut()) => {
                 if let Err(error) = ended {
                     tracing::debug!("a gRPC connection of user {} ended: {error}", peer.uid);
                 }
             }
             () = conversation.idle() => {
                 serving.as_mut().graceful_shutdown();
-                let _ = timeout(GOODBYE, serving).await;
+                let _ = timeout(GOODBYE, streams.run(serving)).await;
                 self.sidecar.users().count_timed_out();
             }
         }
-    }
-}
-
-/// Runs requests on this thread, as everything else.
-#[derive(Clone)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }

@@ -8,7 +8,7 @@
 //! `command` parses, `throttle`, `pools` and `answer` reply, `connection` holds what one client has left, `later` what waits.
 
 mod answer;
-mod command;
+pub mod command;
 mod connection;
 mod later;
 mod pools;
@@ -32,8 +32,8 @@ use rustix::time::{
 use slab::Slab;
 use thiserror::Error;
 
-use self::connection::{Connection, Scratch, Source, Waits};
-use self::later::Mailbox;
+pub use self::connection::{Connection, Scratch, Source, Waits};
+pub use self::later::Mailbox;
 use super::access::{OVERFLOW_ID, Peer};
 use super::config::Listen;
 use super::sidecar::{Admittance, Sidecar, Users};

@@ -10,7 +10,7 @@
 mod headers;
 mod refunds;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use self::refunds::{Of, Refunds, Taken};
 use super::api::KEY_MAX;
-use super::config::{PoolConfig, RlsRule};
+use super::config::{Config, PoolConfig, RlsRule};
 use super::engine::{Engine, Reply, Request, Wanted};
 use super::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 pub use super::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
@@ -42,6 +42,11 @@ pub struct Rls {
 struct Inner {
     engine: Engine,
     pools: Vec<PoolConfig>,
+    rules: RwLock<Arc<Rules>>,
+}
+
+/// Rules, and what was admitted by them.
+struct Rules {
     rules: Vec<RlsRule>,
     refunds: Mutex<Refunds>,
 }
@@ -59,6 +64,7 @@ pub enum RlsError {
 
 /// What a descriptor is counted against.
 struct Counted<'a> {
+    rules: &'a Rules,
     rule: &'a RlsRule,
     /// The place of the rule.
     place: usize,
@@ -74,11 +80,43 @@ impl Counted<'_> {
     }
 }
 
+impl Rules {
+    fn new(rules: Vec<RlsRule>) -> Arc<Self> {
+        Arc::new(Self { rules, refunds: Mutex::default() })
+    }
+
+    /// The first rule that a descriptor matches.
+    fn counted(&self, domain: &str, descriptor: &RateLimitDescriptor, user: u32) -> Option<Counted<'_>> {
+        let matches = |rule: &RlsRule| {
+            rule.domain == domain
+                && rule.entries.len() == descriptor.entries.len()
+                && rule
+                    .entries
+                    .iter()
+                    .zip(&descriptor.entries)
+                    .all(|(wanted, entry)| wanted.key == entry.key && wanted.value.matches(&entry.value))
+        };
+        let place = self.rules.iter().position(matches)?;
+        let rule = &self.rules[place];
+        let key = rule.key.map(|entry| bounded(&descriptor.entries[entry].value));
+        Some(Counted { rules: self, rule, place, key, user })
+    }
+
+    fn refunds<T>(&self, act: impl FnOnce(&mut Refunds) -> T) -> T {
+        act(&mut self.refunds.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Rls {
-    /// A service that counts by these rules.
-    pub fn new(engine: Engine, pools: Vec<PoolConfig>, rules: Vec<RlsRule>) -> Self {
-        let refunds = Mutex::default();
-        Self { inner: Arc::new(Inner { engine, pools, rules, refunds }) }
+    /// A service that counts by the rules of this configuration.
+    pub fn new(engine: Engine, config: &Config) -> Self {
+        let rules = RwLock::new(Rules::new(config.rls.clone()));
+        Self { inner: Arc::new(Inner { engine, pools: config.pools.clone(), rules }) }
+    }
+
+    /// Counts by other rules of the same pools from now on. What was admitted before cannot be given back any more.
+    pub fn set_rules(&self, rules: Vec<RlsRule>) {
+        *self.inner.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::new(rules);
     }
 
     /// Counts the descriptors of a request of this user.
@@ -96,10 +134,11 @@ impl Rls {
         if !(1..=DESCRIPTORS_MAX).contains(&request.descriptors.len()) {
             return Err(RlsError::Descriptors(request.descriptors.len()));
         }
+        let rules = self.inner.rules.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut statuses = Vec::with_capacity(request.descriptors.len());
         let mut shown = false;
         for descriptor in &request.descriptors {
-            let Some(counted) = self.counted(&request.domain, descriptor, user) else {
+            let Some(counted) = rules.counted(&request.domain, descriptor, user) else {
                 statuses.push(unlimited());
                 continue;
             };
@@ -122,24 +161,6 @@ impl Rls {
         Ok(RateLimitResponse { overall_code: code.into(), statuses, response_headers_to_add })
     }
 
-    /// The first rule that a descriptor matches.
-    fn counted(&self, domain: &str, descriptor: &RateLimitDescriptor, user: u32) -> Option<Counted<'_>> {
-        let matches = |rule: &RlsRule| {
-            rule.domain == domain
-                && rule.entries.len() == descriptor.entries.len()
-                && rule
-                    .entries
-                    .iter()
-                    .zip(&descriptor.entries)
-                    .all(|(wanted, entry)| wanted.key == entry.key && wanted.value.matches(&entry.value))
-        };
-        let rules = &self.inner.rules;
-        let place = rules.iter().position(matches)?;
-        let rule = &rules[place];
-        let key = rule.key.map(|entry| bounded(&descriptor.entries[entry].value));
-        Some(Counted { rule, place, key, user })
-    }
-
     async fn take(&self, counted: &Counted<'_>, hits: u64) -> DescriptorStatus {
         let Counted { rule, key, .. } = counted;
         let wanted = Wanted { pool: rule.pool, cost: cost(rule, hits), key: key.clone() };
@@ -158,7 +179,7 @@ impl Rls {
         };
         match outcome {
             Outcome::Admitted { permit, .. } => {
-                self.refunds(|refunds| refunds.note(counted.of(), Taken { permit, hits }));
+                counted.rules.refunds(|refunds| refunds.note(counted.of(), Taken { permit, hits }));
                 self.status(Code::Ok, counted, None, None)
             }
             Outcome::Refused(refusal) => {
@@ -193,7 +214,7 @@ impl Rls {
         let (rule, of) = (counted.rule, counted.of());
         let engine = &self.inner.engine;
         while hits > 0 {
-            let Some(taken) = self.refunds(|refunds| refunds.take(&of, hits)) else { break };
+            let Some(taken) = counted.rules.refunds(|refunds| refunds.take(&of, hits)) else { break };
             let settled = match taken.hits.checked_sub(hits) {
                 None | Some(0) => engine.release(taken.permit),
                 Some(used) => engine.commit(taken.permit, &cost(rule, used)),
@@ -236,10 +257,6 @@ impl Rls {
                 nanos: reset.subsec_nanos() as i32,
             }),
         }
-    }
-
-    fn refunds<T>(&self, act: impl FnOnce(&mut Refunds) -> T) -> T {
-        act(&mut self.inner.refunds.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

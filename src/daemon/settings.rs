@@ -7,26 +7,33 @@ use crate::protocol::agents::{AGENTS_MAX, AgentRule, Agents};
 use crate::protocol::breaker::{BreakerConfig, MILLION};
 use crate::protocol::id::Incarnation;
 use crate::protocol::limit::Pool;
-use crate::protocol::node::NodeConfig;
+use crate::protocol::node::{NodeConfig, Tuning};
 use crate::wire::signing::Ed25519;
 
 /// A node that runs with this configuration.
 pub fn node_config(config: &Config, keys: Ed25519, incarnation: Incarnation) -> NodeConfig {
+    let Tuning { name, pools, agents, vouching } = tuning(config);
     NodeConfig {
         id: keys.id(),
         incarnation,
-        name: config.name.clone(),
-        pools: config
-            .pools
-            .iter()
-            .map(core_pool)
-            .chain(config.agents.iter().filter_map(own_limits))
-            .collect(),
+        name,
+        pools,
         policy: config.policy,
         forget_after: config.forget_after,
         weight: 1,
-        agents: agents(config),
+        agents: Agents::new(agents).expect("BUG! the configuration passed unchecked agents"),
         keys: Arc::new(keys),
+        vouching,
+    }
+}
+
+/// What of it can be changed while the node runs.
+pub fn tuning(config: &Config) -> Tuning {
+    let own_limits = config.agents.iter().filter_map(own_limits);
+    Tuning {
+        name: config.name.clone(),
+        pools: config.pools.iter().map(core_pool).chain(own_limits).collect(),
+        agents: agent_rules(config),
         vouching: config.vouching.clone(),
     }
 }
@@ -56,7 +63,7 @@ fn own_limits(config: &AgentConfig) -> Option<Pool> {
     Some(pool)
 }
 
-fn agents(config: &Config) -> Agents {
+fn agent_rules(config: &Config) -> Vec<AgentRule> {
     let mut next = config.pools.len();
     let rule = |agent: &AgentConfig| {
         let own_limits = (!agent.limits.is_empty()).then_some(next);
@@ -68,6 +75,5 @@ fn agents(config: &Config) -> Agents {
             own_limits,
         }
     };
-    let rules = config.agents.iter().map(rule).collect();
-    Agents::new(rules).expect("BUG! the configuration passed unchecked agents")
+    config.agents.iter().map(rule).collect()
 }

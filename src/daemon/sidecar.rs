@@ -13,6 +13,7 @@ mod listings;
 mod metrics;
 mod operator;
 mod patience;
+mod plain;
 mod reload;
 mod request;
 mod response;
@@ -20,16 +21,18 @@ mod rls;
 mod route;
 mod users;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::ACCEPT;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
+use smallvec::SmallVec;
 use tokio::time::timeout;
 
+use self::answers::Passed;
 use self::body::{Members, object, pool_named};
 pub use self::connection::Caller;
 use self::events::Events;
@@ -67,13 +70,29 @@ pub struct Sidecar {
 
 struct Inner {
     engine: Engine,
-    pools: Vec<PoolConfig>,
     facts: Facts,
     users: Arc<Users>,
     tally: Arc<Tally>,
     events: Arc<Events>,
-    config: Running,
+    running: Running,
     rls: Rls,
+}
+
+/// A request, whoever has read its head.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    /// The media types that its caller wants.
+    accept: &'a str,
+    content: Content<'a>,
+}
+
+/// The body of a request.
+enum Content<'a> {
+    /// All of it.
+    Here(&'a [u8]),
+    /// It is read when it is needed.
+    Coming(Incoming),
 }
 
 /// What a request with a body does that has no answer but that it was done.
@@ -89,9 +108,9 @@ impl Sidecar {
         users: Arc<Users>,
         rls: Rls,
     ) -> Self {
-        let (pools, tally) = (config.pools.clone(), Arc::new(Tally::new(config.pools.len())));
-        let (events, config) = (Arc::default(), Running::new(config, source));
-        Self { inner: Arc::new(Inner { engine, pools, facts, users, tally, events, config, rls }) }
+        let tally = Arc::new(Tally::new(config.pools.len()));
+        let (events, running) = (Arc::default(), Running::new(config, source));
+        Self { inner: Arc::new(Inner { engine, facts, users, tally, events, running, rls }) }
     }
 
     /// The core.
@@ -102,6 +121,16 @@ impl Sidecar {
     /// Who is connected.
     pub fn users(&self) -> &Arc<Users> {
         &self.inner.users
+    }
+
+    /// What the node runs with.
+    fn config(&self) -> Arc<Config> {
+        self.inner.running.config()
+    }
+
+    /// What callers were answered.
+    pub fn tally(&self) -> &Tally {
+        &self.inner.tally
     }
 
     /// Envoy's rate limit service.
@@ -120,84 +149,84 @@ impl Sidecar {
         self.inner.users.connections()
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
-        let path = request.uri().path().to_owned();
-        let Some(route) = Route::of(&path) else { return not_found(&path) };
+    async fn answer(&self, asked: Asked<'_>, caller: &Caller) -> Answer {
+        let Asked { method, path, accept, content } = asked;
+        let Some(route) = Route::of(path) else { return not_found(path) };
         let expected = route.method();
-        if *request.method() != expected && !(expected == Method::GET && *request.method() == Method::HEAD) {
-            return wrong_method(&path, &expected);
+        if *method != expected && !(expected == Method::GET && *method == Method::HEAD) {
+            return wrong_method(path, &expected);
         }
         let Inner { engine, facts, users, .. } = &*self.inner;
-        if !users.access().allows(caller.peer, route.needs()) {
+        if !users.allows(caller.peer, route.needs()) {
             users.count_denied();
-            return problem_answer(&operators_only(&path, caller));
+            return problem_answer(&operators_only(path, caller));
         }
         match route {
-            Route::Acquire => self.acquire(request, caller).await,
-            Route::Commit(id) => json_or_problem(self.commit(&id, request, caller).await),
-            Route::Release(id) => json_or_problem(self.release(&id, request, caller).await),
-            Route::Allow => self.allow(request, caller).await,
-            Route::Pause => self.command(request, operator::pause).await,
-            Route::Resume => self.command(request, operator::resume).await,
-            Route::Vouch => self.command(request, operator::vouch).await,
-            Route::Forget => self.command(request, operator::forget).await,
+            Route::Acquire => self.acquire(content, caller).await,
+            Route::Commit(id) => json_or_problem(self.commit(&id, content, caller).await),
+            Route::Release(id) => json_or_problem(self.release(&id, content, caller).await),
+            Route::Allow => self.allow(content, caller).await,
+            Route::Pause => self.command(content, operator::pause).await,
+            Route::Resume => self.command(content, operator::resume).await,
+            Route::Vouch => self.command(content, operator::vouch).await,
+            Route::Forget => self.command(content, operator::forget).await,
             Route::Ledger => json(StatusCode::OK, &listings::ledger(engine)),
-            Route::Observe => self.command(request, operator::observe).await,
+            Route::Observe => self.command(content, operator::observe).await,
             Route::Status => json(StatusCode::OK, &self.status()),
             Route::Peers => json(StatusCode::OK, &listings::peers(engine, facts)),
             Route::Limits => json(StatusCode::OK, &listings::limits(engine)),
             Route::Queue => json(StatusCode::OK, &listings::queues(engine)),
             Route::Explain(pool) => {
-                let pool = pool_named(&pool, &self.inner.pools);
+                let pool = pool_named(&pool, &self.config().pools);
                 json_or_problem(pool.map(|pool| explain::explain(engine, pool)))
             }
             Route::Token => json_or_problem(self.token()),
-            Route::Leave => self.command(request, operator::leave).await,
-            Route::Reload => self.reload(request).await,
-            Route::Metrics => self.metrics(&request),
+            Route::Leave => self.leave(content).await,
+            Route::Reload => self.reloaded(content).await,
+            Route::Metrics => self.metrics(accept),
             Route::Events => self.events(),
             Route::OpenApi => document("application/json", StatusCode::OK, OPENAPI),
-            Route::Json => self.should_rate_limit(request, caller).await,
+            Route::Json => self.should_rate_limit(content, caller).await,
             Route::Live => text(StatusCode::OK, "ok\n"),
             Route::Ready => self.ready(),
         }
     }
 
-    async fn acquire(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
-        let answer = match read(request).await {
-            Ok(body) => self.acquired(&body, caller).await,
-            Err(problem) => Err(problem),
-        };
-        let (answer, pools) = match answer {
-            Ok(answered) => answered,
+    async fn acquire(&self, content: Content<'_>, caller: &Caller) -> Answer {
+        let config = self.config();
+        let answer = match read(content).await.and_then(|body| Ask::parse(&body, &config.pools)) {
+            Ok(ask) => self.ask_and_tell(ask, caller).await,
             Err(problem) => return problem_answer(&problem),
         };
+        let (answer, passed) = answer;
         let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         let mut response = json(status, &answer);
-        answers::headers(&self.inner.engine, &pools, &answer, response.headers_mut());
+        answers::headers(&config, &passed, &answer, response.headers_mut());
         response
     }
 
-    /// Answers a body of `POST /v1/acquire`, and tells which pools were asked.
+    /// Answers a body of `POST /v1/acquire`.
     ///
     /// # Errors
     /// 400, or 404 for a pool that is not there.
-    pub async fn acquired(
-        &self,
-        body: &[u8],
-        caller: &Caller,
-    ) -> Result<(AcquireAnswer, Vec<usize>), Problem> {
-        let ask = Ask::parse(body, &self.inner.pools)?;
-        let (items, outcome, quota) = self.ask(ask, caller).await;
-        let mut pools: Vec<usize> = items.iter().map(|item| item.pool).collect();
-        let mut seen = BTreeSet::new();
-        pools.retain(|pool| seen.insert(*pool));
-        let mut answer = answers::acquired(&self.inner.engine, &pools, outcome);
+    pub async fn acquired(&self, body: &[u8], caller: &Caller) -> Result<AcquireAnswer, Problem> {
+        let ask = Ask::parse(body, &self.config().pools)?;
+        Ok(self.ask_and_tell(ask, caller).await.0)
+    }
+
+    /// The answer, and which pools were asked.
+    async fn ask_and_tell(&self, ask: Ask, caller: &Caller) -> (AcquireAnswer, Vec<Passed>) {
+        let (mut passed, outcome, quota) = self.ask(ask, caller).await;
+        if passed.len() > 1 {
+            let mut seen = BTreeSet::new();
+            passed.retain(|of| seen.insert(of.pool));
+        }
+        let mut answer = answers::acquired(&self.inner.engine, &passed, outcome);
         if let Some(most) = quota {
             answers::not_queued(&mut answer, most);
         }
-        pools.iter().for_each(|pool| self.count(*pool, &outcome, quota));
-        Ok((answer, pools))
+        passed.iter().for_each(|of| self.count(of.pool, &outcome, quota));
+        (answer, passed)
     }
 
     fn count(&self, pool: usize, outcome: &Outcome, quota: Option<usize>) {
@@ -209,21 +238,22 @@ impl Sidecar {
         }
     }
 
-    async fn allow(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
-        let body = read(request).await;
-        let ask = match body.and_then(|body| Ask::parse_allow(&body, &self.inner.pools)) {
+    async fn allow(&self, content: Content<'_>, caller: &Caller) -> Answer {
+        let body = read(content).await;
+        let ask = match body.and_then(|body| Ask::parse_allow(&body, &self.config().pools)) {
             Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
         };
-        let (items, outcome, _) = self.ask(ask, caller).await;
-        self.count(items[0].pool, &outcome, None);
-        json(StatusCode::OK, &answers::allow(&self.inner.engine, &items[0], outcome))
+        let wanted = ask.choices[0][0].clone();
+        let (_, outcome, _) = self.ask(ask, caller).await;
+        self.count(wanted.pool, &outcome, None);
+        json(StatusCode::OK, &answers::allow(&self.inner.engine, &wanted, outcome))
     }
 
     /// Asks the engine and waits for the answer. Gives back what of the choices was asked for; and if it was refused because
     /// its user has as many requests waiting as one may, how many that is.
-    async fn ask(&self, ask: Ask, caller: &Caller) -> (Vec<Wanted>, Outcome, Option<usize>) {
-        let Ask { mut choices, agent, class, mut wait, ttl, bind } = ask;
+    async fn ask(&self, ask: Ask, caller: &Caller) -> (Vec<Passed>, Outcome, Option<usize>) {
+        let Ask { choices, agent, class, mut wait, ttl, bind } = ask;
         let Inner { engine, users, .. } = &*self.inner;
         let uid = caller.peer.uid;
         let mut quota = None;
@@ -234,13 +264,16 @@ impl Sidecar {
             wait = Duration::ZERO;
         }
         let bound: Option<Bound> = bind.then(|| caller.bound.clone());
-        let request = engine::Request { choices: choices.clone(), agent, class, wait, ttl, bound };
+        let of = |wanted: &Wanted| Passed { pool: wanted.pool, key: wanted.key.clone() };
+        let mut passed: SmallVec<[Vec<Passed>; 1]> =
+            choices.iter().map(|items| items.iter().map(of).collect()).collect();
+        let request = engine::Request { choices, agent, class, wait, ttl, bound };
         let (choice, reply) = engine.acquire(request);
-        let items = choices.swap_remove(choice);
+        let passed = passed.swap_remove(choice);
         let outcome = match reply {
             Reply::Now(outcome) => outcome,
             Reply::Later(pending) => {
-                let _place = users.wait(uid, items.iter().map(|wanted| wanted.pool).collect());
+                let _place = users.wait(uid, passed.iter().map(|of| of.pool).collect());
                 pending.answer().await
             }
         };
@@ -249,20 +282,15 @@ impl Sidecar {
             // It would have waited for this.
             Outcome::Refused(refusal) if matches!(refusal.reason, Reason::Limit | Reason::Paused) => {
                 quota.iter().for_each(|_| users.count_not_queued());
-                return (items, outcome, quota);
+                return (passed, outcome, quota);
             }
             Outcome::Refused(_) => {}
         }
-        (items, outcome, None)
+        (passed, outcome, None)
     }
 
-    async fn commit(
-        &self,
-        id: &str,
-        request: Request<Incoming>,
-        caller: &Caller,
-    ) -> Result<SettleAnswer, Problem> {
-        self.committed(id, &read(request).await?, caller)
+    async fn commit(&self, id: &str, content: Content<'_>, caller: &Caller) -> Result<SettleAnswer, Problem> {
+        self.committed(id, &read(content).await?, caller)
     }
 
     /// Answers a body of `POST /v1/permits/{id}/commit`.
@@ -276,9 +304,10 @@ impl Sidecar {
         let engine = &self.inner.engine;
         // Which pools a permit passed is forgotten when it ends; the answer is then what it was, whatever is said now.
         let passed = engine.look(|node, _| node.permit_pools(id));
+        let config = self.config();
         let pools: Vec<&PoolConfig> = match passed {
-            Some(pools) => pools.into_iter().map(|pool| &self.inner.pools[pool]).collect(),
-            None => self.inner.pools.iter().collect(),
+            Some(pools) => pools.into_iter().map(|pool| &config.pools[pool]).collect(),
+            None => config.pools.iter().collect(),
         };
         let (used, _) = members.cost(&pools)?;
         answers::settled(engine, engine.commit(id, &used))
@@ -287,10 +316,10 @@ impl Sidecar {
     async fn release(
         &self,
         id: &str,
-        request: Request<Incoming>,
+        content: Content<'_>,
         caller: &Caller,
     ) -> Result<SettleAnswer, Problem> {
-        self.released(id, &read(request).await?, caller)
+        self.released(id, &read(content).await?, caller)
     }
 
     /// Answers a body of `POST /v1/permits/{id}/release`.
@@ -305,8 +334,8 @@ impl Sidecar {
     }
 
     /// `POST /json`, as Envoy's reference server has it.
-    async fn should_rate_limit(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
-        let request = match read(request).await.and_then(|body| rls::parse(&body)) {
+    async fn should_rate_limit(&self, content: Content<'_>, caller: &Caller) -> Answer {
+        let request = match read(content).await.and_then(|body| rls::parse(&body)) {
             Ok(request) => request,
             Err(problem) => return problem_answer(&problem),
         };
@@ -328,22 +357,36 @@ impl Sidecar {
         Err(refusal(403, "not permitted", detail, Denial::NotYourPermit))
     }
 
-    async fn command(&self, request: Request<Incoming>, command: Command) -> Answer {
-        let body = read(request).await;
-        done_or_problem(body.and_then(|body| command(&self.inner.engine, &body, &self.inner.pools)))
+    async fn command(&self, content: Content<'_>, command: Command) -> Answer {
+        let body = read(content).await;
+        done_or_problem(body.and_then(|body| command(&self.inner.engine, &body, &self.config().pools)))
     }
 
-    async fn reload(&self, request: Request<Incoming>) -> Answer {
-        let body = read(request).await.and_then(|body| object(&body, true, "{} or nothing").map(|_| ()));
-        done_or_problem(match body {
-            Ok(()) => self.inner.config.reload().await,
-            Err(problem) => Err(problem),
-        })
+    async fn leave(&self, content: Content<'_>) -> Answer {
+        let body = match read(content).await.and_then(|body| operator::leave_wait(&body)) {
+            Ok(wait) => wait,
+            Err(problem) => return problem_answer(&problem),
+        };
+        self.inner.engine.leave();
+        match body {
+            Some(wait) => json(StatusCode::OK, &operator::left(&self.inner.engine, wait).await),
+            None => done_or_problem(Ok(())),
+        }
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Answer {
-        let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
-        let format = metrics::Format::accepted(accept.unwrap_or_default());
+    async fn reloaded(&self, content: Content<'_>) -> Answer {
+        let body = read(content).await.and_then(|body| object(&body, true, "{} or nothing").map(|_| ()));
+        match body {
+            Ok(()) => match self.reload().await {
+                Ok(answer) if !answer.needs_restart.is_empty() => json(StatusCode::OK, &answer),
+                done => done_or_problem(done.map(|_| ())),
+            },
+            Err(problem) => problem_answer(&problem),
+        }
+    }
+
+    fn metrics(&self, accept: &str) -> Answer {
+        let format = metrics::Format::accepted(accept);
         let Inner { engine, facts, users, tally, .. } = &*self.inner;
         let page = metrics::metrics(engine, facts, &users.status(), tally, format);
         document(format.media_type(), StatusCode::OK, page)
@@ -383,17 +426,23 @@ impl Sidecar {
 ///
 /// # Errors
 /// The answer to give: 400, 408 or 413.
-async fn read(request: Request<Incoming>) -> Result<Bytes, Problem> {
-    match timeout(BODY_TIMEOUT, Limited::new(request.into_body(), BODY_MAX).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+async fn read(content: Content<'_>) -> Result<Cow<'_, [u8]>, Problem> {
+    let coming = match content {
+        Content::Here(body) => return Ok(Cow::Borrowed(body)),
+        Content::Coming(coming) => coming,
+    };
+    match timeout(BODY_TIMEOUT, Limited::new(coming, BODY_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(Cow::Owned(body.to_bytes().into())),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(problem(413, "body too long", format!("at most {BODY_MAX} bytes are read")))
         }
         Ok(Err(error)) => Err(problem(400, "unreadable body", error.to_string())),
-        Err(_) => {
-            Err(problem(408, "body too slow", format!("the body did not come within {BODY_TIMEOUT:?}")))
-        }
+        Err(_) => Err(too_slow()),
     }
+}
+
+fn too_slow() -> Problem {
+    problem(408, "body too slow", format!("the body did not come within {BODY_TIMEOUT:?}"))
 }
 
 fn operators_only(path: &str, caller: &Caller) -> Problem {

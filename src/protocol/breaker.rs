@@ -183,6 +183,19 @@ impl Breaker {
         Ok(Self { config, me, own, heard, verdict, since: now, probe: None })
     }
 
+    /// Goes by other numbers from now on. Another window begins empty, as after closing; verdicts stand.
+    ///
+    /// # Errors
+    /// A number outside its range; nothing is changed then.
+    pub fn set_config(&mut self, config: BreakerConfig, now: Instant) -> Result<(), BreakerError> {
+        config.validate()?;
+        if (config.window, config.min_count) != (self.config.window, self.config.min_count) {
+            self.heard.restart(config.window, config.min_count, now);
+        }
+        self.config = config;
+        Ok(())
+    }
+
     /// What it does with calls.
     pub fn state(&self, now: Instant) -> BreakerState {
         if !self.verdict.open {

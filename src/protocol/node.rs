@@ -36,6 +36,7 @@ mod promoted;
 mod rows;
 mod settling;
 mod sharing;
+mod tuning;
 mod unreported;
 mod view;
 mod vouching;
@@ -58,6 +59,7 @@ pub use left::Left;
 pub use listing::WaiterView;
 pub use mesh::MESH_MAX;
 pub use settling::{SettleError, Settling};
+pub use tuning::Tuning;
 pub use view::{LimitView, NodeView, PeerView, PoolView, Standing};
 pub use vouching::VouchError;
 

@@ -145,6 +145,11 @@ impl Queue {
         }
     }
 
+    /// Whoever comes from now on moves up after this time.
+    pub fn set_ageing(&mut self, ageing: Duration) {
+        self.ageing = ageing;
+    }
+
     /// Adds a request. Tickets must grow: they are the order of arrival.
     ///
     /// # Panics

@@ -37,6 +37,9 @@ impl Binding {
 
     /// Whether no permit is out that would end with the connection.
     pub fn is_empty(&self) -> bool {
+        if self.0.out().0.is_empty() {
+            return true;
+        }
         self.0.prune();
         self.0.out().0.is_empty()
     }

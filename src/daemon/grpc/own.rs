@@ -44,7 +44,7 @@ impl Own {
         caller: &Caller,
     ) -> Result<api::AcquireAnswer, Status> {
         let answer = self.sidecar.acquired(&json(request), caller).await;
-        answer.map(|(answer, _)| answer).map_err(|problem| convert::status(&problem))
+        answer.map_err(|problem| convert::status(&problem))
     }
 }
 

@@ -16,6 +16,7 @@ use super::throttle::throttle;
 use crate::daemon::access::Peer;
 use crate::daemon::engine::{Batch, Binding};
 use crate::daemon::sidecar::{Caller, Place, Sidecar};
+use crate::daemon::tally::Throttles;
 
 /// So much is read at once.
 const READ_MAX: usize = COMMAND_MAX;
@@ -36,7 +37,9 @@ pub struct Scratch {
 
 /// What the answers come from.
 pub struct Source {
+    /// What decides.
     pub sidecar: Sidecar,
+    /// Where answers arrive that take time.
     pub mailbox: Mailbox,
 }
 
@@ -211,6 +214,7 @@ impl Connection {
     /// Answers the commands in `input`, and tells how many bytes these were.
     fn answer(&mut self, input: &[u8], source: &Source, replies: &mut Replies) -> usize {
         let mut batch: Option<Batch<'_>> = None;
+        let mut throttles = Throttles::default();
         let (mut args, mut at) = (Args::new(), 0);
         while replies.bytes().len() < REPLIES_MAX && !self.ends && self.later.is_none() {
             match parse(&input[at..], &mut args) {
@@ -221,6 +225,7 @@ impl Connection {
                             &args,
                             batch.get_or_insert_with(|| source.sidecar.engine().batch()),
                             replies,
+                            &mut throttles,
                         );
                     } else if !args.is_empty() {
                         batch = None;
@@ -239,6 +244,7 @@ impl Connection {
             }
         }
         drop(batch);
+        source.sidecar.tally().throttled(throttles);
         self.version3 = replies.version3;
         if self.ends { input.len() } else { at }
     }

@@ -58,7 +58,7 @@ impl Ask {
         let settled = |settled: Result<_, _>| settled.map_or_else(Answered::Problem, Answered::Settled);
         match self {
             Self::Acquire(body) => match sidecar.acquired(&body, caller).await {
-                Ok((answer, _)) => Answered::Acquired(Box::new(answer)),
+                Ok(answer) => Answered::Acquired(Box::new(answer)),
                 Err(problem) => Answered::Problem(problem),
             },
             Self::Commit(permit, body) => settled(sidecar.committed(&permit, &body, caller)),

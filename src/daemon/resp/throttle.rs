@@ -6,18 +6,21 @@ use std::time::Duration;
 use super::command::Args;
 use super::reply::Replies;
 use crate::daemon::engine::Batch;
+use crate::daemon::tally::Throttles;
 use crate::protocol::limit::{AMOUNT_MAX, PER_MAX, Rate};
 
 /// The longest key, in bytes.
 const KEY_MAX: usize = 4 * 1024;
 
-/// Decides, and replies.
-pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies) {
+/// Decides, replies and counts.
+pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies, counts: &mut Throttles) {
     match parse(args).and_then(|(key, rate, units)| {
         let throttled = batch.throttle(key, rate, units).map_err(|error| error.to_string())?;
         Ok((rate, throttled))
     }) {
         Ok((rate, throttled)) => {
+            counts.admitted += u64::from(throttled.allowed);
+            counts.refused += u64::from(!throttled.allowed);
             replies.array(5);
             replies.integer(i64::from(!throttled.allowed));
             replies.integer(rate.burst() as i64);
@@ -25,7 +28,10 @@ pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies) {
             replies.integer(throttled.retry_after.map_or(-1, seconds));
             replies.integer(seconds(throttled.left.reset_in));
         }
-        Err(why) => replies.error(&format!("ERR {why}")),
+        Err(why) => {
+            counts.failed += 1;
+            replies.error(&format!("ERR {why}"));
+        }
     }
 }
 

@@ -1,73 +1,80 @@
 //! What programs are answered before and after a call.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::api::{AcquireAnswer, AllowAnswer, LimitState, Problem, Reason, SettleAnswer};
+use crate::daemon::config::Config;
 use crate::daemon::engine::{Engine, Wanted};
-use crate::protocol::node::{self, LimitView, Node, Outcome, PoolView, Refusal, SettleError, Settling};
+use crate::protocol::node::{self, Left, LimitView, Node, Outcome, Refusal, SettleError, Settling};
 use crate::protocol::permit::{Correction, How};
+use crate::protocol::time::Instant;
 
-/// Answer to `POST /v1/acquire` for these pools, each there once.
-pub fn acquired(engine: &Engine, pools: &[usize], outcome: Outcome) -> AcquireAnswer {
-    let (views, factor, policy) = engine.look(|node, now| {
-        let views: Vec<PoolView> = pools.iter().map(|pool| node.pool_view(*pool, now)).collect();
-        (views, node.worst_case_factor(), node.policy())
-    });
-    let name = |pool: &PoolView, limit: &str| match views.len() {
-        1 => limit.to_owned(),
-        _ => format!("{}/{limit}", pool.pool.name()),
-    };
-    let states = |pool| {
-        let view: &PoolView = pool;
-        view.limits.iter().map(|limit| limit_state(limit, &name(view, &limit.limit.name))).collect::<Vec<_>>()
-    };
-    let mut answer = AcquireAnswer {
-        allowed: false,
-        permit: None,
-        pool: views[0].pool.name().to_owned(),
-        waited_ms: 0,
-        expires_in_ms: None,
-        guarantee: policy.to_string(),
-        worst_case_factor: factor,
-        limits: views.iter().flat_map(states).collect(),
-        retry_after_ms: None,
-        reason: None,
-        limited_by: None,
-        detail: None,
-        title: None,
-        status: None,
-    };
-    match outcome {
-        Outcome::Admitted { waited, permit, ttl } => {
-            answer.allowed = true;
-            answer.permit = Some(permit.to_string());
-            answer.waited_ms = millis(waited);
-            answer.expires_in_ms = Some(millis(ttl));
-        }
-        Outcome::Refused(refusal) => {
-            let limit = refusal.limit.and_then(|(pool, limit)| {
-                let place = pools.iter().position(|other| *other == pool)?;
-                Some((&views[place], &views[place].limits[limit]))
-            });
-            let called = limit.map(|(pool, limit)| name(pool, &limit.limit.name));
-            let waiting = views.iter().map(|view| view.waiting.iter().sum::<usize>()).max().unwrap_or(0);
-            refused(&mut answer, refusal, limit.map(|(_, limit)| limit), called, waiting);
-        }
-    }
-    answer
+/// What was asked of a pool, as far as answers show it.
+pub struct Passed {
+    /// The place of the pool.
+    pub pool: usize,
+    /// Whose limits, in a keyed pool.
+    pub key: Option<String>,
 }
 
-fn refused(
-    answer: &mut AcquireAnswer,
-    refusal: Refusal,
-    limit: Option<&LimitView>,
-    called: Option<String>,
-    waiting: usize,
-) {
+/// Answer to `POST /v1/acquire` for these pools, each there once.
+pub fn acquired(engine: &Engine, passed: &[Passed], outcome: Outcome) -> AcquireAnswer {
+    engine.look(|node, now| {
+        let mut answer = AcquireAnswer {
+            allowed: false,
+            permit: None,
+            pool: node.pool_at(passed[0].pool).name().to_owned(),
+            waited_ms: 0,
+            expires_in_ms: None,
+            guarantee: node.policy().to_string(),
+            worst_case_factor: node.worst_case_factor(),
+            limits: passed.iter().flat_map(|of| states(node, of, passed.len() > 1, now)).collect(),
+            retry_after_ms: None,
+            reason: None,
+            limited_by: None,
+            detail: None,
+            title: None,
+            status: None,
+        };
+        match outcome {
+            Outcome::Admitted { waited, permit, ttl } => {
+                answer.allowed = true;
+                answer.permit = Some(permit.to_string());
+                answer.waited_ms = millis(waited);
+                answer.expires_in_ms = Some(millis(ttl));
+            }
+            Outcome::Refused(refusal) => refused(&mut answer, refusal, passed, node, now),
+        }
+        answer
+    })
+}
+
+/// The limits of a pool, called `pool/limit` where there are several pools.
+fn states(node: &mut Node, of: &Passed, several: bool, now: Instant) -> Vec<LimitState> {
+    let key = of.key.as_deref().unwrap_or_default();
+    let count = node.pool_at(of.pool).limits().len();
+    let state = |place| {
+        let left = node.left(of.pool, place, key, now);
+        let pool = node.pool_at(of.pool);
+        let limit = &pool.limits()[place];
+        let name = if several { format!("{}/{}", pool.name(), limit.name) } else { limit.name.clone() };
+        state(name, limit.kind.capacity(), left)
+    };
+    (0..count).map(state).collect()
+}
+
+fn refused(answer: &mut AcquireAnswer, refusal: Refusal, passed: &[Passed], node: &mut Node, now: Instant) {
+    let limit = refusal.limit.filter(|(pool, _)| passed.iter().any(|of| of.pool == *pool));
+    let called = limit.map(|(pool, limit)| {
+        let pool = node.pool_at(pool);
+        let name = &pool.limits()[limit].name;
+        if passed.len() > 1 { format!("{}/{name}", pool.name()) } else { name.clone() }
+    });
     let name = called.as_deref().unwrap_or("the pool");
     let detail = match refusal.reason {
         node::Reason::Limit => format!("{name} has no room now, and the caller would not wait"),
@@ -76,6 +83,8 @@ fn refused(
             "this node knows as many keys as it may, and none of them is idle and full".to_owned()
         }
         node::Reason::QueueFull => {
+            let waiting = passed.iter().map(|of| node.pool_view(of.pool, now).waiting.iter().sum::<usize>());
+            let waiting = waiting.max().unwrap_or(0);
             format!("{waiting} requests wait already, as many as may; {name} is short")
         }
         node::Reason::Paused => "the pool is paused, on all nodes".to_owned(),
@@ -84,7 +93,7 @@ fn refused(
         }
         node::Reason::Leaving => "this node is leaving the swarm; ask another one".to_owned(),
         node::Reason::Never => {
-            let most = limit.map_or(0, |limit| limit.limit.kind.capacity());
+            let most = limit.map_or(0, |(pool, limit)| node.pool_at(pool).limits()[limit].kind.capacity());
             format!("{name} can never hold that much at once, but {most} at most; split the request")
         }
     };
@@ -122,14 +131,18 @@ pub fn not_queued(answer: &mut AcquireAnswer, most: usize) {
 
 /// Answer to `POST /allow` for what was asked of one pool.
 pub fn allow(engine: &Engine, wanted: &Wanted, outcome: Outcome) -> AllowAnswer {
-    let view = engine.look(|node, now| node.pool_view(wanted.pool, now));
-    let counted = view.limits.iter().find(|limit| wanted.cost.of(&limit.limit) > 0);
-    let state = limit_state(counted.unwrap_or(&view.limits[0]), "");
+    let (count, max) = engine.look(|node, now| {
+        let limits = node.pool_at(wanted.pool).limits();
+        let counted = limits.iter().position(|limit| wanted.cost.of(limit) > 0).unwrap_or(0);
+        let max = limits[counted].kind.capacity();
+        let left = node.left(wanted.pool, counted, wanted.key.as_deref().unwrap_or_default(), now);
+        (max - left.remaining.min(max), max)
+    });
     let (allowed, retry_after) = match outcome {
         Outcome::Admitted { .. } => (true, 0.0),
         Outcome::Refused(refusal) => (false, refusal.retry_after.map_or(-1.0, |after| after.as_secs_f64())),
     };
-    AllowAnswer { allowed, count: state.used, max: state.limit, retry_after }
+    AllowAnswer { allowed, count, max, retry_after }
 }
 
 /// Answer to `POST /v1/permits/{id}/commit` and `/release`.
@@ -185,48 +198,53 @@ fn unsettled(error: SettleError) -> Problem {
 
 /// The headers that HTTP clients know: `Retry-After` (RFC 9110), `retry-after-ms` (as the providers' SDKs read it), and
 /// `RateLimit` with `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
-pub fn headers(engine: &Engine, pools: &[usize], answer: &AcquireAnswer, headers: &mut HeaderMap) {
+pub fn headers(config: &Config, passed: &[Passed], answer: &AcquireAnswer, headers: &mut HeaderMap) {
+    headers.reserve(4);
     if let Some(after) = answer.retry_after_ms {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.div_ceil(1_000)));
         headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(after));
     }
-    let policies = engine.look(|node, _| {
-        let limits = pools.iter().flat_map(|pool| node.pool_at(*pool).limits());
-        // The answer has the same limits in the same order.
-        let policies = limits.zip(&answer.limits).map(|(limit, called)| {
-            let (amount, per) = (limit.kind.amount(), limit.kind.per().as_secs().max(1));
-            format!("{};q={amount};w={per}", quoted(&called.name))
-        });
-        policies.collect::<Vec<_>>().join(", ")
-    });
-    let now = answer.limits.iter().map(|limit| {
-        format!("{};r={};t={}", quoted(&limit.name), limit.remaining, limit.reset_in_ms.div_ceil(1_000))
-    });
-    let now = now.collect::<Vec<_>>().join(", ");
+    let (mut policies, mut now) = (String::with_capacity(64), String::with_capacity(64));
+    let limits = passed.iter().flat_map(|of| config.pools[of.pool].pool.limits());
+    // The answer has the same limits in the same order.
+    for (limit, state) in limits.zip(&answer.limits) {
+        for list in [&mut policies, &mut now] {
+            list.push_str(if list.is_empty() { "\"" } else { ", \"" });
+            quoted(&state.name, list);
+        }
+        let (amount, per) = (limit.kind.amount(), limit.kind.per().as_secs().max(1));
+        let _ = write!(policies, ";q={amount};w={per}");
+        let _ = write!(now, ";r={};t={}", state.remaining, state.reset_in_ms.div_ceil(1_000));
+    }
     for (name, value) in [("ratelimit-policy", policies), ("ratelimit", now)] {
         // Names of limits need not be ASCII; then the header is left out.
-        if let Ok(value) = HeaderValue::from_str(&value) {
+        if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
 }
 
-/// A structured field's string (RFC 9651).
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+/// The rest of a structured field's string (RFC 9651), after its first quotation mark.
+fn quoted(text: &str, list: &mut String) {
+    for character in text.chars() {
+        if matches!(character, '\\' | '"') {
+            list.push('\\');
+        }
+        list.push(character);
+    }
+    list.push('"');
 }
 
-/// A limit as an answer shows it, under this name.
+/// A limit as listings show it, under this name.
 pub fn limit_state(view: &LimitView, name: &str) -> LimitState {
-    let burst = view.limit.kind.capacity();
-    LimitState {
-        name: name.to_owned(),
-        limit: burst,
-        used: burst - view.remaining.min(burst),
-        remaining: view.remaining,
-        held: view.held_units,
-        reset_in_ms: ceil_millis(view.reset_in),
-    }
+    let left = Left { held: view.held_units, remaining: view.remaining, reset_in: view.reset_in };
+    state(name.to_owned(), view.limit.kind.capacity(), left)
+}
+
+fn state(name: String, limit: u64, left: Left) -> LimitState {
+    let Left { held, remaining, reset_in } = left;
+    let used = limit - remaining.min(limit);
+    LimitState { name, limit, used, remaining, held, reset_in_ms: ceil_millis(reset_in) }
 }
 
 /// `pool/limit`: what the limit at this place is called where there are several pools.

@@ -1,11 +1,12 @@
 //! From a process that connects to requests with a name: who it is, whether it may stay, and for how long.
 
 use std::convert::Infallible;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
@@ -14,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::Sidecar;
 use super::patience::{Conversation, Patient};
 use super::response::{Answer, json, refusal};
 use super::users::{Admittance, Crowd};
+use super::{Asked, Content, Sidecar, plain};
 use crate::api::Denial;
 use crate::daemon::access::Peer;
 use crate::daemon::engine::{Binding, Bound};
@@ -92,14 +93,26 @@ impl Sidecar {
         let conversation = Rc::new(Conversation::new(binding));
         let service = service_fn(|request: Request<Incoming>| async {
             let answering = conversation.answering().await;
-            let mut answer = self.answer(request, &caller).await;
+            let (head, body) = request.into_parts();
+            let accept = head.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+            let (method, path) = (&head.method, head.uri.path());
+            let asked = Asked { method, path, accept, content: Content::Coming(body) };
+            let mut answer = self.answer(asked, &caller).await;
             answer.body_mut().answers(answering);
             Ok::<_, Infallible>(answer)
         });
-        let stream = TokioIo::new(Patient::new(stream, conversation.clone()));
-        // Answers are flushed one by one: with `pipeline_flush` they pile up without a bound for a caller that asks on and
-        // on, and never reads.
-        let serving = http1::Builder::new().max_buf_size(BUFFER_MAX).serve_connection(stream, service);
+        let mut stream = Patient::new(stream, conversation.clone());
+        let serving = async {
+            let Some(rest) = plain::serve(self, &mut stream, &conversation, &caller).await? else {
+                return Ok(());
+            };
+            stream.unread(rest);
+            // Answers are flushed one by one: with `pipeline_flush` they pile up without a bound for a caller that asks on and
+            // on, and never reads.
+            let stream = TokioIo::new(stream);
+            let hypers = http1::Builder::new().max_buf_size(BUFFER_MAX).serve_connection(stream, service);
+            hypers.await.map_err(io::Error::other)
+        };
         let ended = serving.await;
         if conversation.timed_out() {
             self.inner.users.count_timed_out();

@@ -71,7 +71,9 @@ impl Events {
     ) -> Option<EventStream> {
         let (stream, first) = self.told().add(status)?;
         if first {
-            tokio::spawn(watch(self.clone(), engine.clone(), tally.clone()));
+            // From now on, not from when the task first runs.
+            let changes = Changes::new(engine, tally);
+            tokio::spawn(watch(self.clone(), engine.clone(), tally.clone(), changes));
         }
         Some(stream)
     }
@@ -137,8 +139,7 @@ impl Reader {
 }
 
 /// Tells of changes until nobody reads.
-async fn watch(events: Arc<Events>, engine: Engine, tally: Arc<Tally>) {
-    let mut changes = Changes::new(&engine, &tally);
+async fn watch(events: Arc<Events>, engine: Engine, tally: Arc<Tally>, mut changes: Changes) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut summed, mut alive) = (Instant::now(), Instant::now());

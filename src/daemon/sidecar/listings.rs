@@ -56,7 +56,7 @@ pub fn status(engine: &Engine, facts: &Facts, callers: CallersStatus) -> Status 
         version: API_VERSION,
         node: NodeStatus {
             id: view.replica.node.to_string(),
-            name: facts.name.to_string(),
+            name: facts.name(),
             incarnation: view.replica.incarnation.0,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             state: state(view.phase).to_owned(),

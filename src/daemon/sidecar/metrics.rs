@@ -13,7 +13,7 @@ use super::listings;
 use crate::api::{CallersStatus, Reason};
 use crate::daemon::engine::Engine;
 use crate::daemon::facts::Facts;
-use crate::daemon::tally::{Tally, WAIT_BOUNDS};
+use crate::daemon::tally::{Tally, Throttles, WAIT_BOUNDS};
 use crate::protocol::node::{LimitView, NodeView, PeerView, PoolView, Standing};
 use crate::protocol::queue::Class;
 
@@ -35,6 +35,7 @@ pub fn metrics(
     let mut page = Page::new(format);
     of_node(&mut page, &node, &peers, uptime, engine.unsaved().is_some());
     of_answers(&mut page, &pools, tally);
+    of_throttles(&mut page, tally.throttles());
     of_pools(&mut page, &pools);
     of_limits(&mut page, &pools);
     of_callers(&mut page, callers);
@@ -88,6 +89,15 @@ fn of_answers(page: &mut Page, pools: &[PoolView], tally: &Tally) {
         page.sample("_bucket", &[("pool", pool), ("le", "+Inf")], counts.admitted.max(below));
         page.sample("_count", &[("pool", pool)], counts.admitted.max(below));
         page.sample("_sum", &[("pool", pool)], counts.waited.as_secs_f64());
+    }
+}
+
+fn of_throttles(page: &mut Page, throttles: Throttles) {
+    let help = "Requests of CL.THROTTLE that were answered, all keys and numbers together.";
+    page.family("aquifer_throttles", Kind::Counter, help);
+    let Throttles { admitted, refused, failed } = throttles;
+    for (result, count) in [("admitted", admitted), ("refused", refused), ("error", failed)] {
+        page.sample("", &[("result", result)], count);
     }
 }
 

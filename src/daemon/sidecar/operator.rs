@@ -1,17 +1,22 @@
-//! Bodies of `POST /v1/pause`, `/v1/resume`, `/v1/vouch`, `/v1/forget` and `/v1/observe`, and what they do.
+//! Bodies of `POST /v1/pause`, `/v1/resume`, `/v1/vouch`, `/v1/forget`, `/v1/leave` and `/v1/observe`, and what they do.
 
 use std::time::Duration;
 
 use super::body::{Members, object};
 use super::response::problem;
-use crate::api::{CallOutcome, Problem};
+use crate::api::{API_VERSION, CallOutcome, LeaveAnswer, Problem};
 use crate::daemon::config::PoolConfig;
 use crate::daemon::engine::Engine;
 use crate::protocol::id::NodeId;
 use crate::protocol::limit::{AMOUNT_MAX, NAME_MAX};
-use crate::protocol::node::{PeerView, WAIT_MAX};
+use crate::protocol::node::{LimitView, PeerView, Standing, WAIT_MAX};
 use crate::protocol::pause::PAUSE_MAX;
+use crate::protocol::share::Share;
 
+/// The longest that somebody may wait for a node to leave, which takes a few seconds at most.
+const LEAVE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked at meanwhile whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 const OUTCOMES: [(&str, CallOutcome); 3] =
     [("ok", CallOutcome::Ok), ("throttled", CallOutcome::Throttled), ("error", CallOutcome::Error)];
 const OBSERVE_MEMBERS: [&str; 6] = ["pool", "outcome", "retry_after_ms", "limit", "remaining", "limit_value"];
@@ -40,14 +45,36 @@ pub fn resume(engine: &Engine, body: &[u8], pools: &[PoolConfig]) -> Result<(), 
     Ok(())
 }
 
-/// Tells the node to give everything back and to end.
+/// How long who tells the node to leave waits for what becomes of it; not at all unless it says.
 ///
 /// # Errors
 /// The answer to give: 400.
-pub fn leave(engine: &Engine, body: &[u8], _: &[PoolConfig]) -> Result<(), Problem> {
-    Members::new(&object(body, true, "{} or nothing")?, "", &[])?;
-    engine.leave();
-    Ok(())
+pub fn leave_wait(body: &[u8]) -> Result<Option<Duration>, Problem> {
+    let body = object(body, true, "{\"wait_ms\":10000} or nothing")?;
+    Members::new(&body, "", &["wait_ms"])?.millis("wait_ms", Duration::ZERO..=LEAVE_WAIT_MAX)
+}
+
+/// What is left once the node has left, or after `wait`.
+pub async fn left(engine: &Engine, wait: Duration) -> LeaveAnswer {
+    let until = engine.now() + wait;
+    while !engine.has_left() && engine.now() < until {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let (view, pools, peers) =
+        engine.look(|node, now| (node.view(now), node.pool_views(now), node.peers(now)));
+    let limits = |share: fn(&LimitView) -> Share| -> Vec<String> {
+        let limits = pools.iter().flat_map(|pool| pool.limits.iter().map(move |limit| (pool, limit)));
+        let some = limits.filter(|(_, limit)| share(limit) > Share::ZERO);
+        some.map(|(pool, limit)| format!("{}/{}", pool.pool.name(), limit.limit.name)).collect()
+    };
+    LeaveAnswer {
+        version: API_VERSION,
+        left: engine.has_left(),
+        base_share: view.base.fraction(),
+        peers_connected: peers.iter().filter(|peer| peer.standing == Standing::Connected).count(),
+        lent: limits(|limit| limit.lent),
+        borrowed: limits(|limit| limit.borrowed),
+    }
 }
 
 /// Vouches for a peer, perhaps with a weight.

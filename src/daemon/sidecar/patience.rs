@@ -84,7 +84,8 @@ impl Conversation {
         answering
     }
 
-    fn heard(&self) {
+    /// A part of a request is there.
+    pub fn heard(&self) {
         if let Stage::Silent(_) | Stage::Idle(_) = self.stage.get() {
             self.stage.set(Stage::Head(Instant::now()));
         }
@@ -128,6 +129,8 @@ impl Drop for Answering {
 /// A caller's stream, as long as there is patience with it; then reading or writing fails with [`ErrorKind::TimedOut`].
 pub struct Patient<S> {
     stream: S,
+    /// What was read already, and comes first.
+    unread: Vec<u8>,
     conversation: Rc<Conversation>,
     timer: Pin<Box<Sleep>>,
 }
@@ -136,7 +139,12 @@ impl<S> Patient<S> {
     /// A stream on which this conversation is held.
     pub fn new(stream: S, conversation: Rc<Conversation>) -> Self {
         let first = conversation.deadline().unwrap_or_else(Instant::now);
-        Self { stream, conversation, timer: Box::pin(sleep_until(first)) }
+        Self { stream, unread: Vec::new(), conversation, timer: Box::pin(sleep_until(first)) }
+    }
+
+    /// Has this read once more, before what comes.
+    pub fn unread(&mut self, bytes: Vec<u8>) {
+        self.unread = bytes;
     }
 
     /// Pending as long as there is patience. Its task is woken when that may have ended.
@@ -167,6 +175,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread[..length]);
+            self.unread.drain(..length);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() {

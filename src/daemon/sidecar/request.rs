@@ -1,7 +1,9 @@
 //! Bodies of `POST /v1/acquire` and `POST /allow`: what the core is asked.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::body::{Members, object};
@@ -44,6 +46,14 @@ impl Ask {
     /// # Errors
     /// The answer to give: 400, or 404 for a pool that is not there.
     pub fn parse(body: &[u8], pools: &[PoolConfig]) -> Result<Self, Problem> {
+        match serde_json::from_slice::<Plain<'_>>(body).ok().and_then(|plain| plain.ask(pools)) {
+            Some(ask) => Ok(ask),
+            None => Self::parse_patiently(body, pools),
+        }
+    }
+
+    /// The same for every body, with the mistake named if it is a wrong one.
+    fn parse_patiently(body: &[u8], pools: &[PoolConfig]) -> Result<Self, Problem> {
         let body = object(body, false, &format!("{{\"pool\":{:?}}}", pools[0].pool.name()))?;
         let members = Members::new(&body, "", &MEMBERS)?;
         let choices = choices(&body, &members, pools)?;
@@ -82,6 +92,58 @@ impl Ask {
             wait: Duration::ZERO,
             ttl: PERMIT_TTL,
             bind: false,
+        })
+    }
+}
+
+/// A body as most are: of one pool, all by units, nothing wrong. It is read in place, in a quarter of the time that any body
+/// takes; whatever does not fit here is read again, patiently.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plain<'a> {
+    pool: &'a str,
+    requests: Option<u64>,
+    tokens: Option<u64>,
+    key: Option<&'a str>,
+    agent: Option<&'a str>,
+    priority: Option<Class>,
+    wait_ms: Option<u64>,
+    ttl_ms: Option<u64>,
+    bind: Option<&'a str>,
+}
+
+impl Plain<'_> {
+    /// The request; none if anything is wrong with it.
+    fn ask(self, pools: &[PoolConfig]) -> Option<Ask> {
+        let Self { pool, requests, tokens, key, agent, priority, wait_ms, ttl_ms, bind } = self;
+        let place = pools.iter().position(|config| config.pool.name() == pool)?;
+        let config = &pools[place];
+        let said = requests.is_some() || tokens.is_some();
+        let amounts = [("requests", requests.or(Some(1))), ("tokens", tokens)];
+        let units = amounts.into_iter().filter_map(|(unit, amount)| Some((unit.to_owned(), amount?)));
+        let cost = Cost { units: units.collect(), limits: BTreeMap::new() };
+        let within = |millis: Option<u64>, least: u64| {
+            millis.is_none_or(|millis| (least..=WAIT_MAX.as_millis() as u64).contains(&millis))
+        };
+        let right = cost.units.values().all(|amount| *amount <= AMOUNT_MAX)
+            && (said || config.pool.limits().iter().any(|limit| cost.of(limit) > 0))
+            && key.is_some() == config.keyed.is_some()
+            && key.is_none_or(|key| key.len() <= KEY_MAX)
+            && agent.is_none_or(|agent| agent.len() <= NAME_MAX)
+            && within(wait_ms, 0)
+            && within(ttl_ms, 1);
+        let unsaid = if config.overflow_wait { config.queue_timeout } else { Duration::ZERO };
+        let bind = match bind {
+            None => Some(false),
+            Some(word) => BINDS.iter().find(|(known, _)| *known == word).map(|(_, bind)| *bind),
+        };
+        right.then_some(Ask {
+            choices: vec![vec![Wanted { pool: place, cost, key: key.map(str::to_owned) }]],
+            agent: agent.unwrap_or_default().to_owned(),
+            class: priority.unwrap_or_default(),
+            wait: wait_ms.map_or(unsaid, Duration::from_millis),
+            ttl: ttl_ms.map_or(PERMIT_TTL, Duration::from_millis),
+            bind: bind?,
         })
     }
 }
@@ -210,6 +272,43 @@ mod tests {
         assert_eq!(ask.wait, Duration::ZERO, "one of them refuses");
         let ask = parse(r#"{"items":[{"pool":"two","tokens":3},{"pool":"api/one"}],"agent":"a"}"#).unwrap();
         assert_eq!((ask.choices.len(), ask.choices[0].len(), ask.agent.as_str()), (1, 2, "a"));
+    }
+
+    #[test]
+    fn plain_bodies_mean_what_they_mean_to_the_patient() {
+        let keyed = "[[pool]]\nname = \"k\"\nkeyed = true\nrpm = 5\n";
+        let pools = ["a:rpm=5,tpm=5", "t:tpm=5,overflow=refuse"].map(str::to_owned).to_vec();
+        let config = Config::parse(keyed, "", &Overrides { pools, ..Overrides::default() }).unwrap();
+        let members = [
+            ("requests", &["0", "3", "null", "1.5", "18446744073709551615"][..]),
+            ("tokens", &["7", "-1"]),
+            ("key", &[r#""u""#, "3"]),
+            ("agent", &[r#""x""#, r#""\u0041""#, "null"]),
+            ("priority", &[r#""high""#, r#""urgent""#, "2"]),
+            ("wait_ms", &["0", "5", "86400001"]),
+            ("ttl_ms", &["0", "1"]),
+            ("bind", &[r#""connection""#, r#""none""#, r#""x""#]),
+            ("cost", &[r#"{"rpm":2}"#]),
+            ("pool", &[r#""a""#]),
+            ("other", &["1"]),
+        ];
+        let members = members.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        let members: Vec<String> = members.map(|(name, value)| format!(",\"{name}\":{value}")).collect();
+        let mut plain = 0;
+        for pool in ["a", "t", "k", "none"] {
+            for one in members.iter().map(String::as_str).chain([""]) {
+                for two in members.iter().map(String::as_str).chain([""]) {
+                    let body = format!("{{\"pool\":\"{pool}\"{one}{two}}}");
+                    let patiently = Ask::parse_patiently(body.as_bytes(), &config.pools);
+                    let read = serde_json::from_slice::<Plain<'_>>(body.as_bytes());
+                    if let Some(ask) = read.ok().and_then(|read| read.ask(&config.pools)) {
+                        plain += 1;
+                        assert_eq!(Ok(ask), patiently, "{body}");
+                    }
+                }
+            }
+        }
+        assert!(plain > 300, "only {plain}");
     }
 
     #[test]

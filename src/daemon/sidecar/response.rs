@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http_body_util::Full;
 use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
@@ -20,13 +19,21 @@ pub type Answer = Response<Body>;
 
 /// The body of an answer.
 pub enum Body {
-    /// All of it.
-    Whole(Full<Bytes>),
+    /// All of it, until it is handed over.
+    Whole(Bytes),
     /// Events, one after the other.
     Events(EventStream),
 }
 
 impl Body {
+    /// All of it; nothing of events.
+    pub fn whole(self) -> Bytes {
+        match self {
+            Self::Whole(body) => body,
+            Self::Events(_) => Bytes::new(),
+        }
+    }
+
     /// The request is being answered while `answering` is there: until a body that is whole is handed over, or as long as
     /// events are read.
     pub fn answers(&mut self, answering: Answering) {
@@ -45,18 +52,19 @@ impl hyper::body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Whole(body) if body.is_empty() => Poll::Ready(None),
+            Self::Whole(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
             Self::Events(stream) => Pin::new(stream).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(body) if body.is_end_stream())
+        matches!(self, Self::Whole(body) if body.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(body) => body.size_hint(),
+            Self::Whole(body) => SizeHint::with_exact(body.len() as u64),
             Self::Events(_) => SizeHint::default(),
         }
     }
@@ -64,9 +72,13 @@ impl hyper::body::Body for Body {
 
 /// A body in JSON; a problem's (RFC 9457) if the status is not of success.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    let bytes = serde_json::to_vec(body).unwrap_or_else(|error| format!("\"BUG! {error}\"").into_bytes());
+    // Room for what most answers are.
+    let mut bytes = Vec::with_capacity(512);
+    if let Err(error) = serde_json::to_writer(&mut bytes, body) {
+        bytes = format!("\"BUG! {error}\"").into_bytes();
+    }
     let kind = if status.is_success() { "application/json" } else { "application/problem+json" };
-    with_body(status, kind, Body::Whole(Full::from(bytes)))
+    with_body(status, kind, Body::Whole(bytes.into()))
 }
 
 /// A line of text.
@@ -76,7 +88,7 @@ pub fn text(status: StatusCode, body: &str) -> Answer {
 
 /// A text of some media type.
 pub fn document(kind: &'static str, status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    with_body(status, kind, Body::Whole(Full::new(body.into())))
+    with_body(status, kind, Body::Whole(body.into()))
 }
 
 /// Events, as long as they are read.
@@ -105,7 +117,7 @@ pub fn json_or_problem(answer: Result<impl Serialize, Problem>) -> Answer {
 pub fn done_or_problem(done: Result<(), Problem>) -> Answer {
     match done {
         Ok(()) => {
-            let mut response = Response::new(Body::Whole(Full::default()));
+            let mut response = Response::new(Body::Whole(Bytes::new()));
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
         }

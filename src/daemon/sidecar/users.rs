@@ -5,10 +5,11 @@
 //! that is kept.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::api::{CallersStatus, UserStatus};
-use crate::daemon::access::{Access, Peer};
+use crate::daemon::access::{Access, Peer, Right};
+use crate::daemon::config::{Config, PoolConfig};
 use crate::daemon::engine::Engine;
 use crate::protocol::permit::PermitId;
 
@@ -34,10 +35,14 @@ pub struct Quotas {
 
 /// The users that are here.
 pub struct Users {
-    access: Access,
-    quotas: Quotas,
+    terms: RwLock<Arc<Terms>>,
     here: Mutex<Here>,
     permits: Mutex<Permits>,
+}
+
+struct Terms {
+    access: Access,
+    quotas: Quotas,
 }
 
 #[derive(Default)]
@@ -102,15 +107,44 @@ enum Held {
     Queue(Vec<usize>),
 }
 
+impl Quotas {
+    /// What the configuration says where there is room for so many connections. Where only the owner and root can connect,
+    /// one user may have everything unless it says otherwise.
+    pub fn of(config: &Config, connections: usize) -> Self {
+        let shared = config.access.group.is_some();
+        let most = if shared { (connections / 4).max(1) } else { connections };
+        let waiting = |pool: &PoolConfig| {
+            let most = if shared { pool.pool.max_queue.div_ceil(2) } else { usize::MAX };
+            config.access.max_waiting_per_user.unwrap_or(most)
+        };
+        Self {
+            connections,
+            user_connections: config.access.max_connections_per_user.unwrap_or(most),
+            user_waiting: config.pools.iter().map(waiting).collect(),
+        }
+    }
+}
+
 impl Users {
     /// Nobody is here yet.
     pub fn new(access: Access, quotas: Quotas) -> Arc<Self> {
-        Arc::new(Self { access, quotas, here: Mutex::default(), permits: Mutex::default() })
+        let terms = RwLock::new(Arc::new(Terms { access, quotas }));
+        Arc::new(Self { terms, here: Mutex::default(), permits: Mutex::default() })
     }
 
-    /// Who may do what.
-    pub fn access(&self) -> &Access {
-        &self.access
+    /// Other rights and quotas from now on. Nobody who is here has to go.
+    pub fn set_terms(&self, access: Access, quotas: Quotas) {
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Terms { access, quotas });
+    }
+
+    /// Whether a caller has a right.
+    pub fn allows(&self, peer: Peer, right: Right) -> bool {
+        self.terms().access.allows(peer, right)
+    }
+
+    /// How many connections there may be.
+    pub fn connections_max(&self) -> usize {
+        self.terms().quotas.connections
     }
 
     /// How many connections there are.
@@ -120,19 +154,20 @@ impl Users {
 
     /// Whether there is no connection left for anybody at all.
     pub fn is_full(&self) -> bool {
-        self.connections() >= self.quotas.connections + OPERATORS_EXTRA
+        self.connections() >= self.connections_max() + OPERATORS_EXTRA
     }
 
     /// Somebody connected.
     pub fn connect(self: &Arc<Self>, peer: Peer) -> Admittance {
-        let extra = if self.access.is_operator(peer) { OPERATORS_EXTRA } else { 0 };
+        let Terms { access, quotas } = &*self.terms();
+        let extra = if access.is_operator(peer) { OPERATORS_EXTRA } else { 0 };
         let Here { users, connections, counters } = &mut *self.here();
         let user = users.entry(peer.uid).or_default();
         let (of_user, all) = (user.connections, *connections);
-        let crowd = if all >= self.quotas.connections + extra {
+        let crowd = if all >= quotas.connections + extra {
             Some(Crowd::All(all))
         } else {
-            (of_user >= self.quotas.user_connections.saturating_add(extra)).then_some(Crowd::User(of_user))
+            (of_user >= quotas.user_connections.saturating_add(extra)).then_some(Crowd::User(of_user))
         };
         let place = |held| Place { users: self.clone(), uid: peer.uid, held };
         let Some(crowd) = crowd else {
@@ -150,10 +185,11 @@ impl Users {
 
     /// How many requests of a user may wait, if as many wait for one of these pools already.
     pub fn queue_is_full(&self, uid: u32, pools: impl IntoIterator<Item = usize>) -> Option<usize> {
+        let terms = self.terms();
         let here = self.here();
         let waiting = &here.users.get(&uid)?.waiting;
         let full = |pool: usize| {
-            let most = self.quotas.user_waiting[pool];
+            let most = terms.quotas.user_waiting[pool];
             (waiting.get(&pool).is_some_and(|waiting| *waiting >= most)).then_some(most)
         };
         pools.into_iter().find_map(full)
@@ -171,7 +207,7 @@ impl Users {
 
     /// Notes who got a permit.
     pub fn issued(&self, permit: PermitId, uid: u32, engine: &Engine) {
-        if self.access.is_owner(uid) {
+        if self.terms().access.is_owner(uid) {
             return;
         }
         let Permits { issued_to, prune_from } = &mut *self.permits();
@@ -185,7 +221,8 @@ impl Users {
     /// Whether a caller may settle a permit. What has ended can be asked for by anybody: it changes nothing any more.
     pub fn may_settle(&self, permit: PermitId, peer: Peer, engine: &Engine) -> bool {
         let issued_to = self.permits().issued_to.get(&permit).copied();
-        self.access.may_settle(peer, issued_to) || engine.look(|node, _| node.permit_pools(permit).is_none())
+        self.terms().access.may_settle(peer, issued_to)
+            || engine.look(|node, _| node.permit_pools(permit).is_none())
     }
 
     /// A request was not let wait, because its user has enough that do.
@@ -210,6 +247,7 @@ impl Users {
             connections: user.connections,
             waiting: user.waiting.values().sum(),
         };
+        let quotas = &self.terms().quotas;
         let here = self.here();
         let mut users: Vec<UserStatus> = here.users.iter().map(user).collect();
         users.sort_by_key(|user| std::cmp::Reverse((user.connections, user.waiting)));
@@ -217,8 +255,8 @@ impl Users {
         let Counters { turned_away, not_queued, denied, timed_out } = here.counters;
         CallersStatus {
             connections: here.connections,
-            max_connections: self.quotas.connections,
-            max_connections_per_user: self.quotas.user_connections,
+            max_connections: quotas.connections,
+            max_connections_per_user: quotas.user_connections,
             users,
             turned_away,
             not_queued,
@@ -229,6 +267,10 @@ impl Users {
 
     fn count(&self, count: impl FnOnce(&mut Counters)) {
         count(&mut self.here().counters);
+    }
+
+    fn terms(&self) -> Arc<Terms> {
+        self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn here(&self) -> MutexGuard<'_, Here> {

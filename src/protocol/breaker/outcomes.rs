@@ -133,6 +133,14 @@ impl Heard {
         self.nodes.values_mut().for_each(|cell| cell.grown = Outcomes::default());
     }
 
+    /// Another window, which begins empty; what was counted of each node does not count again.
+    pub fn restart(&mut self, window: Duration, min_count: u32, now: Instant) {
+        let nodes = std::mem::take(&mut self.nodes);
+        *self = Self::new(window, min_count, now);
+        let (number, grown) = (self.number, Outcomes::default());
+        self.nodes = nodes.into_iter().map(|(id, cell)| (id, Cell { number, grown, ..cell })).collect();
+    }
+
     /// Makes room for another node.
     pub fn forget(&mut self, node: &NodeId) {
         self.nodes.remove(node);
@@ -193,6 +201,18 @@ mod tests {
         heard.merge(replica(2, 1), outcomes(0, 0), at(0));
         heard.merge(replica(2, 1), outcomes(0, 3), at(0));
         assert_eq!(heard.recent(at(0)).failed, most.failed + 3, "others count as before");
+    }
+
+    #[test]
+    fn another_window_begins_empty_and_counts_nothing_again() {
+        let mut heard = heard();
+        heard.merge(replica(1, 1), outcomes(0, 0), at(0));
+        heard.merge(replica(1, 1), outcomes(3, 2), at(0));
+        heard.restart(Duration::from_secs(800), 1, at(0));
+        assert_eq!(heard.recent(at(0)), outcomes(0, 0));
+        assert!(!heard.merge(replica(1, 1), outcomes(3, 2), at(0)), "it is known");
+        heard.merge(replica(1, 1), outcomes(4, 4), at(100_000));
+        assert_eq!(heard.recent(at(600_000)), outcomes(1, 2), "the old window is over by then");
     }
 
     #[test]

@@ -219,11 +219,12 @@ impl Node {
         }
         let limit = Limit { name: NAME.to_owned(), unit: "units".to_owned(), kind: Kind::Rate(rate) };
         let fingerprint = limit.fingerprint(NAME);
-        let mut pool = Pool::new(NAME, vec![limit]).expect("BUG! a constant name");
-        pool.keyed = Some(DYNAMIC_KEYS_MAX);
+        let pool = Pool::new(NAME, vec![limit]).expect("BUG! a constant name");
         let keys = Keys::since(self.dynamic.history.clone(), vec![rate], DYNAMIC_KEYS_MAX, now);
         let gate = Gate::of_key(&pool);
         let mut state = PoolState::new(&pool, self.meters.len(), gate, now);
+        // Only now: it would have made keys of its own.
+        state.pool.keyed = Some(DYNAMIC_KEYS_MAX);
         state.scope = Scope::Keyed(Box::new(keys));
         let retired = self.pools.iter().position(|state| matches!(state.scope, Scope::Retired));
         let place = retired.unwrap_or(self.pools.len());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Node;
 use super::admission::{Acquired, Ask, REFUSED_COUNTS, Reason, Request, refuse};
-use crate::protocol::breaker::{Breaker, BreakerState, CallOutcome};
+use crate::protocol::breaker::{Breaker, BreakerConfig, BreakerState, CallOutcome};
 use crate::protocol::id::Replica;
 use crate::protocol::limit::{Concurrency, Fingerprint, Kind, Limit, Pool};
 use crate::protocol::pause::{PauseMark, PauseReason, Pauses, stagger};
@@ -67,6 +67,13 @@ impl Gate {
     pub(super) fn of_key(pool: &Pool) -> Self {
         let name = Fingerprint::of_pool(pool.name());
         Self { name, paused: None, breaker: None, probe_meter: None, probe: None, untold: false }
+    }
+
+    /// The breaker goes by other numbers from now on, if there is one.
+    pub(super) fn set_breaker(&mut self, config: BreakerConfig, now: Instant) {
+        if let Some(breaker) = &mut self.breaker {
+            breaker.set_config(config, now).expect("BUG! a pool took the numbers of a breaker unchecked");
+        }
     }
 
     /// The place of the meter of the right to probe.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::api::{
     BreakerEvent, Event, Guarantee, NodeEvent, PauseEvent, PeerEvent, PoolSummary, Reason, SummaryEvent,
+    ThrottleSummary,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::sidecar::answers::millis;
 use crate::daemon::sidecar::listings;
-use crate::daemon::tally::{Counts, Tally};
+use crate::daemon::tally::{Counts, Tally, Throttles};
 use crate::protocol::id::NodeId;
 use crate::protocol::node::{PeerView, PoolView};
 use crate::protocol::pause::PauseReason;
@@ -25,6 +26,7 @@ pub struct Changes {
     pools: Vec<Pool>,
     peers: BTreeMap<NodeId, (String, String)>,
     answered: Vec<Counts>,
+    throttled: Throttles,
 }
 
 struct Pool {
@@ -40,7 +42,8 @@ impl Changes {
         let (state, guarantee, pools, peers) = look(engine);
         let answered = (0..tally.pools()).map(|pool| tally.counts(pool)).collect();
         let pools = pools.into_iter().map(|(pool, _)| pool).collect();
-        Self { state, guarantee, pools, peers: peers.iter().map(named).collect(), answered }
+        let (peers, throttled) = (peers.iter().map(named).collect(), tally.throttles());
+        Self { state, guarantee, pools, peers, answered, throttled }
     }
 
     /// What is different now.
@@ -91,7 +94,15 @@ impl Changes {
                 pools.push(PoolSummary { pool, admitted, refused, waiting: waiting[place] });
             }
         }
-        (!pools.is_empty()).then(|| Event::Summary(SummaryEvent { over_ms: millis(over), pools }))
+        let now = tally.throttles();
+        let last = std::mem::replace(&mut self.throttled, now);
+        let throttles = ThrottleSummary {
+            admitted: now.admitted - last.admitted,
+            refused: now.refused - last.refused,
+            failed: now.failed - last.failed,
+        };
+        let quiet = pools.is_empty() && last == now;
+        (!quiet).then(|| Event::Summary(SummaryEvent { over_ms: millis(over), pools, throttles }))
     }
 }
 
