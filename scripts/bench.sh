@@ -104,5 +104,7 @@ fi
 
 sed -e "s|@dir@|$dir|" -e "s|@lua@|$lua|" benches/load/plan.toml >"$dir/plan.toml"
 start background "$load" background "$dir/plan.toml"
+background=$!
 sleep 2 # until the nodes have heard of one another, and leases run
 "$load" compare "$dir/plan.toml" "${1:-5}" "${2:-}"
+kill -0 $background 2>/dev/null || { echo "nothing was contended: $(cat "$dir/background.log")" >&2; exit 1; }

@@ -100,9 +100,11 @@ impl Value {
             b'+' => {}
             b':' => self.integer = self.integer.or_else(number),
             b'$' => {
-                // A negative length is the null that has nothing behind it.
-                let whole =
-                    number().map_or(end, |length| usize::try_from(length + 2).map_or(end, |n| end + n));
+                // Null has a negative length, and nothing behind it.
+                let whole = match number().and_then(|length| usize::try_from(length).ok()) {
+                    Some(length) => end + length + 2,
+                    None => end,
+                };
                 return (bytes.len() >= whole).then_some(whole);
             }
             b'*' => {

@@ -76,8 +76,10 @@ pub enum Protocol {
 pub struct Background {
     /// The target's name.
     pub target: String,
-    /// Requests a second, Poisson.
-    pub rate: f64,
+    /// Connections, with one request in flight on each: how fast they are, the server must say.
+    pub connections: usize,
+    /// For how many seconds it runs and rests, in turn.
+    pub seconds: f64,
 }
 
 /// The same load on several servers.

@@ -1,6 +1,6 @@
 //! One load on one server, for as long as it is measured; and the background, for as long as there is somebody.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,21 +100,24 @@ pub fn probe(target: &Target) -> Result<()> {
 ///
 /// A server cannot be reached, or has ended.
 pub fn background(plan: &Plan) -> Result<()> {
-    const LONG: Duration = Duration::from_hours(24);
-    let drivers: Vec<_> = plan
-        .background
-        .iter()
-        .map(|background| {
-            let target = plan.targets[&background.target].clone();
-            let load =
-                Load { connections: 1, depth: 1, rate: Some(background.rate), core: None, seconds: 0.0 };
-            thread::spawn(move || drive(&target, &load, Window::begin(LONG)))
-        })
-        .collect();
-    for driver in drivers {
-        driver.join().map_err(|_| anyhow!("the generator panicked"))??;
+    let (report, reports) = mpsc::channel();
+    for background in &plan.background {
+        let target = plan.targets[&background.target].clone();
+        let (connections, seconds) = (background.connections, background.seconds);
+        let load = Load { connections, depth: 1, rate: None, core: None, seconds };
+        let (turn, report) = (Duration::from_secs_f64(seconds), report.clone());
+        thread::spawn(move || {
+            let error = loop {
+                match drive(&target, &load, Window::begin(turn)) {
+                    Ok(_) => thread::sleep(turn),
+                    Err(error) => break error.context(target.name),
+                }
+            };
+            // Nobody is left to be told when the process ends.
+            let _ = report.send(error);
+        });
     }
-    Ok(())
+    Err(reports.recv()?)
 }
 
 fn drive(target: &Target, load: &Load, window: Window) -> Result<Tally> {
