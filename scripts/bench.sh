@@ -1,88 +1,110 @@
 #!/usr/bin/env bash
-# Decisions over the Redis protocol, side by side with what Redis itself does, on this machine: redis-benchmark asks a node of
-# three that gossip, and a Redis with a token bucket in Lua (and with redis-cell, if REDIS_CELL names its module).
+# Decisions a second, latency and processor time for each, side by side with what people use, in one run on this machine:
 #
-#   scripts/bench.sh [ROUNDS]     # default 5; medians over the rounds, and ratios to Redis' own PING of the same rounds
+#   scripts/bench.sh [--realtime] [ROUNDS [TEXT]]    # 5 rounds unless said; TEXT picks measurements by their titles
 #
-# Needs redis-server, redis-cli and redis-benchmark (package redis); builds the release binary. Loopback and a temporary
-# directory only.
+# Measured is one node of three that gossip, while a pool that has too little for all is asked for at each of them, beside a bare
+# epoll socket that sends back 32 bytes, Redis (PING, a token bucket in Lua, the module redis-cell) and throttlecrab. What is
+# measured how, and the goals, are in benches/load/plan.toml. Medians over the rounds; ratios are taken within a round.
+#
+# --realtime runs servers and generator with a real-time priority (root only), so that other work on the machine does not
+# disturb them. Do not compare figures of runs with it and without.
+#
+# Builds what is measured: the release binary, benches/load, and the peers, which come from crates.io under target/peers; one
+# that cannot be had is left out, and the tables say so. limitador's server is on no registry: the goals against it are ratios
+# to the bare socket that were measured elsewhere. Needs redis-server and redis-cli (package redis), curl, and clang for
+# redis-cell; loopback, the ports 17201 to 17204, and a temporary directory only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rounds=${1:-5}
+realtime=
+if [ "${1:-}" = --realtime ]; then
+    realtime=yes
+    shift
+fi
+target=${CARGO_TARGET_DIR:-target}
+peers=$PWD/target/peers
+
 cargo build --release --locked --quiet
-aquifer=${CARGO_TARGET_DIR:-target}/release/aquifer
+cargo build --release --locked --quiet --manifest-path benches/load/Cargo.toml --target-dir "$target/load"
+aquifer=$target/release/aquifer
+load=$target/load/release/aquifer-load
+
+throttlecrab=$peers/bin/throttlecrab-server
+[ -x "$throttlecrab" ] || cargo install --locked --quiet throttlecrab-server --version 0.4.40 --root "$peers" --target-dir "$peers/build" || true
+cell=$peers/build/release/libredis_cell.so
+if [ ! -f "$cell" ]; then
+    # A module, no program: `cargo install` has no use for it.
+    mkdir -p "$peers"
+    curl -sfL https://static.crates.io/crates/redis-cell/redis-cell-0.2.2.crate | tar xz -C "$peers" &&
+        cargo build --release --quiet --manifest-path "$peers/redis-cell-0.2.2/Cargo.toml" --target-dir "$peers/build" || true
+fi
+
 dir=$(mktemp -d)
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
+[ -z "$realtime" ] || chrt -f -p 10 $$
 
+start() { # name, command…
+    local name=$1
+    shift
+    "$@" >"$dir/$name.log" 2>&1 &
+    pids+=($!)
+    echo $! >"$dir/$name.pid"
+}
+# So that what cannot start is left out, and does not hang the run.
+await() { # command…
+    for _ in $(seq 100); do
+        if "$@" >/dev/null 2>&1; then return; fi
+        sleep 0.1
+    done
+    echo "gave up waiting for: $*" >&2
+    return 1
+}
+
+start echo "$load" echo "$dir/echo.sock"
 join=
 for node in a b c; do
     cat >"$dir/$node.toml" <<CONFIG
 [listen]
 resp = "unix:$dir/$node.resp"
+$([ $node != a ] || echo 'grpc = "127.0.0.1:17201"')
 [[pool]]
-name = "p"
-rps = 1000
+name = "contended"
+rps = 100
+[[pool]]
+name = "each"
+keyed = true
+rps = 1_000_000
+[[rls]]
+domain = "load"
+entries = [{ key = "key" }]
+pool = "each"
+key = "key"
 CONFIG
-    AQUIFER_JOIN=$join AQUIFER_GOSSIP=/ip4/127.0.0.1/tcp/0 "$aquifer" up --config "$dir/$node.toml" --name "$node" --no-mdns \
-        --data-dir "$dir/$node" --socket "$dir/$node.sock" >"$dir/$node.log" 2>&1 &
-    pids+=($!)
-    until [ -S "$dir/$node.resp" ] && curl -sf --unix-socket "$dir/$node.sock" http://aquifer/readyz >/dev/null; do sleep 0.1; done
+    AQUIFER_JOIN=$join AQUIFER_GOSSIP=/ip4/127.0.0.1/tcp/0 start $node "$aquifer" up --config "$dir/$node.toml" --name $node \
+        --no-mdns --data-dir "$dir/$node" --socket "$dir/$node.sock"
+    await curl -sf --unix-socket "$dir/$node.sock" http://aquifer/readyz || { cat "$dir/$node.log" >&2; exit 1; }
     [ -n "$join" ] || join=$("$aquifer" --socket "$dir/a.sock" token | sed 's/.* //')
 done
-redis-server --port 0 --unixsocket "$dir/redis.sock" --save '' --appendonly no --loglevel warning \
-    ${REDIS_CELL:+--loadmodule "$REDIS_CELL"} >"$dir/redis.log" 2>&1 &
-pids+=($!)
-until redis-cli -s "$dir/redis.sock" ping >/dev/null 2>&1; do sleep 0.1; done
-# A token bucket: capacity and rate of a million, so that everything is allowed, as below.
-lua="local t=redis.call('TIME') local now=t[1]*1000+t[2]/1000 local b=redis.call('HMGET',KEYS[1],'l','t') \
-local l=tonumber(b[1]) or 1000000 local s=tonumber(b[2]) or now l=math.min(1000000,l+(now-s)*1000) \
-if l<1 then return 0 end redis.call('HSET',KEYS[1],'l',l-1,'t',now) redis.call('PEXPIRE',KEYS[1],2000) return 1"
-sha=$(redis-cli -s "$dir/redis.sock" script load "$lua")
+lua=
+redis=(redis-server --port 0 --save '' --appendonly no --loglevel warning)
+if command -v redis-server >/dev/null; then
+    start redis "${redis[@]}" --unixsocket "$dir/redis.sock"
+    if await redis-cli -s "$dir/redis.sock" ping; then
+        lua=$(redis-cli -s "$dir/redis.sock" script load "$(cat benches/load/token_bucket.lua)")
+    fi
+    # A Redis of its own: what a server does with one module should not be charged to the one without.
+    [ ! -f "$cell" ] || start cell "${redis[@]}" --unixsocket "$dir/cell.sock" --loadmodule "$cell"
+fi
+if [ -x "$throttlecrab" ]; then
+    start throttlecrab "$throttlecrab" --redis --redis-host 127.0.0.1 --redis-port 17202 --http --http-host 127.0.0.1 \
+        --http-port 17203 --grpc --grpc-host 127.0.0.1 --grpc-port 17204 --log-level error
+    await curl -s http://127.0.0.1:17203/ || true
+fi
 
-# Requests a second, and the median of the latency in milliseconds.
-measure() { # socket, clients, pipeline, command…
-    local socket=$1 clients=$2 pipeline=$3 requests=60000
-    shift 3
-    [ "$clients" = 1 ] && requests=20000
-    [ "$pipeline" = 1 ] || requests=600000
-    redis-benchmark -s "$socket" -c "$clients" -P "$pipeline" -n "$requests" -r 1000 --csv "$@" 2>/dev/null |
-        awk -F'","' 'NR == 2 { print $2, $5 }'
-}
-
-ways=(ping lua ours)
-[ -z "${REDIS_CELL:-}" ] || ways=(ping lua cell ours)
-run() { # way, clients, pipeline
-    case $1 in
-    ping) measure "$dir/redis.sock" "$2" "$3" ping ;;
-    lua) measure "$dir/redis.sock" "$2" "$3" evalsha "$sha" 1 b:__rand_int__ ;;
-    cell) measure "$dir/redis.sock" "$2" "$3" cl.throttle c:__rand_int__ 1000000 1000000 1 ;;
-    ours) measure "$dir/a.resp" "$2" "$3" cl.throttle c:__rand_int__ 1000000 1000000 1 ;;
-    esac
-}
-
-echo "| clients x pipelined | way | requests/s (least..most) | p50 ms | x Redis PING |"
-echo "| --- | --- | ---: | ---: | ---: |"
-for shape in "1 1" "50 1" "50 16"; do
-    read -r clients pipeline <<<"$shape"
-    : >"$dir/results"
-    for round in $(seq "$rounds"); do
-        for way in "${ways[@]}"; do
-            echo "$round $way $(run "$way" "$clients" "$pipeline")" >>"$dir/results"
-            printf '.' >&2
-        done
-    done
-    python3 - "$dir/results" "$clients x $pipeline" <<'PYTHON'
-import statistics, sys
-rows = [line.split() for line in open(sys.argv[1]).read().splitlines()]
-ping = {row[0]: float(row[2]) for row in rows if row[1] == "ping"}
-names = {"ping": "Redis, PING", "lua": "Redis, token bucket in Lua", "cell": "Redis with redis-cell", "ours": "Aquifer, CL.THROTTLE"}
-for way in dict.fromkeys(row[1] for row in rows):
-    rates = [(row[0], float(row[2]), float(row[3])) for row in rows if row[1] == way]
-    rate = [rate for _, rate, _ in rates]
-    ratio = statistics.median(rate / ping[number] for number, rate, _ in rates)
-    print(f"| {sys.argv[2]} | {names[way]} | {statistics.median(rate):,.0f} ({min(rate):,.0f}..{max(rate):,.0f}) "
-          f"| {statistics.median(p50 for *_, p50 in rates):.3f} | {ratio:.2f} |")
-PYTHON
-done
-echo >&2
+sed -e "s|@dir@|$dir|" -e "s|@lua@|$lua|" benches/load/plan.toml >"$dir/plan.toml"
+start background "$load" background "$dir/plan.toml"
+background=$!
+sleep 2 # until the nodes have heard of one another, and leases run
+"$load" compare "$dir/plan.toml" "${1:-5}" "${2:-}"
+kill -0 $background 2>/dev/null || { echo "nothing was contended: $(cat "$dir/background.log")" >&2; exit 1; }
