@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use aquifer::daemon::access::Peer;
-use aquifer::daemon::resp::command::{ARG_MAX, ARGS_MAX, ProtocolError, parse};
+use aquifer::daemon::resp::command::{ARG_MAX, ARGS_MAX, Args, ProtocolError, parse};
 use aquifer::daemon::resp::{Connection, Mailbox, Scratch, Source, Waits};
 use aquifer::daemon::sidecar::Admittance;
 
@@ -21,19 +21,19 @@ const TABLE: u64 = 4 << 20;
 
 /// Commands, one after the other, as long as they are any.
 pub fn command(bytes: &[u8]) {
-    let mut at = 0;
+    let (mut at, mut args, mut rest) = (0, Args::new(), Args::new());
     loop {
         let input = &bytes[at..];
-        let parsed = DECODER.of(input.len(), || parse(input));
+        let parsed = DECODER.of(input.len(), || parse(input, &mut args));
         // What has begun wrongly does not become right by what follows, nor a whole command another one.
         let part = &input[..input.len() / 2];
-        match (parse(part), &parsed) {
-            (Ok(Some(first)), parsed) => assert_eq!(parsed, &Ok(Some(first))),
+        match (parse(part, &mut rest), &parsed) {
+            (Ok(Some(first)), parsed) => assert_eq!((parsed, &rest), (&Ok(Some(first)), &args)),
             (Err(error), parsed) => assert_eq!(parsed, &Err(error)),
             (Ok(None), _) => {}
         }
         match parsed {
-            Ok(Some((args, length))) => {
+            Ok(Some(length)) => {
                 assert!(length > 0 && length <= input.len() && args.len() <= ARGS_MAX);
                 assert!(args.iter().all(|arg| arg.len() <= ARG_MAX));
                 assert!(args.iter().map(|arg| arg.len()).sum::<usize>() < length);
