@@ -12,8 +12,8 @@
 #
 # Builds what is measured: the release binary, benches/load, and the peers, which come from crates.io under target/peers; one
 # that cannot be had is left out, and the tables say so. limitador's server is on no registry: the goals against it are ratios
-# to the bare socket that were measured elsewhere. Needs redis-server and redis-cli (package redis), curl, and clang for
-# redis-cell; loopback, the ports 17201 to 17204, and a temporary directory only.
+# to the bare socket that were measured elsewhere. Needs two cores, curl, a C compiler, and redis-server and redis-cli (package
+# redis) unless Redis is to be left out. Loopback, its ports 17201 to 17204, and a temporary directory only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 realtime=
@@ -30,14 +30,20 @@ aquifer=$target/release/aquifer
 load=$target/load/release/aquifer-load
 
 throttlecrab=$peers/bin/throttlecrab-server
-[ -x "$throttlecrab" ] || cargo install --locked --quiet throttlecrab-server --version 0.4.40 --root "$peers" --target-dir "$peers/build" || true
+[ -x "$throttlecrab" ] ||
+    cargo install --locked --quiet throttlecrab-server --version 0.4.40 --root "$peers" --target-dir "$peers/build" ||
+    echo "throttlecrab cannot be built" >&2
 cell=$peers/build/release/libredis_cell.so
-if [ ! -f "$cell" ]; then
-    # A module, no program: `cargo install` has no use for it.
+build_cell() { # a module, no program: `cargo install` has no use for it
+    local name=redis-cell-0.2.2 checksum=9a7fc93a6257cff317af736529c8462842b9ef7cce23acb20b6b454014ebec3d
     mkdir -p "$peers"
-    curl -sfL https://static.crates.io/crates/redis-cell/redis-cell-0.2.2.crate | tar xz -C "$peers" &&
-        cargo build --release --quiet --manifest-path "$peers/redis-cell-0.2.2/Cargo.toml" --target-dir "$peers/build" || true
-fi
+    curl -sfL "https://static.crates.io/crates/redis-cell/$name.crate" -o "$peers/$name.crate" &&
+        echo "$checksum  $peers/$name.crate" | sha256sum --check --quiet &&
+        tar xzf "$peers/$name.crate" -C "$peers" &&
+        echo '[workspace]' >>"$peers/$name/Cargo.toml" &&
+        RUSTFLAGS='--cap-lints allow' cargo build --release --quiet --manifest-path "$peers/$name/Cargo.toml" --target-dir "$peers/build"
+}
+[ -f "$cell" ] || build_cell || echo "redis-cell cannot be built" >&2
 
 dir=$(mktemp -d)
 pids=()

@@ -1,6 +1,6 @@
 //! One load on one server, for as long as it is measured; and the background, for as long as there is somebody.
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,9 +49,8 @@ pub fn measure(target: &Target, load: &Load) -> Result<Measured> {
     }
     let measured = Duration::from_secs_f64(load.seconds);
     let window = Window::begin(measured);
-    let (target, load) = (Arc::new(target.clone()), load.clone());
     let driver = thread::spawn({
-        let (target, load) = (Arc::clone(&target), load.clone());
+        let (target, load) = (target.clone(), load.clone());
         move || {
             load.core.map_or(Ok(()), process::run_here_on)?;
             drive(&target, &load, window)
