@@ -71,7 +71,7 @@ fn converse(source: &Source, said: &[u8], piece: usize, peer: Peer) -> Vec<u8> {
     ours.set_nonblocking(true).and_then(|()| theirs.set_nonblocking(true)).expect("they need not block");
     let Admittance::Welcome(place) = source.sidecar.users().connect(peer) else { panic!("there is room") };
     let mut connection = Connection::new(theirs.into(), 1, 0, peer, place);
-    let (mut scratch, mut heard) = (Scratch::new(), Vec::new());
+    let (mut scratch, mut heard) = (Scratch::default(), Vec::new());
     let mut pieces = said.chunks(piece);
     loop {
         let waits = match connection.waits() {

@@ -135,7 +135,7 @@ impl Resp {
             serial: 0,
             users: sidecar.users().clone(),
             source: Source { sidecar, mailbox },
-            scratch: Scratch::new(),
+            scratch: Scratch::default(),
             resting: true,
             _stop: stop.clone(),
         };

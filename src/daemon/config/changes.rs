@@ -195,12 +195,14 @@ mod tests {
     const BASE: &str =
         "[node]\nname = \"n\"\n[[pool]]\nname = \"a\"\nrpm = 5\n[[pool]]\nname = \"b\"\nrpm = 6\n";
 
+    /// From which configuration to which, what applies, and what needs a restart.
+    type Case<'a> = (String, String, &'a [&'a str], &'a [&'a str]);
+
     #[test]
     fn what_is_this_nodes_own_applies_and_what_is_the_swarms_needs_a_restart() {
         let breaker = |count: u32| format!("rpm = 5\nbreaker = {{ min_count = {count} }}");
         let rls = "[[rls]]\ndomain = \"d\"\nentries = [{ key = \"k\" }]\npool = \"a\"\n";
         let agent = |more: &str| format!("{BASE}[[agent]]\nmatch = \"x\"\n{more}\n");
-        type Case<'a> = (String, String, &'a [&'a str], &'a [&'a str]);
         let cases: &[Case<'_>] = &[
             (BASE.to_owned(), format!("# of no account\n{BASE}"), &[], &[]),
             (BASE.to_owned(), BASE.replace("\"n\"", "\"m\""), &["node.name"], &[]),

@@ -89,9 +89,9 @@ pub enum Waits {
     Answer,
 }
 
-impl Scratch {
+impl Default for Scratch {
     /// With nothing in it.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { input: vec![0; READ_MAX], replies: Replies::default() }
     }
 }

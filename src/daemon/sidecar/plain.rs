@@ -11,7 +11,7 @@
 use std::fmt::Write;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -64,11 +64,12 @@ where
                     content: Content::Here(request.body),
                 };
                 let mut ahead = Vec::new();
-                let answer = sidecar.answer(asked, caller);
-                // Whoever hangs up takes nothing: the future ends with this one.
-                let Some(answer) = answered(answer, stream, &mut ahead, &mut answers).await? else {
-                    return Ok(None);
+                let answer = {
+                    // Whoever hangs up takes nothing: the future ends here.
+                    let answer = pin!(sidecar.answer(asked, caller));
+                    answered(answer, stream, &mut ahead, &mut answers).await?
                 };
+                let Some(answer) = answer else { return Ok(None) };
                 at += request.length;
                 write(answer, &mut date, &mut answers);
                 input.extend_from_slice(&ahead);
@@ -95,17 +96,13 @@ where
                 let _answering = conversation.answering().await;
                 let until = Instant::now() + BODY_TIMEOUT;
                 while input.len() < at + length {
-                    match timeout_at(until, read(stream, &mut input)).await {
-                        Ok(read) => {
-                            if read? == 0 {
-                                return Ok(None);
-                            }
-                        }
-                        Err(_) => {
-                            write(problem_answer(&too_slow()), &mut date, &mut answers);
-                            flush(stream, &mut answers).await?;
-                            return Ok(None);
-                        }
+                    let Ok(read) = timeout_at(until, read(stream, &mut input)).await else {
+                        write(problem_answer(&too_slow()), &mut date, &mut answers);
+                        flush(stream, &mut answers).await?;
+                        return Ok(None);
+                    };
+                    if read? == 0 {
+                        return Ok(None);
                     }
                 }
             }
@@ -196,7 +193,7 @@ fn number(text: &[u8]) -> Option<usize> {
 /// The answer, while it is watched whether the caller hangs up: none then. What else comes meanwhile is put `ahead`. An
 /// answer that takes time does not hold up those before it.
 async fn answered<S>(
-    answer: impl Future<Output = Answer>,
+    mut answer: Pin<&mut impl Future<Output = Answer>>,
     stream: &mut Patient<S>,
     ahead: &mut Vec<u8>,
     answers: &mut Vec<u8>,
@@ -204,7 +201,6 @@ async fn answered<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut answer = pin!(answer);
     if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
         return Ok(Some(answer));
     }
@@ -237,7 +233,7 @@ fn poll_read<S: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     let mut bytes = [std::mem::MaybeUninit::uninit(); READ_MAX];
     let mut buffer = ReadBuf::uninit(&mut bytes);
-    ready!(std::pin::Pin::new(stream).poll_read(cx, &mut buffer))?;
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
     input.extend_from_slice(buffer.filled());
     Poll::Ready(Ok(buffer.filled().len()))
 }
