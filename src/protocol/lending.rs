@@ -77,7 +77,7 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
     };
     // Less is not lent but where it completes a lot: it would cost its messages and serve nobody, and whoever lends a part
     // of what is left again and again never comes to an end.
-    let crumb = floor.scale(1, 2);
+    let crumb = floor.scale(1, 8);
     let deficits: Vec<Share> = positions
         .iter()
         .enumerate()
