@@ -12,8 +12,9 @@
 #
 # Builds what is measured: the release binary, benches/load, and the peers, which come from crates.io under target/peers; one
 # that cannot be had is left out, and the tables say so. limitador's server is on no registry: the goals against it are ratios
-# to the bare socket that were measured elsewhere. Needs two cores, curl, a C compiler, and redis-server and redis-cli (package
-# redis) unless Redis is to be left out. Loopback, its ports 17201 to 17204, and a temporary directory only.
+# to the bare socket that were measured elsewhere. Needs two cores, curl, a C compiler, protoc (for
+# throttlecrab), and redis-server and redis-cli (package redis) unless Redis is to be left out. Loopback, its ports 17201 to
+# 17204, and a temporary directory only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 realtime=
