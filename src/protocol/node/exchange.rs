@@ -22,7 +22,7 @@ const CONFIRM: Duration = Duration::from_secs(1);
 const CONFIRM_IMPORTANT: Duration = Duration::from_millis(200);
 /// How often a busy node compares what it knows with some peer; less often the more links it has.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
-/// How many times less often an idle node of a wide mesh does.
+/// How many times less often a node of a wide mesh does: much of what differs is on its way from its author.
 const COMPARE_LESS: u32 = 4;
 
 /// So many pages at most are compared one by one; more by buckets first.
@@ -489,7 +489,7 @@ impl Node {
         // with one at random.
         let chosen = if now >= self.compare_at || self.members_changed {
             let every = COMPARE_EVERY.max(COMPARE_EVERY / 25 * self.pages.count() as u32);
-            self.compare_at = now + if wide && !self.busy { every * COMPARE_LESS } else { every };
+            self.compare_at = now + if wide { every * COMPARE_LESS } else { every };
             Some(self.random(self.peers.len() as u64) as usize)
         } else {
             None

@@ -120,12 +120,13 @@ impl Node {
             exact: targets[0] == Share::ZERO,
             waits: row.waiting > 0,
         };
+        let few = neighbours.len() <= FEW_LINKS;
         let mut positions = Vec::with_capacity(claims.len());
         for (neighbour, (target, claim)) in neighbours.iter().zip(targets.iter().zip(&claims).skip(1)) {
             let held = neighbour.row.held + meter.unheard_by(&neighbour.replica);
-            // Whoever should have far more than the lot has that before it has all.
-            let is_tight = (claim.lot..claim.lot + claim.lot.scale(1, 4)).contains(target);
-            let completes = is_tight && held < claim.lot;
+            // Among many, whoever should have far more than the lot has that before it has all.
+            let is_tight = few || *target < claim.lot + claim.lot.scale(1, 4);
+            let completes = is_tight && claim.lot > Share::ZERO && *target >= claim.lot && held < claim.lot;
             let exact = completes || (units && claim.lot > Share::ZERO);
             let (free, waits) = (neighbour.row.free, neighbour.row.waiting > 0);
             positions.push(Position { held, target: *target, free, exact, waits });
