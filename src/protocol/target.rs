@@ -189,9 +189,8 @@ fn without(mut wants: [Share; CLASSES], mut share: Share) -> [Share; CLASSES] {
 pub fn max_min(total: Share, wants: &[(Share, u32)]) -> Vec<Share> {
     // Of equal weights the wants themselves are in order.
     let equal = wants.iter().all(|(_, weight)| *weight == wants[0].1);
-    let per_weight = |(want, weight): (Share, u32)| match equal {
-        true => u128::from(want.0),
-        false => (u128::from(want.0) << 32) / u128::from(weight.max(1)),
+    let per_weight = |(want, weight): (Share, u32)| {
+        if equal { u128::from(want.0) } else { (u128::from(want.0) << 32) / u128::from(weight.max(1)) }
     };
     let mut order: Vec<(u128, usize)> =
         wants.iter().enumerate().map(|(i, want)| (per_weight(*want), i)).collect();
