@@ -246,10 +246,11 @@ impl Node {
         if let Some(news) = &message.news {
             let absorbed = self.pages.hear(from.node, from.incarnation, news, now);
             let for_all = self.learn_all(from.node, &absorbed, &mut learned, now)?;
-            // What an idle node has signed is its last word for long, and it sends it until it is confirmed: also if it is
-            // known here, as the word that confirmed it may have been lost.
+            // What an idle node has signed is its last word for long, and it sends it until it is confirmed. Where greetings
+            // are rare that is also if it is known here: the word that confirmed it was lost.
             let is_signed = news.entries.iter().any(|entry| entry.signature.is_some());
-            let last_word = !self.busy && is_signed;
+            let is_news = absorbed.changed.iter().any(|change| change.signed);
+            let last_word = !self.busy && (is_news || (is_signed && self.is_wide_mesh()));
             learned.first_hand = last_word || !for_all.is_empty();
             self.pass_on(from.node, &for_all, from.node, now);
         }

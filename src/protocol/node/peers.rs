@@ -105,6 +105,15 @@ impl Peer {
         self.words_again.insert(place);
     }
 
+    /// Something of this limit was lent to this peer. Among few, what went back to it lately is told again with that.
+    pub(super) fn is_lent(&mut self, place: usize, few: bool) {
+        if few {
+            self.owes(place);
+        } else {
+            self.owed.insert(place);
+        }
+    }
+
     /// The limit at this place is another one from now on.
     pub(super) fn forget_limit(&mut self, place: usize) {
         self.owed.remove(&place);

@@ -211,9 +211,10 @@ impl Node {
                 peer.owes(place);
             }
         }
+        let few = self.peers.len() <= FEW_LINKS;
         for node in lent {
             if let Some(peer) = self.peers.get_mut(&node) {
-                peer.owed.insert(place);
+                peer.is_lent(place, few);
             }
         }
         for node in &stale {
@@ -234,6 +235,7 @@ impl Node {
         let spare = neighbours.iter().map(|peer| peer.row.spare).fold(row.spare, u64::saturating_add);
         let mut left =
             Level::of(row.spare, &self.meters[place].limit.kind).min(self.meters[place].bucket().level());
+        let few = self.peers.len() <= FEW_LINKS;
         for neighbour in neighbours.iter().filter(|peer| peer.row.need > 0) {
             let meter = &self.meters[place];
             let lasts =
@@ -251,7 +253,7 @@ impl Node {
                 break;
             }
             left = left.saturating_sub(level);
-            peer.owed.insert(place);
+            peer.is_lent(place, few);
             self.meters[place].lend(neighbour.replica, Share::ZERO, level, now);
         }
     }
