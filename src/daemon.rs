@@ -8,6 +8,7 @@ pub mod admission_log;
 pub mod callers;
 pub mod clock;
 pub mod config;
+pub mod digits;
 pub mod engine;
 pub mod facts;
 pub mod grpc;
@@ -227,7 +228,7 @@ impl Daemon {
             tracing::warn!("{} cannot be written: {what}", data.path().display());
         }
         let replica = Replica { node: id, incarnation };
-        let facts = Facts::new(&config.name, replica, swarm_key, now, warnings);
+        let facts = Facts::new(replica, swarm_key, now, warnings);
         let users = Users::new(Access::of(&config), Quotas::of(&config, callers_max));
         let rls = Rls::new(engine.clone(), &config);
         let (resp_at, group) = (config.listen.resp.clone(), config.access.group);

@@ -117,7 +117,7 @@ pub(super) fn sidecar() -> Sidecar {
     let store = Store::start(state, stamp).expect("there are threads");
     let timer = Timer::new().expect("there are timers");
     let engine = Engine::new(node, store, None, clock, timer);
-    let facts = Facts::new("fuzzed", replica, SwarmKey([3; 32]), now, Vec::new());
+    let facts = Facts::new(replica, SwarmKey([3; 32]), now, Vec::new());
     let access = Access {
         owner: OWNER,
         operators: [].into(),

@@ -26,7 +26,6 @@ pub struct Facts {
 
 #[derive(Default)]
 struct Net {
-    name: String,
     addresses: Vec<Multiaddr>,
     links: BTreeMap<NodeId, Multiaddr>,
     counters: Counters,
@@ -35,30 +34,8 @@ struct Net {
 
 impl Facts {
     /// Nothing is known of the network yet.
-    pub fn new(
-        name: &str,
-        replica: Replica,
-        swarm_key: SwarmKey,
-        started: Instant,
-        warnings: Vec<String>,
-    ) -> Self {
-        Self {
-            replica,
-            swarm_key,
-            started,
-            warnings: warnings.into(),
-            net: Arc::new(Mutex::new(Net { name: name.to_owned(), ..Net::default() })),
-        }
-    }
-
-    /// What the configuration calls the node.
-    pub fn name(&self) -> String {
-        self.net().name.clone()
-    }
-
-    /// Notes that it calls it otherwise.
-    pub fn set_name(&self, name: &str) {
-        name.clone_into(&mut self.net().name);
+    pub fn new(replica: Replica, swarm_key: SwarmKey, started: Instant, warnings: Vec<String>) -> Self {
+        Self { replica, swarm_key, started, warnings: warnings.into(), net: Arc::default() }
     }
 
     /// Where peers reach this node.

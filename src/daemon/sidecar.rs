@@ -194,11 +194,11 @@ impl Sidecar {
 
     async fn acquire(&self, content: Content<'_>, caller: &Caller) -> Answer {
         let config = self.config();
-        let answer = match read(content).await.and_then(|body| Ask::parse(&body, &config.pools)) {
-            Ok(ask) => self.ask_and_tell(ask, caller).await,
+        let ask = match read(content).await.and_then(|body| Ask::parse(&body, &config.pools)) {
+            Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
         };
-        let (answer, passed) = answer;
+        let (answer, passed) = self.ask_and_tell(ask, caller).await;
         let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         let mut response = json(status, &answer);
         answers::headers(&config, &passed, &answer, response.headers_mut());
@@ -363,12 +363,12 @@ impl Sidecar {
     }
 
     async fn leave(&self, content: Content<'_>) -> Answer {
-        let body = match read(content).await.and_then(|body| operator::leave_wait(&body)) {
+        let wait = match read(content).await.and_then(|body| operator::leave_wait(&body)) {
             Ok(wait) => wait,
             Err(problem) => return problem_answer(&problem),
         };
         self.inner.engine.leave();
-        match body {
+        match wait {
             Some(wait) => json(StatusCode::OK, &operator::left(&self.inner.engine, wait).await),
             None => done_or_problem(Ok(())),
         }
@@ -393,9 +393,8 @@ impl Sidecar {
     }
 
     fn events(&self) -> Answer {
-        let Inner { engine, facts, users, tally, events, .. } = &*self.inner;
-        let status = listings::status(engine, facts, users.status());
-        if let Some(stream) = events.subscribe(status, engine, tally) {
+        let Inner { engine, tally, events, .. } = &*self.inner;
+        if let Some(stream) = events.subscribe(self.status(), engine, tally) {
             return response::events(stream);
         }
         let detail = format!("{} read events already, as many as may", events::READERS_MAX);

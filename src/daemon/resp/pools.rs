@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::command::Args;
 use super::reply::Replies;
 use crate::api::{AcquireAnswer, Problem, SettleAnswer};
+use crate::daemon::digits::digits;
 use crate::daemon::sidecar::{Caller, Sidecar};
 
 /// What is asked for.
@@ -192,8 +193,7 @@ fn text(what: &str, bytes: &[u8]) -> Result<String, String> {
 }
 
 fn number(what: &str, bytes: &[u8]) -> Result<u64, String> {
-    let number = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-    number.ok_or_else(|| {
+    digits(bytes).ok_or_else(|| {
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(32)]);
         format!("{} is '{text}', must be a whole number", what.to_uppercase())
     })

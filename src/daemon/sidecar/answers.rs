@@ -10,6 +10,7 @@ use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use crate::api::{AcquireAnswer, AllowAnswer, LimitState, Problem, Reason, SettleAnswer};
 use crate::daemon::config::Config;
 use crate::daemon::engine::{Engine, Wanted};
+use crate::protocol::limit::{Limit, Pool};
 use crate::protocol::node::{self, Left, LimitView, Node, Outcome, Refusal, SettleError, Settling};
 use crate::protocol::permit::{Correction, How};
 use crate::protocol::time::Instant;
@@ -54,7 +55,7 @@ pub fn acquired(engine: &Engine, passed: &[Passed], outcome: Outcome) -> Acquire
     })
 }
 
-/// The limits of a pool, called `pool/limit` where there are several pools.
+/// The limits of a pool.
 fn states(node: &mut Node, of: &Passed, several: bool, now: Instant) -> Vec<LimitState> {
     let key = of.key.as_deref().unwrap_or_default();
     let count = node.pool_at(of.pool).limits().len();
@@ -62,20 +63,23 @@ fn states(node: &mut Node, of: &Passed, several: bool, now: Instant) -> Vec<Limi
         let left = node.left(of.pool, place, key, now);
         let pool = node.pool_at(of.pool);
         let limit = &pool.limits()[place];
-        let name = if several { format!("{}/{}", pool.name(), limit.name) } else { limit.name.clone() };
-        state(name, limit.kind.capacity(), left)
+        state(called(pool, limit, several), limit.kind.capacity(), left)
     };
     (0..count).map(state).collect()
 }
 
+/// `pool/limit` where there are several pools, else `limit`.
+fn called(pool: &Pool, limit: &Limit, several: bool) -> String {
+    if several { format!("{}/{}", pool.name(), limit.name) } else { limit.name.clone() }
+}
+
 fn refused(answer: &mut AcquireAnswer, refusal: Refusal, passed: &[Passed], node: &mut Node, now: Instant) {
     let limit = refusal.limit.filter(|(pool, _)| passed.iter().any(|of| of.pool == *pool));
-    let called = limit.map(|(pool, limit)| {
+    let limited_by = limit.map(|(pool, limit)| {
         let pool = node.pool_at(pool);
-        let name = &pool.limits()[limit].name;
-        if passed.len() > 1 { format!("{}/{name}", pool.name()) } else { name.clone() }
+        called(pool, &pool.limits()[limit], passed.len() > 1)
     });
-    let name = called.as_deref().unwrap_or("the pool");
+    let name = limited_by.as_deref().unwrap_or("the pool");
     let detail = match refusal.reason {
         node::Reason::Limit => format!("{name} has no room now, and the caller would not wait"),
         node::Reason::Deadline => format!("{name} had no room until the caller's deadline"),
@@ -101,7 +105,7 @@ fn refused(answer: &mut AcquireAnswer, refusal: Refusal, passed: &[Passed], node
     answer.retry_after_ms = refusal.retry_after.map(|after| millis(after).max(1));
     answer.reason = Some(reason(refusal.reason));
     answer.detail = Some(detail);
-    answer.limited_by = called;
+    answer.limited_by = limited_by;
     answer.title = Some("limited".to_owned());
     answer.status = Some(429);
 }
@@ -172,7 +176,8 @@ pub fn settled(engine: &Engine, settled: Result<Settling, SettleError>) -> Resul
         let several = pools.any(|pool| Some(pool) != first);
         for correction in &settlement.corrections {
             let limit = place(correction);
-            let name = if several { full_name(node, limit) } else { node.limit_at(limit).1.name.clone() };
+            let (pool, limit) = node.limit_at(limit);
+            let name = called(node.pool_at(pool), limit, several);
             match correction {
                 Correction::Refund { units, .. } => refunded.insert(name, *units),
                 Correction::Debt { units, .. } => debt.insert(name, *units),
@@ -250,7 +255,7 @@ fn state(name: String, limit: u64, left: Left) -> LimitState {
 /// `pool/limit`: what the limit at this place is called where there are several pools.
 pub fn full_name(node: &Node, limit: usize) -> String {
     let (pool, limit) = node.limit_at(limit);
-    format!("{}/{}", node.pool_at(pool).name(), limit.name)
+    called(node.pool_at(pool), limit, true)
 }
 
 /// Whole milliseconds, rounded down.

@@ -27,7 +27,7 @@ const TOP: usize = 5;
 
 /// Answer to `GET /v1/status`.
 pub fn status(engine: &Engine, facts: &Facts, callers: CallersStatus) -> Status {
-    let (view, pools, connected, now) = engine.look(|node, now| {
+    let (view, name, pools, connected, now) = engine.look(|node, now| {
         let connected = node.peers(now).iter().filter(|peer| peer.standing == Standing::Connected).count();
         let pools: Vec<_> = node
             .pool_views(now)
@@ -35,7 +35,7 @@ pub fn status(engine: &Engine, facts: &Facts, callers: CallersStatus) -> Status 
             .zip(0..)
             .map(|(view, pool)| (view, top(node, pool, now)))
             .collect();
-        (node.view(now), pools, connected, now)
+        (node.view(now), node.name().to_owned(), pools, connected, now)
     });
     let mut warnings = view.warnings.clone();
     warnings.extend(facts.warnings.iter().cloned());
@@ -56,7 +56,7 @@ pub fn status(engine: &Engine, facts: &Facts, callers: CallersStatus) -> Status 
         version: API_VERSION,
         node: NodeStatus {
             id: view.replica.node.to_string(),
-            name: facts.name(),
+            name,
             incarnation: view.replica.incarnation.0,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             state: state(view.phase).to_owned(),

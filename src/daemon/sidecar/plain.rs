@@ -26,6 +26,7 @@ use super::patience::{Conversation, Patient};
 use super::response::{Answer, problem_answer};
 use super::route::Route;
 use super::{Asked, BODY_TIMEOUT, Content, Sidecar, too_slow};
+use crate::daemon::digits::digits;
 
 /// The longest plain request, with its body.
 const REQUEST_MAX: usize = 16 * 1024;
@@ -159,7 +160,7 @@ fn plain(input: &[u8]) -> Found<'_> {
             if length.is_some() {
                 return Found::Other;
             }
-            length = number(header.value);
+            length = digits(header.value).and_then(|length| usize::try_from(length).ok());
             if length.is_none_or(|length| length > REQUEST_MAX - head.min(REQUEST_MAX)) {
                 return Found::Other;
             }
@@ -182,12 +183,6 @@ fn plain(input: &[u8]) -> Found<'_> {
         Some(body) => Found::Plain(Plain { method, path, accept, body, length }),
         None => Found::Head(length),
     }
-}
-
-/// A length in digits alone.
-fn number(text: &[u8]) -> Option<usize> {
-    let digits = !text.is_empty() && text.len() < 8 && text.iter().all(u8::is_ascii_digit);
-    digits.then(|| text.iter().fold(0, |number, digit| 10 * number + usize::from(digit - b'0')))
 }
 
 /// The answer, while it is watched whether the caller hangs up: none then. What else comes meanwhile is put `ahead`. An

@@ -71,7 +71,6 @@ impl Sidecar {
     fn take_up(&self, config: Config) {
         let inner = &*self.inner;
         inner.engine.tune(settings::tuning(&config));
-        inner.facts.set_name(&config.name);
         inner.users.set_terms(Access::of(&config), Quotas::of(&config, inner.users.connections_max()));
         if config.rls != inner.running.config().rls {
             inner.rls.set_rules(config.rls.clone());

@@ -44,8 +44,7 @@ impl Balance {
 
     /// After `nanos` on `share`; what a full bucket cannot hold overflows.
     pub(super) fn earn(self, rate: &Rate, share: Share, nanos: u64) -> Self {
-        let earned = speed(rate, share).saturating_mul(u128::from(nanos));
-        Self(self.0.saturating_add_unsigned(earned)).fit(rate, share)
+        self.earn_on(&Terms::new(*rate, share), nanos)
     }
 
     /// After `nanos` on the share that these terms are of.
@@ -173,7 +172,9 @@ mod tests {
             let rate = Rate::new(amount, Duration::from_millis(millis), burst).unwrap();
             let terms = Terms::new(rate, Share(share));
             let balance = terms.full.minus(Balance::of(spent, &rate));
-            prop_assert_eq!(balance.earn_on(&terms, nanos), balance.earn(&rate, Share(share), nanos));
+            let speed = u128::from(amount) * u128::from(share);
+            let earned = balance.0.saturating_add_unsigned(speed.saturating_mul(u128::from(nanos)));
+            prop_assert_eq!(balance.earn_on(&terms, nanos).0, earned.min(terms.full.0));
             prop_assert_eq!(terms.of(units), Balance::of(units, &rate));
             let whole = balance.0.max(0) / terms.unit.0;
             prop_assert_eq!(i128::from(balance.units(terms.unit)), whole);
