@@ -24,13 +24,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use self::conversation::Conversation;
 use self::services::{Reflection, Services};
 use self::streams::Streams;
 use super::access::Peer;
+use super::callers::Workers;
 use super::config::Listen;
 use super::engine::Binding;
 use super::sidecar::{Admittance, Caller, Sidecar};
@@ -124,8 +125,8 @@ impl Grpc {
         Self { sidecar, reflection: Reflection::new() }
     }
 
-    /// Accepts callers until dropped. Needs a `LocalSet`.
-    pub async fn serve(&self, listener: &Listener) {
+    /// Accepts callers until dropped.
+    pub async fn serve(&self, listener: &Listener, workers: &Workers) {
         loop {
             // More wait in the kernel's queue.
             if self.sidecar.users().is_full() {
@@ -134,16 +135,13 @@ impl Grpc {
             }
             let accepted = match listener {
                 Listener::Unix(socket) => match socket.listener().accept().await {
-                    Ok((stream, _)) => stream.peer_cred().map(|peer| {
-                        self.receive(stream, Peer { uid: peer.uid(), gid: peer.gid() });
-                    }),
+                    Ok((stream, _)) => self.receive_unix(stream, workers),
                     Err(error) => Err(error),
                 },
-                Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                    // Answers are small, and each is written at once.
-                    let _ = stream.set_nodelay(true);
-                    self.receive(stream, Peer::UNKNOWN);
-                }),
+                Listener::Tcp(listener) => match listener.accept().await {
+                    Ok((stream, _)) => self.receive_tcp(stream, workers),
+                    Err(error) => Err(error),
+                },
             };
             if let Err(error) = accepted {
                 tracing::warn!("cannot accept a caller of gRPC: {error}");
@@ -152,12 +150,38 @@ impl Grpc {
         }
     }
 
+    fn receive_unix(&self, stream: UnixStream, workers: &Workers) -> io::Result<()> {
+        let peer = stream.peer_cred()?;
+        let peer = Peer { uid: peer.uid(), gid: peer.gid() };
+        let stream = stream.into_std()?;
+        self.receive(move || UnixStream::from_std(stream), peer, workers);
+        Ok(())
+    }
+
+    fn receive_tcp(&self, stream: TcpStream, workers: &Workers) -> io::Result<()> {
+        // Answers are small, and each is written at once.
+        stream.set_nodelay(true)?;
+        let stream = stream.into_std()?;
+        self.receive(move || TcpStream::from_std(stream), Peer::UNKNOWN, workers);
+        Ok(())
+    }
+
     /// Who is turned away finds the connection closed, which gRPC calls unavailable.
-    fn receive(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer) {
+    fn receive<S>(
+        &self,
+        stream: impl FnOnce() -> io::Result<S> + Send + 'static,
+        peer: Peer,
+        workers: &Workers,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let Admittance::Welcome(place) = self.sidecar.users().connect(peer) else { return };
         let grpc = self.clone();
-        tokio::task::spawn_local(async move {
-            grpc.converse(stream, peer).await;
+        workers.spawn(async move || {
+            match stream() {
+                Ok(stream) => grpc.converse(stream, peer).await,
+                Err(error) => tracing::warn!("a caller of gRPC was closed: {error}"),
+            }
             drop(place);
         });
     }

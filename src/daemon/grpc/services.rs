@@ -89,7 +89,8 @@ pub struct Reflection {
     v1alpha: Handler,
 }
 
-type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<Response<Body>, std::convert::Infallible>>;
+type Handler =
+    Arc<dyn Fn(Request<Incoming>) -> BoxFuture<Response<Body>, std::convert::Infallible> + Send + Sync>;
 
 impl Reflection {
     /// Of all services.

@@ -21,6 +21,7 @@ use super::users::{Admittance, Crowd};
 use super::{Asked, Content, Sidecar, plain};
 use crate::api::Denial;
 use crate::daemon::access::Peer;
+use crate::daemon::callers::Workers;
 use crate::daemon::engine::{Binding, Bound};
 use crate::daemon::socket::Socket;
 
@@ -42,8 +43,8 @@ pub struct Caller {
 }
 
 impl Sidecar {
-    /// Accepts callers until dropped. Needs a `LocalSet`.
-    pub async fn serve(&self, socket: &Socket) {
+    /// Accepts callers until dropped.
+    pub async fn serve(&self, socket: &Socket, workers: &Workers) {
         loop {
             // More wait in the kernel's queue.
             if self.inner.users.is_full() {
@@ -51,7 +52,11 @@ impl Sidecar {
                 continue;
             }
             match socket.listener().accept().await {
-                Ok((stream, _)) => self.receive(stream),
+                Ok((stream, _)) => {
+                    if let Err(error) = self.receive(stream, workers) {
+                        tracing::warn!("a caller was closed: {error}");
+                    }
+                }
                 Err(error) => {
                     tracing::warn!("cannot accept a caller: {error}");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -60,29 +65,32 @@ impl Sidecar {
         }
     }
 
-    fn receive(&self, stream: UnixStream) {
-        let peer = match stream.peer_cred() {
-            Ok(peer) => Peer { uid: peer.uid(), gid: peer.gid() },
-            Err(error) => {
-                return tracing::warn!("a caller that the kernel does not name was closed: {error}");
-            }
-        };
+    fn receive(&self, stream: UnixStream, workers: &Workers) -> io::Result<()> {
+        let peer = stream.peer_cred()?;
+        let peer = Peer { uid: peer.uid(), gid: peer.gid() };
+        let stream = stream.into_std()?;
         match self.inner.users.connect(peer) {
             Admittance::Welcome(place) => {
                 let sidecar = self.clone();
-                tokio::task::spawn_local(async move {
-                    sidecar.converse(stream, peer).await;
+                workers.spawn(async move || {
+                    match UnixStream::from_std(stream) {
+                        Ok(stream) => sidecar.converse(stream, peer).await,
+                        Err(error) => tracing::warn!("a caller was closed: {error}"),
+                    }
                     drop(place);
                 });
             }
             Admittance::TurnedAway(place, crowd) => {
-                tokio::task::spawn_local(async move {
-                    let _ = timeout(TURN_AWAY, turn_away(stream, crowd)).await;
+                workers.spawn(async move || {
+                    if let Ok(stream) = UnixStream::from_std(stream) {
+                        let _ = timeout(TURN_AWAY, turn_away(stream, crowd)).await;
+                    }
                     drop(place);
                 });
             }
             Admittance::Ignored => {}
         }
+        Ok(())
     }
 
     /// Serves one caller until it hangs up, or patience with it ends.
