@@ -137,15 +137,23 @@ impl Node {
         let mut plan = plan(me, &positions, meter.borrowed(), grain);
         positions.remove(me);
         plan.lend.iter_mut().for_each(|(place, _)| *place -= usize::from(*place > me));
-        let concerned =
-            if turns { None } else { Some(Self::concerned(&neighbours, &positions, &own, row.need)) };
+        let concerned = if turns { None } else { Some(Self::concerned(&neighbours, &positions, &own, &row)) };
         if leaves {
             // A loan would keep the base here until it ends; it goes to an heir as a whole.
             plan.lend.clear();
         }
         let before = self.meters[place].held();
         let spare: Share = positions.iter().map(Position::can_spare).sum();
-        let reached = self.carry_out(place, &plan, &row, &neighbours, grain, now);
+        // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
+        // fro; unless it needs none at all.
+        if plan.wanted || targets[0] == Share::ZERO || grain == FINE_GRAIN {
+            let lacks = |lender: &NodeId| {
+                let found = neighbours.binary_search_by_key(lender, |neighbour| neighbour.replica.node);
+                found.map_or(Share::ZERO, |at| positions[at].target.saturating_sub(positions[at].held))
+            };
+            self.give_back(place, plan.give_back, &row, lacks, now);
+        }
+        let reached = self.lend(place, &plan, &row, &neighbours, now);
         let meter = &mut self.meters[place];
         // Where spent units come back to the share, a node with a queue would spend them again before the share can move.
         let moved = before.saturating_sub(meter.held());
@@ -160,26 +168,30 @@ impl Node {
         self.publish_row(place, row, false, concerned.as_deref(), now);
     }
 
-    /// False if somebody could not be lent to because its clock was not heard lately.
-    fn carry_out(
+    fn give_back(
         &mut self,
         place: usize,
-        plan: &Plan,
+        share: Share,
         row: &Row,
-        neighbours: &[Neighbour],
-        grain: u64,
+        lacks: impl Fn(&NodeId) -> Share,
         now: Instant,
-    ) -> bool {
-        let meter = &mut self.meters[place];
-        let (mut owed, mut lent, mut stale) = (Vec::new(), Vec::new(), Vec::new());
-        // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
-        // fro; unless it needs none at all.
-        let hurry = plan.wanted || meter.target == Share::ZERO || grain == FINE_GRAIN;
-        if plan.give_back > Share::ZERO && hurry {
-            let level = meter.part_of_level(plan.give_back);
-            let level = if row.need > 0 { Level::ZERO } else { level };
-            owed.extend(meter.give_back(plan.give_back, level, now).into_iter().map(|lender| lender.node));
+    ) {
+        if share == Share::ZERO {
+            return;
         }
+        let meter = &mut self.meters[place];
+        let level = if row.need > 0 { Level::ZERO } else { meter.part_of_level(share) };
+        for lender in meter.give_back(share, level, lacks, now) {
+            if let Some(peer) = self.peers.get_mut(&lender.node) {
+                peer.owes(place);
+            }
+        }
+    }
+
+    /// False if somebody could not be lent to because its clock was not heard lately.
+    fn lend(&mut self, place: usize, plan: &Plan, row: &Row, neighbours: &[Neighbour], now: Instant) -> bool {
+        let meter = &mut self.meters[place];
+        let (mut lent, mut stale) = (Vec::new(), Vec::new());
         for (peer, share) in &plan.lend {
             let borrower = &neighbours[*peer];
             // What went back just now may have been all that was unspent.
@@ -205,11 +217,6 @@ impl Node {
             };
             meter.lend(borrower.replica, share, level, now);
             lent.push(borrower.replica.node);
-        }
-        for node in owed {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.owes(place);
-            }
         }
         let few = self.peers.len() <= FEW_LINKS;
         for node in lent {
@@ -369,14 +376,18 @@ impl Node {
 
     /// Who should hear at once what is urgent: those who hold more than their targets, and could lend or must give back,
     /// if share is lacking here; those who can spare level, if level is. Each of them covers its own part of what is
-    /// lacking, so all must hear.
-    fn concerned(neighbours: &[Neighbour], positions: &[Position], own: &Position, need: u64) -> Vec<NodeId> {
+    /// lacking, so all must hear. If share lacks here because many ask, the same may be true elsewhere and not known here
+    /// yet: then the targets are less than they seem here, and whoever holds more than this node must hear, too.
+    fn concerned(neighbours: &[Neighbour], positions: &[Position], own: &Position, row: &Row) -> Vec<NodeId> {
         let held: Share = positions.iter().map(|position| position.held).sum();
         let little = (held + own.held).scale(1, 16 * (positions.len() as u64 + 1));
         let lacks = own.target.saturating_sub(own.held) > little;
+        let wants_more = row.demand > own.target;
         let has_something = |(neighbour, position): &(&Neighbour, &Position)| {
-            let share = lacks && position.held.saturating_sub(position.target) > little;
-            share || (need > 0 && neighbour.row.spare > 0)
+            let fair = own.held.scale(u64::from(neighbour.row.weight), u64::from(row.weight.max(1)));
+            let enough = if wants_more { position.target.min(fair) } else { position.target };
+            let share = lacks && position.held.saturating_sub(enough) > little;
+            share || (row.need > 0 && neighbour.row.spare > 0)
         };
         let told = neighbours.iter().zip(positions).filter(has_something);
         told.map(|(neighbour, _)| neighbour.replica.node).collect()
