@@ -69,12 +69,9 @@ const BORROWERS_MAX: usize = 8;
 /// the same order.
 pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> Plan {
     // Where there are many, what is small beside an equal part of all is left alone, too.
-    let floor = if positions.len() > MANY {
-        let held: Share = positions.iter().map(|position| position.held).sum();
-        held.scale(4, grain * positions.len() as u64)
-    } else {
-        Share::ZERO
-    };
+    let held: Share = positions.iter().map(|position| position.held).sum();
+    let floor =
+        if positions.len() > MANY { held.scale(4, grain * positions.len() as u64) } else { Share::ZERO };
     // Less is not lent but where it completes a lot: it would cost its messages and serve nobody, and whoever lends a part
     // of what is left again and again never comes to an end.
     let crumb = floor.scale(1, 8);
@@ -84,6 +81,8 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
         .map(|(place, position)| if place == me { Share::ZERO } else { position.deficit(grain, floor) })
         .collect();
     let deficit: Share = deficits.iter().copied().sum();
+    // But together all that is small is much of what lacks after a step.
+    let floor = if deficit > held.scale(1, 8) { floor.scale(1, 4) } else { floor };
     let own = positions[me];
     // Exactness is the needy one's: a lender must not keep the crumbs that complete a lot.
     let needed_exactly =

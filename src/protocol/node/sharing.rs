@@ -137,7 +137,8 @@ impl Node {
         let mut plan = plan(me, &positions, meter.borrowed(), grain);
         positions.remove(me);
         plan.lend.iter_mut().for_each(|(place, _)| *place -= usize::from(*place > me));
-        let concerned = if turns { None } else { Some(Self::concerned(&neighbours, &positions, &own, &row)) };
+        let concerned =
+            if turns { None } else { Some(Self::concerned(&neighbours, &positions, &own, row.need)) };
         if leaves {
             // A loan would keep the base here until it ends; it goes to an heir as a whole.
             plan.lend.clear();
@@ -376,18 +377,17 @@ impl Node {
 
     /// Who should hear at once what is urgent: those who hold more than their targets, and could lend or must give back,
     /// if share is lacking here; those who can spare level, if level is. Each of them covers its own part of what is
-    /// lacking, so all must hear. If share lacks here because many ask, the same may be true elsewhere and not known here
-    /// yet: then the targets are less than they seem here, and whoever holds more than this node must hear, too.
-    fn concerned(neighbours: &[Neighbour], positions: &[Position], own: &Position, row: &Row) -> Vec<NodeId> {
+    /// lacking, so all must hear. If much is lacking here, the same may be true at many others, not known here yet: then
+    /// the targets are less than they seem here, and everybody must hear.
+    fn concerned(neighbours: &[Neighbour], positions: &[Position], own: &Position, need: u64) -> Vec<NodeId> {
         let held: Share = positions.iter().map(|position| position.held).sum();
-        let little = (held + own.held).scale(1, 16 * (positions.len() as u64 + 1));
-        let lacks = own.target.saturating_sub(own.held) > little;
-        let wants_more = row.demand > own.target;
+        let equal_part = (held + own.held).scale(1, positions.len() as u64 + 1);
+        let little = equal_part.scale(1, 16);
+        let lacking = own.target.saturating_sub(own.held);
+        let lacks_much = lacking > equal_part.scale(3, 4);
         let has_something = |(neighbour, position): &(&Neighbour, &Position)| {
-            let fair = own.held.scale(u64::from(neighbour.row.weight), u64::from(row.weight.max(1)));
-            let enough = if wants_more { position.target.min(fair) } else { position.target };
-            let share = lacks && position.held.saturating_sub(enough) > little;
-            share || (row.need > 0 && neighbour.row.spare > 0)
+            let share = lacking > little && position.held.saturating_sub(position.target) > little;
+            lacks_much || share || (need > 0 && neighbour.row.spare > 0)
         };
         let told = neighbours.iter().zip(positions).filter(has_something);
         told.map(|(neighbour, _)| neighbour.replica.node).collect()
