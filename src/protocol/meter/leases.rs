@@ -372,6 +372,32 @@ mod tests {
     const ECHO: (Instant, Instant) = (Instant::from_nanos(1), Instant::ZERO);
 
     #[test]
+    fn share_goes_back_to_whoever_lacks_it_first() {
+        let mut borrower = meter(Share::ZERO);
+        for lender in 1..=3 {
+            let mut lent = Lent::new(1);
+            lent.raise(Moved { share: Share(100), level: Level::ZERO }, Level::ZERO, Instant::ZERO);
+            borrower.hear_grant(replica(lender), &lent.send(ECHO, Instant::ZERO), ONE, ONE, Instant::ZERO);
+        }
+        let lacks = |lender: &NodeId| Share(u64::from(lender.0[0]) * 30 - 30);
+        let back = |lender| borrower_word(&borrower, lender);
+        assert_eq!([1, 2, 3].map(back), [Share::ZERO; 3]);
+        assert_eq!(
+            borrower.give_back(Share(70), Level::ZERO, lacks, Instant::ZERO),
+            [replica(3), replica(2)]
+        );
+        let back = |lender| borrower_word(&borrower, lender);
+        assert_eq!([1, 2, 3].map(back), [Share(0), Share(10), Share(60)]);
+        borrower.give_back(Share(130), Level::ZERO, lacks, Instant::ZERO);
+        let back = |lender| borrower_word(&borrower, lender);
+        assert_eq!([1, 2, 3].map(back), [Share(0), Share(100), Share(100)], "more than they lack after that");
+    }
+
+    fn borrower_word(borrower: &Meter, lender: u8) -> Share {
+        borrower.word_for(&replica(lender)).unwrap().share
+    }
+
+    #[test]
     fn a_loan_moves_share_rate_and_level_and_comes_back() {
         let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
         let half = ONE.scale(1, 2);

@@ -27,6 +27,8 @@ const TURN_MAX: Duration = Duration::from_secs(4);
 const STILL_ROUNDS_MAX: u32 = 2;
 /// … and with leases out, which rounds prolong, to one in two to the power of this.
 const STILL_ROUNDS_MAX_WITH_LEASES: u32 = 1;
+/// A node that has lacked more than three quarters of an equal part for so long tells everybody.
+const LACK_PATIENCE: Duration = Duration::from_millis(50);
 /// Where each has no more than so many units that come back one by one, shares are whole units.
 const UNITS_EACH: u64 = 64;
 
@@ -167,6 +169,22 @@ impl Node {
         self.spare_level(place, &row, &neighbours, now);
         row = self.row(place, now);
         self.publish_row(place, row, false, concerned.as_deref(), now);
+        if !few {
+            self.tell_of_lack(place, &positions, own.target, now);
+        }
+    }
+
+    /// Whoever lacks much for longer than those whom it concerned needed to answer tells everybody: others may lack as much,
+    /// which is not known here, nor this there, so that whoever has share believes that little of it is wanted.
+    fn tell_of_lack(&mut self, place: usize, others: &[Position], target: Share, now: Instant) {
+        let meter = &mut self.meters[place];
+        let held = meter.held() + others.iter().map(|position| position.held).sum();
+        if target.saturating_sub(meter.held()) <= held.scale(3, 4 * (others.len() as u64 + 1)) {
+            meter.lacks_since = None;
+        } else if now >= *meter.lacks_since.get_or_insert(now) + LACK_PATIENCE {
+            meter.lacks_since = Some(now);
+            self.peers_should_hear_what_is_new(now);
+        }
     }
 
     fn give_back(
@@ -377,17 +395,14 @@ impl Node {
 
     /// Who should hear at once what is urgent: those who hold more than their targets, and could lend or must give back,
     /// if share is lacking here; those who can spare level, if level is. Each of them covers its own part of what is
-    /// lacking, so all must hear. If much is lacking here, the same may be true at many others, not known here yet: then
-    /// the targets are less than they seem here, and everybody must hear.
+    /// lacking, so all must hear.
     fn concerned(neighbours: &[Neighbour], positions: &[Position], own: &Position, need: u64) -> Vec<NodeId> {
         let held: Share = positions.iter().map(|position| position.held).sum();
-        let equal_part = (held + own.held).scale(1, positions.len() as u64 + 1);
-        let little = equal_part.scale(1, 16);
-        let lacking = own.target.saturating_sub(own.held);
-        let lacks_much = lacking > equal_part.scale(3, 4);
+        let little = (held + own.held).scale(1, 16 * (positions.len() as u64 + 1));
+        let lacks = own.target.saturating_sub(own.held) > little;
         let has_something = |(neighbour, position): &(&Neighbour, &Position)| {
-            let share = lacking > little && position.held.saturating_sub(position.target) > little;
-            lacks_much || share || (need > 0 && neighbour.row.spare > 0)
+            let share = lacks && position.held.saturating_sub(position.target) > little;
+            share || (need > 0 && neighbour.row.spare > 0)
         };
         let told = neighbours.iter().zip(positions).filter(has_something);
         told.map(|(neighbour, _)| neighbour.replica.node).collect()
