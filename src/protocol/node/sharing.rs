@@ -151,6 +151,10 @@ impl Node {
         // fro; unless it needs none at all.
         if plan.wanted || targets[0] == Share::ZERO || grain == FINE_GRAIN {
             let lacks = |lender: &NodeId| {
+                // Few see it at once, and lend it on themselves.
+                if few {
+                    return Share::ZERO;
+                }
                 let found = neighbours.binary_search_by_key(lender, |neighbour| neighbour.replica.node);
                 found.map_or(Share::ZERO, |at| positions[at].target.saturating_sub(positions[at].held))
             };
