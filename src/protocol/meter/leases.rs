@@ -123,30 +123,25 @@ impl Meter {
             .map(|(lender, lease)| (lacks(&lender.node), *lender, lease.held()))
             .collect();
         lenders.sort_by_key(|(lack, _, _)| Reverse(*lack));
-        // What they lack before more than that.
-        let mut parts: Vec<Share> = Vec::with_capacity(lenders.len());
-        for (lack, _, held) in &lenders {
-            parts.push(left.min(*held).min(*lack));
-            left -= parts[parts.len() - 1];
-        }
-        for ((_, lender, held), part) in lenders.iter().zip(&mut parts) {
-            let more = left.min(*held - *part);
-            left -= more;
-            *part += more;
-            if *part == Share::ZERO {
-                continue;
+        let mut told = Vec::new();
+        for (_, lender, held) in lenders {
+            // The whole of a lease before any of the next: each that goes on running costs messages, and a line of a book.
+            let part = left.min(held);
+            if part == Share::ZERO {
+                break;
             }
+            left -= part;
             // A lender's bucket has room for no more than the share that comes home can hold.
-            let gone = self.bucket.shrink(*part, level.min(self.bucket.depth_of(*part)));
-            self.borrowed.change(lender, |borrowed| borrowed.give_back(Moved { share: *part, level: gone }));
+            let gone = self.bucket.shrink(part, level.min(self.bucket.depth_of(part)));
+            self.borrowed.change(&lender, |borrowed| borrowed.give_back(Moved { share: part, level: gone }));
             if let Some(credit) = self.credits.get_mut(&lender.node) {
-                credit.earn(*held, &self.bucket, &self.limit.kind, now);
+                credit.earn(held, &self.bucket, &self.limit.kind, now);
                 credit.give(gone);
             }
             level = level.saturating_sub(gone);
+            told.push(lender);
         }
-        let told = lenders.iter().zip(&parts).filter(|(_, part)| **part > Share::ZERO);
-        told.map(|((_, lender, _), _)| *lender).collect()
+        told
     }
 
     /// The share that may go back now. What is spent of a calendar's share is spent wherever it is until the period ends;
@@ -387,10 +382,10 @@ mod tests {
             [replica(3), replica(2)]
         );
         let back = |lender| borrower_word(&borrower, lender);
-        assert_eq!([1, 2, 3].map(back), [Share(0), Share(10), Share(60)]);
+        assert_eq!([1, 2, 3].map(back), [Share(0), Share(0), Share(70)]);
         borrower.give_back(Share(130), Level::ZERO, lacks, Instant::ZERO);
         let back = |lender| borrower_word(&borrower, lender);
-        assert_eq!([1, 2, 3].map(back), [Share(0), Share(100), Share(100)], "more than they lack after that");
+        assert_eq!([1, 2, 3].map(back), [Share(0), Share(100), Share(100)], "one lease after the other");
     }
 
     fn borrower_word(borrower: &Meter, lender: u8) -> Share {
