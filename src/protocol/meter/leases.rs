@@ -375,21 +375,14 @@ mod tests {
             borrower.hear_grant(replica(lender), &lent.send(ECHO, Instant::ZERO), ONE, ONE, Instant::ZERO);
         }
         let lacks = |lender: &NodeId| Share(u64::from(lender.0[0]) * 30 - 30);
-        let back = |lender| borrower_word(&borrower, lender);
-        assert_eq!([1, 2, 3].map(back), [Share::ZERO; 3]);
+        let back = |borrower: &Meter| [1, 2, 3].map(|id| borrower.word_for(&replica(id)).unwrap().share);
+        let told = borrower.give_back(Share(70), Level::ZERO, lacks, Instant::ZERO);
+        assert_eq!((told, back(&borrower)), (vec![replica(3)], [Share(0), Share(0), Share(70)]));
+        let told = borrower.give_back(Share(60), Level::ZERO, lacks, Instant::ZERO);
         assert_eq!(
-            borrower.give_back(Share(70), Level::ZERO, lacks, Instant::ZERO),
-            [replica(3), replica(2)]
+            (told, back(&borrower)),
+            (vec![replica(3), replica(2)], [Share(0), Share(30), Share(100)])
         );
-        let back = |lender| borrower_word(&borrower, lender);
-        assert_eq!([1, 2, 3].map(back), [Share(0), Share(0), Share(70)]);
-        borrower.give_back(Share(130), Level::ZERO, lacks, Instant::ZERO);
-        let back = |lender| borrower_word(&borrower, lender);
-        assert_eq!([1, 2, 3].map(back), [Share(0), Share(100), Share(100)], "one lease after the other");
-    }
-
-    fn borrower_word(borrower: &Meter, lender: u8) -> Share {
-        borrower.word_for(&replica(lender)).unwrap().share
     }
 
     #[test]
