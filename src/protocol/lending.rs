@@ -69,12 +69,9 @@ const BORROWERS_MAX: usize = 8;
 /// the same order.
 pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> Plan {
     // Where there are many, what is small beside an equal part of all is left alone, too.
-    let floor = if positions.len() > MANY {
-        let held: Share = positions.iter().map(|position| position.held).sum();
-        held.scale(4, grain * positions.len() as u64)
-    } else {
-        Share::ZERO
-    };
+    let held: Share = positions.iter().map(|position| position.held).sum();
+    let floor =
+        if positions.len() > MANY { held.scale(4, grain * positions.len() as u64) } else { Share::ZERO };
     // Less is not lent but where it completes a lot: it would cost its messages and serve nobody, and whoever lends a part
     // of what is left again and again never comes to an end.
     let crumb = floor.scale(1, 8);
@@ -84,6 +81,8 @@ pub fn plan(me: usize, positions: &[Position], borrowed: Share, grain: u64) -> P
         .map(|(place, position)| if place == me { Share::ZERO } else { position.deficit(grain, floor) })
         .collect();
     let deficit: Share = deficits.iter().copied().sum();
+    // But after a step all that is small together is much of what lacks.
+    let floor = if deficit > held.scale(1, 8) { floor.scale(1, 4) } else { floor };
     let own = positions[me];
     // Exactness is the needy one's: a lender must not keep the crumbs that complete a lot.
     let needed_exactly =
@@ -235,6 +234,17 @@ mod tests {
         let covered: u64 = got.iter().map(|got| *got.min(&300)).sum();
         assert!(covered >= 300 * 60 * 95 / 100, "{covered} {got:?}");
         assert!(got.iter().all(|got| *got <= 400), "{got:?}");
+    }
+
+    #[test]
+    fn small_excess_counts_where_much_is_lacking() {
+        let some_have_little_more = |lacking: u64| {
+            let mut positions = vec![position(104, 100); 20];
+            positions[19] = position(500 - lacking, 500);
+            plan(0, &positions, Share(100), GRAIN).give_back
+        };
+        assert_eq!(some_have_little_more(200), Share::ZERO);
+        assert_eq!(some_have_little_more(400), Share(4));
     }
 
     #[test]

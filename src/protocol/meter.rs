@@ -66,6 +66,8 @@ pub struct Meter {
     pub turn_units: u64,
     /// What is out on loan is wanted here: leases are not prolonged.
     pub recalls: bool,
+    /// Since when much less is held than the target; or since everybody was told so.
+    pub lacks_since: Option<Instant>,
     /// The last target computed, for people.
     pub target: Share,
     /// Units of permits that are out.
@@ -127,6 +129,7 @@ impl Meter {
             turn_end: 0,
             turn_units: 0,
             recalls: false,
+            lacks_since: None,
             target: Share::ZERO,
             open: 0,
             unreported: None,

@@ -1,5 +1,6 @@
 //! The leases of one limit on one node: share that goes out, comes in, goes back and ends.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::Meter;
@@ -103,31 +104,43 @@ impl Meter {
         self.withhold();
     }
 
-    /// Gives up to `share` of what is borrowed back, with about `level` in all. Tells which lenders have word coming.
-    pub fn give_back(&mut self, share: Share, level: Level, now: Instant) -> Vec<Replica> {
+    /// Gives up to `share` of what is borrowed back, with about `level` in all: to the lenders that lack most first. Tells
+    /// which lenders have word coming.
+    pub fn give_back(
+        &mut self,
+        share: Share,
+        level: Level,
+        lacks: impl Fn(&NodeId) -> Share,
+        now: Instant,
+    ) -> Vec<Replica> {
         self.leases_changed = true;
         self.count_loans(now);
         self.refill(now);
-        let (mut share, mut level) = (share.min(self.returnable()), level);
+        let (mut left, mut level) = (share.min(self.returnable()), level);
+        let mut lenders: Vec<(Share, Replica, Share)> = self
+            .borrowed
+            .running()
+            .map(|(lender, lease)| (lacks(&lender.node), *lender, lease.held()))
+            .collect();
+        lenders.sort_by_key(|(lack, _, _)| Reverse(*lack));
         let mut told = Vec::new();
-        let (bucket, credits, kind) = (&mut self.bucket, &mut self.credits, &self.limit.kind);
-        self.borrowed.change_running(|lender, borrowed| {
-            let held = borrowed.held();
-            let part = share.min(held);
+        for (_, lender, held) in lenders {
+            // The whole of a lease before any of the next: each that goes on running costs messages, and a line of a book.
+            let part = left.min(held);
             if part == Share::ZERO {
-                return;
+                break;
             }
+            left -= part;
             // A lender's bucket has room for no more than the share that comes home can hold.
-            let gone = bucket.shrink(part, level.min(bucket.depth_of(part)));
-            borrowed.give_back(Moved { share: part, level: gone });
-            if let Some(credit) = credits.get_mut(&lender.node) {
-                credit.earn(held, bucket, kind, now);
+            let gone = self.bucket.shrink(part, level.min(self.bucket.depth_of(part)));
+            self.borrowed.change(&lender, |borrowed| borrowed.give_back(Moved { share: part, level: gone }));
+            if let Some(credit) = self.credits.get_mut(&lender.node) {
+                credit.earn(held, &self.bucket, &self.limit.kind, now);
                 credit.give(gone);
             }
-            share -= part;
             level = level.saturating_sub(gone);
-            told.push(*lender);
-        });
+            told.push(lender);
+        }
         told
     }
 
@@ -354,6 +367,25 @@ mod tests {
     const ECHO: (Instant, Instant) = (Instant::from_nanos(1), Instant::ZERO);
 
     #[test]
+    fn share_goes_back_to_whoever_lacks_it_first() {
+        let mut borrower = meter(Share::ZERO);
+        for lender in 1..=3 {
+            let mut lent = Lent::new(1);
+            lent.raise(Moved { share: Share(100), level: Level::ZERO }, Level::ZERO, Instant::ZERO);
+            borrower.hear_grant(replica(lender), &lent.send(ECHO, Instant::ZERO), ONE, ONE, Instant::ZERO);
+        }
+        let lacks = |lender: &NodeId| Share(u64::from(lender.0[0]) * 30 - 30);
+        let back = |borrower: &Meter| [1, 2, 3].map(|id| borrower.word_for(&replica(id)).unwrap().share);
+        let told = borrower.give_back(Share(70), Level::ZERO, lacks, Instant::ZERO);
+        assert_eq!((told, back(&borrower)), (vec![replica(3)], [Share(0), Share(0), Share(70)]));
+        let told = borrower.give_back(Share(60), Level::ZERO, lacks, Instant::ZERO);
+        assert_eq!(
+            (told, back(&borrower)),
+            (vec![replica(3), replica(2)], [Share(0), Share(30), Share(100)])
+        );
+    }
+
+    #[test]
     fn a_loan_moves_share_rate_and_level_and_comes_back() {
         let (mut lender, mut borrower) = (meter(ONE), meter(Share::ZERO));
         let half = ONE.scale(1, 2);
@@ -365,7 +397,7 @@ mod tests {
         assert!(lender.has(20) && !lender.has(21));
 
         borrower.take(15, replica(2), 1);
-        assert_eq!(borrower.give_back(ONE, Level(u128::MAX), Instant::ZERO), [replica(1)]);
+        assert_eq!(borrower.give_back(ONE, Level(u128::MAX), |_| Share::ZERO, Instant::ZERO), [replica(1)]);
         assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
         assert_eq!((lender.held(), borrower.held()), (ONE, Share::ZERO));
         assert!(lender.has(25) && !lender.has(26));
@@ -400,7 +432,7 @@ mod tests {
         let again =
             lender.grant_for(&replica(2), (Instant::from_nanos(9), Instant::ZERO), true, Instant::ZERO);
         assert!(!borrower.is_at_rest());
-        borrower.give_back(part, Level::ZERO, Instant::ZERO);
+        borrower.give_back(part, Level::ZERO, |_| Share::ZERO, Instant::ZERO);
         assert!(lender.hear_return(replica(2), &borrower.word_for(&replica(1)).unwrap(), Instant::ZERO));
 
         former.remember(&borrower);
@@ -429,7 +461,7 @@ mod tests {
             let now = Instant::ZERO + Duration::from_millis(100 * tick);
             borrower.expire(now);
             if tick % 77 == 76 {
-                borrower.give_back(ONE, Level::ZERO, now);
+                borrower.give_back(ONE, Level::ZERO, |_| Share::ZERO, now);
             }
             let share = base.scale(tick + 1, 1_000);
             let level = borrower.bucket.depth_of(ONE).0.wrapping_mul(u128::from(tick));

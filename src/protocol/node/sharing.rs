@@ -27,6 +27,8 @@ const TURN_MAX: Duration = Duration::from_secs(4);
 const STILL_ROUNDS_MAX: u32 = 2;
 /// … and with leases out, which rounds prolong, to one in two to the power of this.
 const STILL_ROUNDS_MAX_WITH_LEASES: u32 = 1;
+/// A node that has lacked more than three quarters of an equal part for so long tells everybody.
+const LACK_PATIENCE: Duration = Duration::from_millis(50);
 /// Where each has no more than so many units that come back one by one, shares are whole units.
 const UNITS_EACH: u64 = 64;
 
@@ -145,7 +147,20 @@ impl Node {
         }
         let before = self.meters[place].held();
         let spare: Share = positions.iter().map(Position::can_spare).sum();
-        let reached = self.carry_out(place, &plan, &row, &neighbours, grain, now);
+        // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
+        // fro; unless it needs none at all.
+        if plan.wanted || targets[0] == Share::ZERO || grain == FINE_GRAIN {
+            let lacks = |lender: &NodeId| {
+                // Few see it at once, and lend it on themselves.
+                if few {
+                    return Share::ZERO;
+                }
+                let found = neighbours.binary_search_by_key(lender, |neighbour| neighbour.replica.node);
+                found.map_or(Share::ZERO, |at| positions[at].target.saturating_sub(positions[at].held))
+            };
+            self.give_back(place, plan.give_back, &row, lacks, now);
+        }
+        let reached = self.lend(place, &plan, &row, &neighbours, now);
         let meter = &mut self.meters[place];
         // Where spent units come back to the share, a node with a queue would spend them again before the share can move.
         let moved = before.saturating_sub(meter.held());
@@ -158,28 +173,48 @@ impl Node {
         self.spare_level(place, &row, &neighbours, now);
         row = self.row(place, now);
         self.publish_row(place, row, false, concerned.as_deref(), now);
+        if !few {
+            self.tell_of_lack(place, &positions, own.target, now);
+        }
+    }
+
+    /// Whoever lacks much for longer than those whom it concerned needed to answer tells everybody: others may lack as much,
+    /// which is not known here, nor this there, so that whoever has share believes that little of it is wanted.
+    fn tell_of_lack(&mut self, place: usize, others: &[Position], target: Share, now: Instant) {
+        let meter = &mut self.meters[place];
+        let held = meter.held() + others.iter().map(|position| position.held).sum();
+        if target.saturating_sub(meter.held()) <= held.scale(3, 4 * (others.len() as u64 + 1)) {
+            meter.lacks_since = None;
+        } else if now >= *meter.lacks_since.get_or_insert(now) + LACK_PATIENCE {
+            meter.lacks_since = Some(now);
+            self.peers_should_hear_what_is_new(now);
+        }
+    }
+
+    fn give_back(
+        &mut self,
+        place: usize,
+        share: Share,
+        row: &Row,
+        lacks: impl Fn(&NodeId) -> Share,
+        now: Instant,
+    ) {
+        if share == Share::ZERO {
+            return;
+        }
+        let meter = &mut self.meters[place];
+        let level = if row.need > 0 { Level::ZERO } else { meter.part_of_level(share) };
+        for lender in meter.give_back(share, level, lacks, now) {
+            if let Some(peer) = self.peers.get_mut(&lender.node) {
+                peer.owes(place);
+            }
+        }
     }
 
     /// False if somebody could not be lent to because its clock was not heard lately.
-    fn carry_out(
-        &mut self,
-        place: usize,
-        plan: &Plan,
-        row: &Row,
-        neighbours: &[Neighbour],
-        grain: u64,
-        now: Instant,
-    ) -> bool {
+    fn lend(&mut self, place: usize, plan: &Plan, row: &Row, neighbours: &[Neighbour], now: Instant) -> bool {
         let meter = &mut self.meters[place];
-        let (mut owed, mut lent, mut stale) = (Vec::new(), Vec::new(), Vec::new());
-        // Share that nobody lacks is given back slowly, so that a borrower whose demand wavers does not send it to and
-        // fro; unless it needs none at all.
-        let hurry = plan.wanted || meter.target == Share::ZERO || grain == FINE_GRAIN;
-        if plan.give_back > Share::ZERO && hurry {
-            let level = meter.part_of_level(plan.give_back);
-            let level = if row.need > 0 { Level::ZERO } else { level };
-            owed.extend(meter.give_back(plan.give_back, level, now).into_iter().map(|lender| lender.node));
-        }
+        let (mut lent, mut stale) = (Vec::new(), Vec::new());
         for (peer, share) in &plan.lend {
             let borrower = &neighbours[*peer];
             // What went back just now may have been all that was unspent.
@@ -205,11 +240,6 @@ impl Node {
             };
             meter.lend(borrower.replica, share, level, now);
             lent.push(borrower.replica.node);
-        }
-        for node in owed {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.owes(place);
-            }
         }
         let few = self.peers.len() <= FEW_LINKS;
         for node in lent {

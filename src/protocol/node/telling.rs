@@ -27,6 +27,12 @@ impl Node {
         self.peers.iter_mut().for_each(|(_, peer)| peer.tell(by));
     }
 
+    /// Everybody who was not told all of our page should be told now.
+    pub(super) fn peers_should_hear_what_is_new(&mut self, now: Instant) {
+        let version = self.pages.own_version();
+        self.peers.iter_mut().filter(|(_, peer)| peer.sent < version).for_each(|(_, peer)| peer.tell(now));
+    }
+
     pub(super) fn peer_is_owed(&mut self, peer: NodeId) {
         let places = 0..self.meters.len();
         if let Some(peer) = self.peers.get_mut(&peer) {
