@@ -1,7 +1,6 @@
 //! What programs are answered before and after a call.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -204,7 +203,6 @@ fn unsettled(error: SettleError) -> Problem {
 /// The headers that HTTP clients know: `Retry-After` (RFC 9110), `retry-after-ms` (as the providers' SDKs read it), and
 /// `RateLimit` with `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
 pub fn headers(config: &Config, passed: &[Passed], answer: &AcquireAnswer, headers: &mut HeaderMap) {
-    headers.reserve(4);
     if let Some(after) = answer.retry_after_ms {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.div_ceil(1_000)));
         headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(after));
@@ -217,15 +215,23 @@ pub fn headers(config: &Config, passed: &[Passed], answer: &AcquireAnswer, heade
             list.push_str(if list.is_empty() { "\"" } else { ", \"" });
             quoted(&state.name, list);
         }
-        let (amount, per) = (limit.kind.amount(), limit.kind.per().as_secs().max(1));
-        let _ = write!(policies, ";q={amount};w={per}");
-        let _ = write!(now, ";r={};t={}", state.remaining, state.reset_in_ms.div_ceil(1_000));
+        let per = limit.kind.per().as_secs().max(1);
+        parameters(&mut policies, [(";q=", limit.kind.amount()), (";w=", per)]);
+        parameters(&mut now, [(";r=", state.remaining), (";t=", state.reset_in_ms.div_ceil(1_000))]);
     }
     for (name, value) in [("ratelimit-policy", policies), ("ratelimit", now)] {
         // Names of limits need not be ASCII; then the header is left out.
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
+    }
+}
+
+/// A structured field's parameters (RFC 9651), without the library's formatting, which takes as long as a decision.
+fn parameters(list: &mut String, parameters: [(&str, u64); 2]) {
+    for (name, value) in parameters {
+        list.push_str(name);
+        list.push_str(itoa::Buffer::new().format(value));
     }
 }
 

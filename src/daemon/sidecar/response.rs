@@ -101,6 +101,8 @@ pub fn events(stream: EventStream) -> Answer {
 fn with_body(status: StatusCode, kind: &'static str, body: Body) -> Answer {
     let mut response = Response::new(body);
     *response.status_mut() = status;
+    // Room for what most answers have.
+    response.headers_mut().reserve(5);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

@@ -139,7 +139,7 @@ impl Users {
 
     /// Whether a caller has a right.
     pub fn allows(&self, peer: Peer, right: Right) -> bool {
-        self.terms().access.allows(peer, right)
+        self.look_at_terms(|terms| terms.access.allows(peer, right))
     }
 
     /// How many connections there may be.
@@ -207,7 +207,7 @@ impl Users {
 
     /// Notes who got a permit.
     pub fn issued(&self, permit: PermitId, uid: u32, engine: &Engine) {
-        if self.terms().access.is_owner(uid) {
+        if self.look_at_terms(|terms| terms.access.is_owner(uid)) {
             return;
         }
         let Permits { issued_to, prune_from } = &mut *self.permits();
@@ -270,7 +270,11 @@ impl Users {
     }
 
     fn terms(&self) -> Arc<Terms> {
-        self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.look_at_terms(Arc::clone)
+    }
+
+    fn look_at_terms<T>(&self, look: impl FnOnce(&Arc<Terms>) -> T) -> T {
+        look(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn here(&self) -> MutexGuard<'_, Here> {

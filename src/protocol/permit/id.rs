@@ -37,7 +37,8 @@ const DIGITS: usize = u128::BITS as usize / 4;
 
 impl fmt::Display for PermitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}{:08x}{:08x}", self.incarnation.0, self.generation, self.slot)
+        let halves = u64::from(self.generation) << 32 | u64::from(self.slot);
+        write!(f, "{:032x}", u128::from(self.incarnation.0) << 64 | u128::from(halves))
     }
 }
 
