@@ -100,6 +100,24 @@ fn a_released_permit_gives_everything_back() {
 }
 
 #[test]
+fn what_an_agent_with_limits_of_its_own_did_not_use_comes_back_to_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), "n", &[MODEL]);
+    let node = setup.config("[[agent]]\nmatch = \"x-*\"\ntpm = 600\n").start();
+    let ask = r#"{"pool":"model","tokens":500,"agent":"x-1","wait_ms":0}"#;
+    let one = permit(&node, ask);
+    assert!(!node.acquire(ask).acquired().allowed, "its own limit has no room for twice");
+    let reply = settle(&node, &one, "commit", r#"{"tokens":120}"#);
+    let answer: SettleAnswer = reply.json();
+    assert_eq!((reply.status, answer.refunded.len()), (200, 2), "{reply:?}");
+    assert!(answer.refunded.values().all(|units| *units == 380), "{reply:?}");
+    assert_eq!(left(&node)["tph"], 880);
+    assert!(node.acquire(&ask.replace("500", "480")).acquired().allowed);
+    let settled = settle(&node, &permit(&node, r#"{"pool":"model","agent":"x-2"}"#), "release", "");
+    assert_eq!(settled.status, 200, "{settled:?}");
+}
+
+#[test]
 fn what_cannot_be_settled_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = founder(&dir, &[MODEL]);

@@ -105,6 +105,31 @@ fn pipelined_requests_are_answered_in_their_order() {
     assert_eq!(waiting.reply().unwrap().body, "ok\n");
 }
 
+#[test]
+fn who_pipelines_on_and_on_while_requests_wait_is_not_read_on_and_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = founder(&dir, &["slot:max_concurrent=1"]);
+    let _holder = node.acquire(r#"{"pool":"slot"}"#).acquired().permit.unwrap();
+    let wait = post("/v1/acquire", r#"{"pool":"slot","wait_ms":1}"#);
+    let many = wait.repeat(1_000);
+    let stream = UnixStream::connect(node.socket()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let (mut sent, mut answered) = (0, 0);
+    wait_until("many are answered", || {
+        while let Ok(wrote) = (&stream).write(&many.as_bytes()[sent % wait.len()..]) {
+            sent += wrote;
+        }
+        let mut answers = [0; 4 * 1_024];
+        while let Ok(read) = (&stream).read(&mut answers) {
+            // Each has one status line, of which a part may be in the next piece.
+            answered += answers[..read].windows(8).filter(|bytes| bytes == b"HTTP/1.1").count();
+        }
+        answered >= 300
+    });
+    let ahead = sent - answered * wait.len();
+    assert!(ahead < 1_000_000, "{ahead} bytes were taken beyond {answered} requests that were answered");
+}
+
 /// The samples of a page in `OpenMetrics` by name and labels, if it is one.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let mut lines: Vec<&str> = text.lines().collect();

@@ -18,7 +18,10 @@ use tempfile::TempDir;
 
 fn setup(dir: &Path, name: &str) -> Setup {
     let socket = resp(dir, name);
-    let config = format!("[listen]\nresp = [\"unix:{}\", \"127.0.0.1:0\"]\n", socket.display());
+    let config = format!(
+        "[listen]\nresp = [\"unix:{}\", \"127.0.0.1:0\"]\n[[agent]]\nmatch = \"x-*\"\nrpm = 20\n",
+        socket.display()
+    );
     Setup::new(dir, name, &["p:rpm=60,tpm=1000", "slots:max_concurrent=2"]).config(&config)
 }
 
@@ -141,6 +144,8 @@ fn pools_are_asked_settled_and_looked_at() {
     let admitted = cli("aq.acquire p TOKENS 100 WAIT 1000 AGENT a PRIORITY high TTL 5000");
     assert_eq!((&*admitted[0], &*admitted[3], admitted.len()), ("1", "5000", 4), "{admitted:?}");
     assert_eq!(cli(&format!("aq.commit {} TOKENS 40", admitted[1])), ["refunded", "tpm", "60", "debt"]);
+    let own = cli("aq.acquire p TOKENS 100 AGENT x-1");
+    assert_eq!(cli(&format!("aq.commit {} TOKENS 30", own[1])), ["refunded", "tpm", "70", "debt"]);
     let refused = cli("aq.acquire p TOKENS 990 WAIT 0");
     assert_eq!((&*refused[0], &*refused[1], &*refused[2]), ("0", "limit", "tpm"), "{refused:?}");
     assert_eq!(cli("aq.acquire p TOKENS 1001 WAIT 5000")[..3], ["0", "never", "tpm"]);

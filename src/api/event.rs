@@ -41,10 +41,11 @@ pub struct SummaryEvent {
     pub throttles: ThrottleSummary,
 }
 
-/// What was answered of limits that callers brought along.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What was answered of limits that callers brought along (`CL.THROTTLE`), all keys and numbers together: these are the
+/// callers' own, and bounded by nothing that the configuration says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThrottleSummary {
-    /// Requests that were admitted.
+    /// Requests that were admitted; those for nothing, which only look, among them.
     pub admitted: u64,
     /// Requests for which there was no room.
     pub refused: u64,

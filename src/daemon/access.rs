@@ -6,8 +6,10 @@
 //! ids are not looked at, since they are used again.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use rustix::process::geteuid;
+use tokio::net::UnixStream;
 
 use super::config::Config;
 
@@ -27,6 +29,15 @@ impl Peer {
     /// Whoever connected over a network, where the kernel tells nothing. No system gives out these ids; such callers have
     /// their quotas together, and no right but to use.
     pub const UNKNOWN: Self = Self { uid: u32::MAX, gid: u32::MAX };
+
+    /// Whoever connected to a socket of this machine.
+    ///
+    /// # Errors
+    /// The kernel's, if it does not tell.
+    pub fn of(stream: &UnixStream) -> io::Result<Self> {
+        let peer = stream.peer_cred()?;
+        Ok(Self { uid: peer.uid(), gid: peer.gid() })
+    }
 }
 
 /// What a request needs.

@@ -25,7 +25,7 @@ const THREADS_MAX: usize = 8;
 /// The server of both; when this is dropped it ends, and with it every connection.
 pub struct Callers {
     /// Until their threads have them.
-    runtimes: Vec<Runtime>,
+    runtimes: Vec<Detached>,
     /// The threads end when this does.
     stop: Option<watch::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
@@ -38,7 +38,8 @@ impl Callers {
     /// If the system has no epoll left.
     pub fn new() -> io::Result<Self> {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-        let runtime = |_| Builder::new_current_thread().enable_all().build();
+        let runtime =
+            |_| Builder::new_current_thread().enable_all().build().map(|runtime| Detached(Some(runtime)));
         let runtimes = (0..threads).map(runtime).collect::<io::Result<_>>()?;
         Ok(Self { runtimes, stop: None, threads: Vec::new() })
     }
@@ -48,7 +49,7 @@ impl Callers {
     /// # Panics
     /// If it serves already.
     pub fn enter(&self) -> EnterGuard<'_> {
-        self.runtimes.first().expect("BUG! sockets are bound too late").enter()
+        self.runtimes.first().expect("BUG! sockets are bound too late").runtime().enter()
     }
 
     /// Serves this socket, and gRPC if there is a place for it.
@@ -79,12 +80,11 @@ impl Callers {
                     }
                 });
                 // An error: nobody is left to wish that it goes on.
-                local.block_on(&runtime, async move { while stopped.changed().await.is_ok() {} });
+                let runtime = runtime.runtime();
+                local.block_on(runtime, async move { while stopped.changed().await.is_ok() {} });
                 let inside = runtime.enter();
                 drop(local);
                 drop(inside);
-                // A lookup of a name that hangs must not hold up the end.
-                runtime.shutdown_background();
             };
             self.threads.push(thread::Builder::new().name("callers".to_owned()).spawn(run)?);
         }
@@ -94,8 +94,6 @@ impl Callers {
 
 impl Drop for Callers {
     fn drop(&mut self) {
-        // A runtime cannot wait for its end inside another one.
-        self.runtimes.drain(..).for_each(Runtime::shutdown_background);
         self.stop.take();
         for thread in self.threads.drain(..) {
             if let Err(panic) = thread.join()
@@ -104,6 +102,22 @@ impl Drop for Callers {
                 std::panic::resume_unwind(panic);
             }
         }
+    }
+}
+
+/// A runtime that is not waited for at its end: inside another one it cannot be, and a lookup of a name that hangs must not
+/// hold it up.
+struct Detached(Option<Runtime>);
+
+impl Detached {
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("BUG! a runtime at its end")
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 

@@ -134,25 +134,28 @@ impl Grpc {
                 continue;
             }
             let accepted = match listener {
-                Listener::Unix(socket) => match socket.listener().accept().await {
-                    Ok((stream, _)) => self.receive_unix(stream, workers),
-                    Err(error) => Err(error),
-                },
-                Listener::Tcp(listener) => match listener.accept().await {
-                    Ok((stream, _)) => self.receive_tcp(stream, workers),
-                    Err(error) => Err(error),
-                },
+                Listener::Unix(socket) => {
+                    let accepted = socket.listener().accept().await;
+                    accepted.map(|(stream, _)| self.receive_unix(stream, workers))
+                }
+                Listener::Tcp(listener) => {
+                    let accepted = listener.accept().await;
+                    accepted.map(|(stream, _)| self.receive_tcp(stream, workers))
+                }
             };
-            if let Err(error) = accepted {
-                tracing::warn!("cannot accept a caller of gRPC: {error}");
-                tokio::time::sleep(ACCEPT_REST).await;
+            match accepted {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("a caller of gRPC was closed: {error}"),
+                Err(error) => {
+                    tracing::warn!("cannot accept a caller of gRPC: {error}");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
             }
         }
     }
 
     fn receive_unix(&self, stream: UnixStream, workers: &Workers) -> io::Result<()> {
-        let peer = stream.peer_cred()?;
-        let peer = Peer { uid: peer.uid(), gid: peer.gid() };
+        let peer = Peer::of(&stream)?;
         let stream = stream.into_std()?;
         self.receive(move || UnixStream::from_std(stream), peer, workers);
         Ok(())

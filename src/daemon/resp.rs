@@ -34,7 +34,7 @@ use thiserror::Error;
 
 pub use self::connection::{Connection, Scratch, Source, Waits};
 pub use self::later::Mailbox;
-use super::access::{OVERFLOW_ID, Peer};
+use super::access::Peer;
 use super::config::Listen;
 use super::sidecar::{Admittance, Sidecar, Users};
 use super::socket::{Socket, SocketError};
@@ -198,14 +198,19 @@ impl Server {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return tracing::error!("BUG! the Redis protocol is no longer spoken: {error}"),
             }
+            let mut looks = false;
             for event in &events {
                 match event.data.u64() {
                     STOP => return,
                     ANSWERS => self.on_answers(),
-                    LOOK => self.look_around(),
+                    // Behind the events of connections that it may close: a later one may have the same number.
+                    LOOK => looks = true,
                     listener if listener >= LISTENERS => self.accept((listener - LISTENERS) as usize),
                     connection => self.on_ready(connection as usize, event.flags),
                 }
+            }
+            if looks {
+                self.look_around();
             }
         }
     }
@@ -255,7 +260,7 @@ impl Server {
         } else {
             // Answers must not wait for the next request (Nagle's algorithm).
             let _ = set_tcp_nodelay(&stream, true);
-            Peer { uid: OVERFLOW_ID, gid: OVERFLOW_ID }
+            Peer::UNKNOWN
         };
         let place = match self.users.connect(peer) {
             Admittance::Welcome(place) => place,

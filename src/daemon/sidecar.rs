@@ -306,7 +306,8 @@ impl Sidecar {
         let passed = engine.look(|node, _| node.permit_pools(id));
         let config = self.config();
         let pools: Vec<&PoolConfig> = match passed {
-            Some(pools) => pools.into_iter().map(|pool| &config.pools[pool]).collect(),
+            // Beyond the configured ones are those of single keys, which callers name no cost of.
+            Some(pools) => pools.into_iter().filter_map(|pool| config.pools.get(pool)).collect(),
             None => config.pools.iter().collect(),
         };
         let (used, _) = members.cost(&pools)?;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::api::Reason;
+use crate::api::{Reason, ThrottleSummary};
 
 /// Upper bounds of the waits that are counted together, in seconds.
 pub const WAIT_BOUNDS: [f64; 10] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -13,18 +13,6 @@ pub const WAIT_BOUNDS: [f64; 10] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0,
 pub struct Tally {
     pools: Vec<Counters>,
     throttles: [AtomicU64; 3],
-}
-
-/// What became of requests for limits that callers brought along (`CL.THROTTLE`), all keys and numbers together: these are
-/// the callers' own, and bounded by nothing that the configuration says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Throttles {
-    /// Requests that were admitted; those for nothing, which only look, among them.
-    pub admitted: u64,
-    /// Requests for which there was no room.
-    pub refused: u64,
-    /// Requests that were not understood, or that this node could not decide.
-    pub failed: u64,
 }
 
 /// What became of the requests for one pool since the start.
@@ -77,8 +65,8 @@ impl Tally {
     }
 
     /// These were answered since they were last counted.
-    pub fn throttled(&self, answered: Throttles) {
-        let Throttles { admitted, refused, failed } = answered;
+    pub fn throttled(&self, answered: ThrottleSummary) {
+        let ThrottleSummary { admitted, refused, failed } = answered;
         for (counter, n) in self.throttles.iter().zip([admitted, refused, failed]) {
             if n > 0 {
                 add(counter, n);
@@ -87,9 +75,9 @@ impl Tally {
     }
 
     /// What became of requests for limits that callers brought along.
-    pub fn throttles(&self) -> Throttles {
+    pub fn throttles(&self) -> ThrottleSummary {
         let [admitted, refused, failed] = self.throttles.each_ref().map(get);
-        Throttles { admitted, refused, failed }
+        ThrottleSummary { admitted, refused, failed }
     }
 
     /// The counts so far.
@@ -130,8 +118,8 @@ mod tests {
         assert_eq!(counts.waited, Duration::from_millis(600_104));
         assert_eq!(counts.refused.to_vec(), (1..=Reason::ALL.len() as u64).collect::<Vec<_>>());
         assert_eq!(tally.counts(0), Counts::default());
-        let throttles = Throttles { admitted: 3, refused: 0, failed: 1 };
+        let throttles = ThrottleSummary { admitted: 3, refused: 0, failed: 1 };
         (0..2).for_each(|_| tally.throttled(throttles));
-        assert_eq!(tally.throttles(), Throttles { admitted: 6, refused: 0, failed: 2 });
+        assert_eq!(tally.throttles(), ThrottleSummary { admitted: 6, refused: 0, failed: 2 });
     }
 }

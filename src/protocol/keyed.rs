@@ -76,7 +76,7 @@ const SWEEP_STEPS: usize = 2;
 const FULL_STEPS: usize = 16;
 
 /// Names a key of a pool: the first 128 bits of a SHA-256 digest, so that keys themselves (users, tenants) are neither
-/// kept nor gossiped.
+/// gossiped nor written down; [`Hashes`] remembers the last ones that were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyHash(pub u128);
 
@@ -196,10 +196,7 @@ impl Keys {
                 self.catch_up(place);
                 place
             }
-            Ok(None) => {
-                self.sweep_on(SWEEP_STEPS);
-                self.table.insert(key, self.now, &self.virgin)
-            }
+            Ok(None) => self.add(key),
         };
         self.take(place, units);
         for (admitted, units) in self.admitted.iter_mut().zip(units) {
@@ -332,6 +329,7 @@ impl Keys {
     /// From now on at most so many keys are written down; those that are stay.
     pub(super) fn set_keys_max(&mut self, keys_max: usize) {
         self.keys_max = keys_max.clamp(1, KEYS_MAX);
+        self.table.grow(self.keys_max);
     }
 
     /// Whether a key is written down or promoted.
@@ -436,7 +434,13 @@ impl Keys {
         if let Some(place) = self.find(key) {
             return Some(place);
         }
-        self.has_room().then(|| self.table.insert(key, self.now, &self.virgin))
+        self.has_room().then(|| self.add(key))
+    }
+
+    /// Writes down a key that is not, and for which there is room.
+    fn add(&mut self, key: KeyHash) -> usize {
+        self.sweep_on(SWEEP_STEPS);
+        self.table.insert(key, self.now, &self.virgin)
     }
 
     /// Whether one more key can be written down, after looking for some to forget.

@@ -13,10 +13,10 @@ use super::later::{Later, Mailbox};
 use super::pools::Ask;
 use super::reply::Replies;
 use super::throttle::throttle;
+use crate::api::ThrottleSummary;
 use crate::daemon::access::Peer;
 use crate::daemon::engine::{Batch, Binding};
 use crate::daemon::sidecar::{Caller, Place, Sidecar};
-use crate::daemon::tally::Throttles;
 
 /// So much is read at once.
 const READ_MAX: usize = COMMAND_MAX;
@@ -214,7 +214,7 @@ impl Connection {
     /// Answers the commands in `input`, and tells how many bytes these were.
     fn answer(&mut self, input: &[u8], source: &Source, replies: &mut Replies) -> usize {
         let mut batch: Option<Batch<'_>> = None;
-        let mut throttles = Throttles::default();
+        let mut throttles = ThrottleSummary::default();
         let (mut args, mut at) = (Args::new(), 0);
         while replies.bytes().len() < REPLIES_MAX && !self.ends && self.later.is_none() {
             match parse(&input[at..], &mut args) {

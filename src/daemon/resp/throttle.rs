@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::command::Args;
 use super::reply::Replies;
+use crate::api::ThrottleSummary;
 use crate::daemon::digits::digits;
 use crate::daemon::engine::Batch;
-use crate::daemon::tally::Throttles;
 use crate::protocol::limit::{AMOUNT_MAX, PER_MAX, Rate};
 
 /// The longest key, in bytes.
 const KEY_MAX: usize = 4 * 1024;
 
 /// Decides, replies and counts.
-pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies, counts: &mut Throttles) {
+pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies, counts: &mut ThrottleSummary) {
     match parse(args).and_then(|(key, rate, units)| {
         let throttled = batch.throttle(key, rate, units).map_err(|error| error.to_string())?;
         Ok((rate, throttled))

@@ -159,24 +159,17 @@ pub fn settled(engine: &Engine, settled: Result<Settling, SettleError>) -> Resul
         let place = |correction: &Correction| match correction {
             Correction::Refund { meter, .. } | Correction::Debt { meter, .. } => *meter as usize,
         };
-        if let Some(pool) = settlement.keyed {
-            let limits = node.pool_at(pool as usize).limits();
-            for correction in &settlement.corrections {
-                let name = limits[place(correction)].name.clone();
-                match correction {
-                    Correction::Refund { units, .. } => refunded.insert(name, *units),
-                    Correction::Debt { units, .. } => debt.insert(name, *units),
-                };
-            }
-            return;
-        }
-        let mut pools = settlement.corrections.iter().map(|correction| node.limit_at(place(correction)).0);
-        let first = pools.next();
-        let several = pools.any(|pool| Some(pool) != first);
+        let of_key = settlement.keyed.map(|pool| node.pool_at(pool as usize).limits());
+        let pool_of = |correction| node.limit_at(place(correction)).0;
+        let several = of_key.is_none()
+            && settlement.corrections.windows(2).any(|pair| pool_of(&pair[0]) != pool_of(&pair[1]));
         for correction in &settlement.corrections {
-            let limit = place(correction);
-            let (pool, limit) = node.limit_at(limit);
-            let name = called(node.pool_at(pool), limit, several);
+            let name = if let Some(limits) = of_key {
+                limits[place(correction)].name.clone()
+            } else {
+                let (pool, limit) = node.limit_at(place(correction));
+                called(node.pool_at(pool), limit, several)
+            };
             match correction {
                 Correction::Refund { units, .. } => refunded.insert(name, *units),
                 Correction::Debt { units, .. } => debt.insert(name, *units),
@@ -220,8 +213,9 @@ pub fn headers(config: &Config, passed: &[Passed], answer: &AcquireAnswer, heade
         parameters(&mut now, [(";r=", state.remaining), (";t=", state.reset_in_ms.div_ceil(1_000))]);
     }
     for (name, value) in [("ratelimit-policy", policies), ("ratelimit", now)] {
-        // Names of limits need not be ASCII; then the header is left out.
-        if let Ok(value) = HeaderValue::try_from(value) {
+        // Names of limits need not be ASCII, a structured field must be; then the header is left out.
+        let value = Some(value).filter(|value| value.is_ascii());
+        if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }

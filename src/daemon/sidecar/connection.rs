@@ -28,7 +28,7 @@ use crate::daemon::socket::Socket;
 /// After a failed accept (no file descriptors left), or while nobody more can be served, the listener rests this long
 /// instead of spinning.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// What a connection buffers of requests, a whole head among it, at most.
+/// What hyper buffers of a connection's requests, a whole head among it, at most.
 const BUFFER_MAX: usize = 16 * 1024;
 /// Whoever is turned away must ask and take the answer within this.
 const TURN_AWAY: Duration = Duration::from_secs(2);
@@ -66,8 +66,7 @@ impl Sidecar {
     }
 
     fn receive(&self, stream: UnixStream, workers: &Workers) -> io::Result<()> {
-        let peer = stream.peer_cred()?;
-        let peer = Peer { uid: peer.uid(), gid: peer.gid() };
+        let peer = Peer::of(&stream)?;
         let stream = stream.into_std()?;
         match self.inner.users.connect(peer) {
             Admittance::Welcome(place) => {

@@ -10,10 +10,10 @@ use std::time::Duration;
 pub use self::page::Format;
 use self::page::{Kind, Page};
 use super::listings;
-use crate::api::{CallersStatus, Reason};
+use crate::api::{CallersStatus, Reason, ThrottleSummary};
 use crate::daemon::engine::Engine;
 use crate::daemon::facts::Facts;
-use crate::daemon::tally::{Tally, Throttles, WAIT_BOUNDS};
+use crate::daemon::tally::{Tally, WAIT_BOUNDS};
 use crate::protocol::node::{LimitView, NodeView, PeerView, PoolView, Standing};
 use crate::protocol::queue::Class;
 
@@ -92,10 +92,10 @@ fn of_answers(page: &mut Page, pools: &[PoolView], tally: &Tally) {
     }
 }
 
-fn of_throttles(page: &mut Page, throttles: Throttles) {
+fn of_throttles(page: &mut Page, throttles: ThrottleSummary) {
     let help = "Requests of CL.THROTTLE that were answered, all keys and numbers together.";
     page.family("aquifer_throttles", Kind::Counter, help);
-    let Throttles { admitted, refused, failed } = throttles;
+    let ThrottleSummary { admitted, refused, failed } = throttles;
     for (result, count) in [("admitted", admitted), ("refused", refused), ("error", failed)] {
         page.sample("", &[("result", result)], count);
     }

@@ -179,6 +179,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
             let length = self.unread.len().min(buffer.remaining());
             buffer.put_slice(&self.unread[..length]);
             self.unread.drain(..length);
+            self.conversation.heard();
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use super::connection::Caller;
 use super::patience::{Conversation, Patient};
 use super::response::{Answer, problem_answer};
-use super::route::Route;
+use super::route::EVENTS;
 use super::{Asked, BODY_TIMEOUT, Content, Sidecar, too_slow};
 use crate::daemon::digits::digits;
 
@@ -65,15 +65,20 @@ where
                     content: Content::Here(request.body),
                 };
                 let mut ahead = Vec::new();
+                let room = REQUEST_MAX.saturating_sub(input.len() - at);
                 let answer = {
                     // Whoever hangs up takes nothing: the future ends here.
                     let answer = pin!(sidecar.answer(asked, caller));
-                    answered(answer, stream, &mut ahead, &mut answers).await?
+                    answered(answer, stream, &mut ahead, room, &mut answers).await?
                 };
                 let Some(answer) = answer else { return Ok(None) };
                 at += request.length;
                 write(answer, &mut date, &mut answers);
                 input.extend_from_slice(&ahead);
+                if at >= REQUEST_MAX {
+                    input.drain(..at);
+                    at = 0;
+                }
                 drop(answering);
                 if answers.len() >= ANSWERS_MAX {
                     flush(stream, &mut answers).await?;
@@ -175,7 +180,7 @@ fn plain(input: &[u8]) -> Found<'_> {
         }
     }
     // A stream of events has no end.
-    if matches!(Route::of(path), Some(Route::Events)) {
+    if path == EVENTS {
         return Found::Other;
     }
     let length = head + length.unwrap_or(0);
@@ -185,12 +190,13 @@ fn plain(input: &[u8]) -> Found<'_> {
     }
 }
 
-/// The answer, while it is watched whether the caller hangs up: none then. What else comes meanwhile is put `ahead`. An
-/// answer that takes time does not hold up those before it.
+/// The answer, while it is watched whether the caller hangs up: none then. What else comes meanwhile is put `ahead`, about
+/// `room` bytes of it. An answer that takes time does not hold up those before it.
 async fn answered<S>(
     mut answer: Pin<&mut impl Future<Output = Answer>>,
     stream: &mut Patient<S>,
     ahead: &mut Vec<u8>,
+    room: usize,
     answers: &mut Vec<u8>,
 ) -> io::Result<Option<Answer>>
 where
@@ -204,7 +210,7 @@ where
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Ok(Some(answer)));
         }
-        while ahead.len() < REQUEST_MAX {
+        while ahead.len() < room {
             match poll_read(stream, ahead, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(None)),
                 Poll::Ready(Ok(_)) => {}

@@ -4,6 +4,9 @@ use hyper::Method;
 
 use crate::daemon::access::Right;
 
+/// The path of the one answer that does not end.
+pub const EVENTS: &str = "/v1/events";
+
 /// An endpoint, with what its path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -82,7 +85,7 @@ const TEMPLATES: [&str; 24] = [
     "/v1/queue",
     "/v1/explain/{pool}",
     "/v1/token",
-    "/v1/events",
+    EVENTS,
     "/allow",
     "/json",
     "/metrics",
@@ -111,7 +114,7 @@ impl Route {
             "/v1/token" => Self::Token,
             "/v1/leave" => Self::Leave,
             "/v1/reload" => Self::Reload,
-            "/v1/events" => Self::Events,
+            EVENTS => Self::Events,
             "/metrics" => Self::Metrics,
             "/openapi.json" => Self::OpenApi,
             "/livez" => Self::Live,

@@ -11,7 +11,7 @@ const KEPT_MAX: usize = 47;
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     hash: KeyHash,
-    /// With zeros behind it.
+    /// What is behind its length means nothing.
     key: [u8; KEPT_MAX],
     /// `EMPTY` where nothing is kept.
     length: u8,

@@ -1,8 +1,8 @@
 //! Where the keys of one pool are kept: a dense array that is swept by place, and a hash table over it.
 //!
-//! The chains of the hash table run through the entries, and their heads are as many as there may ever be keys. So
-//! nothing is ever rehashed and a forgotten key leaves no tombstone: no call takes longer than its chain, where a
-//! general map stops for all of its entries now and then. The heads are zeros until a key needs one, which costs
+//! The chains of the hash table run through the entries, and their heads are as many as there may be keys. So nothing is
+//! rehashed, unless the configuration says that there may be more, and a forgotten key leaves no tombstone: no call takes
+//! longer than its chain, where a general map stops for all of its entries now and then. The heads are zeros until a key needs one, which costs
 //! address space and no memory. A key's digest is its hash: whoever wants `n` keys in one chain must compute `n`
 //! times as many SHA-256 digests as there are heads.
 
@@ -40,6 +40,19 @@ impl Table {
             entries: Vec::new(),
             balances: Vec::new(),
             width,
+        }
+    }
+
+    /// Makes room for so many keys; takes as long as there are entries.
+    pub(super) fn grow(&mut self, keys_max: usize) {
+        let heads = keys_max.next_power_of_two();
+        if heads <= self.heads.len() {
+            return;
+        }
+        self.heads = vec![0; heads];
+        for place in 0..self.entries.len() {
+            let head = self.head_of(self.entries[place].key);
+            self.entries[place].next = std::mem::replace(&mut self.heads[head], place as Link + 1);
         }
     }
 
@@ -133,11 +146,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map(steps in proptest::collection::vec((any::<bool>(), 0..24_u128, any::<u64>()), 0..200)) {
+        fn it_is_a_map(
+            steps in proptest::collection::vec((any::<bool>(), 0..24_u128, any::<u64>()), 0..200),
+            grows in 0..200_usize,
+        ) {
             // Four heads for up to 24 keys: long chains.
             let mut table = Table::new(4, 2);
             let mut model = BTreeMap::new();
-            for (insert, key, value) in steps {
+            for (step, (insert, key, value)) in steps.into_iter().enumerate() {
+                if step == grows {
+                    table.grow(9);
+                    prop_assert_eq!(table.heads.len(), 16);
+                }
                 let key = KeyHash(key);
                 let balances = [value, value / 2].map(|value| Balance::new(Level(value.into()), Level::ZERO));
                 match table.find(key) {

@@ -10,7 +10,7 @@ use crate::api::{
 use crate::daemon::engine::Engine;
 use crate::daemon::sidecar::answers::millis;
 use crate::daemon::sidecar::listings;
-use crate::daemon::tally::{Counts, Tally, Throttles};
+use crate::daemon::tally::{Counts, Tally};
 use crate::protocol::id::NodeId;
 use crate::protocol::node::{PeerView, PoolView};
 use crate::protocol::pause::PauseReason;
@@ -26,7 +26,7 @@ pub struct Changes {
     pools: Vec<Pool>,
     peers: BTreeMap<NodeId, (String, String)>,
     answered: Vec<Counts>,
-    throttled: Throttles,
+    throttled: ThrottleSummary,
 }
 
 struct Pool {
