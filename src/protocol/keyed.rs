@@ -76,7 +76,7 @@ const SWEEP_STEPS: usize = 2;
 const FULL_STEPS: usize = 16;
 
 /// Names a key of a pool: the first 128 bits of a SHA-256 digest, so that keys themselves (users, tenants) are neither
-/// gossiped nor written down; [`Hashes`] remembers the last ones that were asked for.
+/// gossiped nor written down; a bounded table remembers the last ones that were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyHash(pub u128);
 
