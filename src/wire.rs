@@ -24,7 +24,7 @@ pub const SAVED_MAX: usize = 16 * 1024 * 1024;
 const USUAL: usize = 256;
 
 /// The version of messages that this program speaks. Version 1 named the author of every delta.
-pub const MESSAGE_VERSION: u8 = 5;
+pub const MESSAGE_VERSION: u8 = 6;
 /// The version of saved states that this program reads and writes.
 pub const SAVED_VERSION: u8 = 4;
 
@@ -233,7 +233,7 @@ mod tests {
         let bytes = encode_message(&message()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let author = "03".repeat(32);
-        assert_eq!(hex, format!("050701{author}01fd00000000000100000000fbe80301090500000000"));
+        assert_eq!(hex, format!("060701{author}01fd00000000000100000000fbe80301090500000000"));
     }
 
     #[test]

@@ -378,12 +378,11 @@ impl Pages {
     }
 
     /// Merges what an author tells of its own page. Nothing beyond a gap is taken up: what could not be passed on would
-    /// never be known to all.
+    /// never be known to all. The author tells it again as soon as it hears how far its page is known.
     pub fn hear(&mut self, author: NodeId, incarnation: Incarnation, news: &News, now: Instant) -> Absorbed {
         let mut absorbed = Absorbed::default();
         let Some(page) = self.page_of(author, incarnation, now) else { return absorbed };
         if news.since > page.version {
-            absorbed.gap = true;
             return absorbed;
         }
         for Entry { key, version, value, signature } in &news.entries {

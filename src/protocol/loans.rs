@@ -53,27 +53,39 @@ pub struct Book {
     pub closed: ShareTime,
     /// What was lent to each, in order of their ids.
     #[serde(deserialize_with = "bounded::list::<_, _, BORROWERS_MAX>")]
-    pub lent: Vec<(NodeId, ShareTime)>,
+    pub lent: Vec<Line>,
+}
+
+/// What was lent to one borrower since its line was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Whom it is of.
+    pub borrower: NodeId,
+    /// Another one for each line that the lender has opened: who is named anew begins with nothing.
+    pub number: u32,
+    /// What was lent.
+    pub lent: ShareTime,
 }
 
 impl Book {
-    /// What was lent to one borrower, as far as it is named.
-    pub fn lent_to(&self, borrower: &NodeId) -> ShareTime {
-        let named = self.lent.iter().find(|(node, _)| node == borrower);
-        named.map_or(0, |(_, lent)| *lent)
+    /// The line of one borrower, if it is named.
+    pub fn line_of(&self, borrower: &NodeId) -> Option<&Line> {
+        self.lent.iter().find(|line| line.borrower == *borrower)
     }
 
     /// What was lent to all.
     pub fn total(&self) -> ShareTime {
-        self.lent.iter().fold(self.closed, |sum, (_, lent)| sum.saturating_add(*lent))
+        self.lent.iter().fold(self.closed, |sum, line| sum.saturating_add(line.lent))
     }
 
     /// Whether no honest lender can have signed both in one life, this one first.
     pub fn contradicts(&self, later: &Self) -> bool {
         let grown = |after: ShareTime, before: ShareTime| after.checked_sub(before);
+        let goes_on = |line: &Line| later.line_of(&line.borrower).filter(|later| later.number == line.number);
+        let shrinks = |line: &Line| goes_on(line).is_some_and(|later| later.lent < line.lent);
         // Who is not named any more, or anew, was closed in between.
-        let closed = self.lent.iter().filter(|(node, lent)| later.lent_to(node) < *lent);
-        let closed = closed.fold(0, |sum: ShareTime, (_, lent)| sum.saturating_add(*lent));
+        let closed = self.lent.iter().filter(|line| goes_on(line).is_none());
+        let closed = closed.fold(0, |sum: ShareTime, line| sum.saturating_add(line.lent));
         let time = ShareTime::from(nanos(later.clock.since(self.clock)));
         let adds_up = || {
             let own = grown(later.own, self.own)?;
@@ -83,7 +95,7 @@ impl Book {
                 later.clock >= self.clock && is_closed && lent <= own && own <= time * ShareTime::from(ONE.0),
             )
         };
-        adds_up() != Some(true)
+        self.lent.iter().any(shrinks) || adds_up() != Some(true)
     }
 }
 
@@ -93,11 +105,14 @@ pub struct Loans {
     own: ShareTime,
     closed: ShareTime,
     named: BTreeMap<NodeId, Named>,
+    /// The number of the next line.
+    next: u32,
     at: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Named {
+    number: u32,
     lent: ShareTime,
     out_at: Instant,
 }
@@ -112,9 +127,8 @@ impl Loans {
         }
         let mut total = 0;
         for (borrower, share) in out.filter(|(_, share)| *share > Share::ZERO) {
-            let named = self.named.entry(borrower).or_insert(Named { lent: 0, out_at: now });
-            named.lent += ShareTime::from(share.0) * time;
-            named.out_at = now;
+            let line = self.line(borrower, now);
+            line.lent += ShareTime::from(share.0) * time;
             total += share.0;
         }
         if total > 0 {
@@ -122,27 +136,47 @@ impl Loans {
         }
     }
 
-    /// Whether there is a line for one more loan to this borrower. Opens it, and closes those of whom nothing was out
-    /// for [`NAMED`].
+    /// Whether there is a line for one more loan to this borrower. Opens it.
     pub fn open(&mut self, borrower: NodeId, now: Instant) -> bool {
         if self.named.len() >= BORROWERS_MAX && !self.named.contains_key(&borrower) {
-            let closed = &mut self.closed;
-            self.named.retain(|_, named| {
-                let stays = now.since(named.out_at) < NAMED;
-                *closed += if stays { 0 } else { named.lent };
-                stays
-            });
+            self.close(now);
         }
         let fits = self.named.len() < BORROWERS_MAX || self.named.contains_key(&borrower);
         if fits {
-            self.named.entry(borrower).or_insert(Named { lent: 0, out_at: now }).out_at = now;
+            self.line(borrower, now);
         }
         fits
     }
 
-    /// What to sign.
-    pub fn book(&self) -> Book {
-        let lent = self.named.iter().map(|(node, named)| (*node, named.lent)).collect();
+    /// The line of a borrower to whom something is out now.
+    fn line(&mut self, borrower: NodeId, now: Instant) -> &mut Named {
+        let next = &mut self.next;
+        let line = self.named.entry(borrower).or_insert_with(|| {
+            *next += 1;
+            Named { number: *next, lent: 0, out_at: now }
+        });
+        line.out_at = now;
+        line
+    }
+
+    /// Closes the lines of whom nothing was out for [`NAMED`].
+    fn close(&mut self, now: Instant) {
+        let closed = &mut self.closed;
+        self.named.retain(|_, named| {
+            let stays = now.since(named.out_at) < NAMED;
+            *closed += if stays { 0 } else { named.lent };
+            stays
+        });
+    }
+
+    /// What to sign. Must follow [`count`](Self::count) up to `now`.
+    pub fn book(&mut self, now: Instant) -> Book {
+        self.close(now);
+        let line = |(borrower, named): (&NodeId, &Named)| {
+            let Named { number, lent, .. } = *named;
+            Line { borrower: *borrower, number, lent }
+        };
+        let lent = self.named.iter().map(line).collect();
         Book { clock: self.at, own: self.own, closed: self.closed, lent }
     }
 }
@@ -163,7 +197,8 @@ pub struct Account {
     /// For how long the lender was there since then and did not show it.
     waited: Duration,
     waits_at: Instant,
-    shown: ShareTime,
+    /// The line that was shown last, and what it showed.
+    shown: (u32, ShareTime),
     at: Instant,
 }
 
@@ -174,7 +209,7 @@ impl Account {
     /// Nothing was held before `now`.
     pub fn new(now: Instant) -> Self {
         let (marked, waited) = (0, Duration::ZERO);
-        Self { held: 0, owed: 0, marked, waited, waits_at: now, shown: 0, at: now }
+        Self { held: 0, owed: 0, marked, waited, waits_at: now, shown: (0, 0), at: now }
     }
 
     /// Counts up to `now`: since the last time `share` was held, until `until` at most. Must precede every change of
@@ -196,13 +231,15 @@ impl Account {
         self.waits_at = now;
     }
 
-    /// Hears the lender's count of it.
-    pub fn hear(&mut self, lent: ShareTime) {
-        // Less than before: it was closed meanwhile, and named again.
-        let shown = lent.checked_sub(self.shown).unwrap_or(lent);
+    /// Hears the lender's count of it, if its book names this node.
+    pub fn hear(&mut self, line: Option<&Line>) {
+        let shown = line.map_or(0, |line| {
+            let (number, before) = std::mem::replace(&mut self.shown, (line.number, line.lent));
+            line.lent.saturating_sub(if line.number == number { before } else { 0 })
+        });
         self.owed = self.due().saturating_sub(shown);
         self.marked = self.marked.saturating_sub(shown);
-        (self.held, self.shown) = (0, lent);
+        self.held = 0;
     }
 
     /// Begins anew: nothing is owed.
@@ -222,11 +259,19 @@ impl Account {
     }
 }
 
-/// What everybody notes of a lender's books: what it says its own share was worth lately, by the time at which it is heard.
+/// What everybody notes of a lender's books: what it says its own share was worth lately, by the time at which it must have
+/// signed that.
+///
+/// A book may be lost and heard from somebody else much later. Its own clock says when it was signed, as far as the fastest
+/// book so far shows how that clock runs beside this node's; and never later than when it was heard. A lender that has its
+/// clock run fast has no more time by that than has passed here, and one that says to have signed long ago has had less of
+/// its own until then.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claims {
     life: Option<Incarnation>,
-    /// The book from which on it is counted, by when it was heard and what was its own, …
+    /// By how many nanoseconds this node's clock is ahead of the lender's, less what the fastest book took; modulo 2⁶⁴.
+    ahead: u64,
+    /// The book from which on it is counted, by when it was signed and what was its own, …
     first: (Instant, ShareTime),
     /// … and the newest.
     last: (Instant, ShareTime),
@@ -235,7 +280,7 @@ pub struct Claims {
 
 /// Claims are compared over times as long as this, or twice as long.
 pub const LATELY: Duration = Duration::from_secs(32);
-/// So much later than another one book may be heard, and so much later gifts are heard of than books.
+/// So much later than another the first book may be heard, and so much later gifts are heard of than books.
 const LATE: Duration = Duration::from_secs(4);
 /// So long it counts that more was claimed once.
 const ONCE: Duration = Duration::from_secs(128);
@@ -243,13 +288,23 @@ const ONCE: Duration = Duration::from_secs(128);
 impl Claims {
     /// Hears the newest book.
     pub fn hear(&mut self, life: Incarnation, book: &Book, now: Instant) {
-        let last = (now, book.own);
+        let ahead = now.as_nanos().wrapping_sub(book.clock.as_nanos());
         if self.life != Some(life) {
-            *self = Self { life: Some(life), first: last, last, exceeded_at: self.exceeded_at };
-        } else if now.since(self.first.0) >= LATELY {
+            let last = (now, book.own);
+            *self = Self { life: Some(life), ahead, first: last, last, exceeded_at: self.exceeded_at };
+            return;
+        }
+        let late = ahead.wrapping_sub(self.ahead);
+        let signed_at = if late < u64::MAX / 2 {
+            Instant::from_nanos(now.as_nanos().saturating_sub(late))
+        } else {
+            self.ahead = ahead;
+            now
+        };
+        if signed_at.since(self.first.0) >= LATELY {
             self.first = self.last;
         }
-        self.last = last;
+        self.last = (signed_at, book.own);
     }
 
     /// Whether again more than `base` was claimed to be its own. Once that may be so of an honest one: the first book was
@@ -291,9 +346,13 @@ mod tests {
         ShareTime::from(share.0) * ShareTime::from(millis) * 1_000_000
     }
 
+    fn line(borrower: NodeId, number: u32, lent: ShareTime) -> Line {
+        Line { borrower, number, lent }
+    }
+
     fn book(seconds: u64, own: Share, lent: &[(NodeId, Share)]) -> Book {
         let millis = seconds * 1_000;
-        let lent = lent.iter().map(|(node, share)| (*node, worth(*share, millis))).collect();
+        let lent = lent.iter().map(|(node, share)| line(*node, 1, worth(*share, millis))).collect();
         Book { clock: at(millis), own: worth(own, millis), closed: 0, lent }
     }
 
@@ -302,7 +361,7 @@ mod tests {
         let before = book(10, QUARTER, &[(A, QUARTER)]);
         assert!(!before.contradicts(&book(20, QUARTER, &[(A, QUARTER)])));
         let mut twice = book(20, QUARTER, &[(A, QUARTER)]);
-        twice.lent.push((B, worth(QUARTER, 5_000)));
+        twice.lent.push(line(B, 2, worth(QUARTER, 5_000)));
         assert!(before.contradicts(&twice), "what was lent grew by more than was its own");
         twice.own += worth(QUARTER, 5_000);
         assert!(
@@ -313,11 +372,13 @@ mod tests {
         assert!(before.contradicts(&twice), "or more than there is");
     }
 
-    /// When a lender is found out that claims to have so much and signs every tenth of a second.
-    fn found_out(own: Share, base: Share) -> Option<u64> {
+    /// When a lender is found out that claims to have so much and signs every tenth of a second, with a clock that runs so
+    /// many times as fast.
+    fn found_out(own: Share, clock: u64, base: Share) -> Option<u64> {
         let mut claims = Claims::default();
         (1..600).find(|tenth| {
-            let book = Book { own: worth(own, tenth * 100), ..Book::default() };
+            let own = worth(own, tenth * 100);
+            let book = Book { clock: at(tenth * 100 * clock), own, ..Book::default() };
             claims.hear(Incarnation(1), &book, at(tenth * 100));
             claims.exceed(base)
         })
@@ -325,19 +386,25 @@ mod tests {
 
     #[test]
     fn whoever_claims_more_than_it_has_is_found_out_and_nobody_else() {
-        assert!(matches!(found_out(ONE, QUARTER), Some(..60)));
-        assert!(matches!(found_out(ONE.scale(1, 2), QUARTER), Some(..120)));
-        assert_eq!(found_out(QUARTER, QUARTER), None);
-        // A book of long ago is heard, then those of now: of a time in which more was its own.
+        assert!(matches!(found_out(ONE, 1, QUARTER), Some(..60)));
+        assert!(matches!(found_out(ONE, 4, QUARTER), Some(..60)), "whatever its clock says");
+        assert!(matches!(found_out(ONE.scale(1, 2), 1, QUARTER), Some(..120)));
+        assert!(matches!(found_out(ONE.scale(1, 2), 2, QUARTER), Some(..120)));
+        assert_eq!(found_out(QUARTER, 1, QUARTER), None);
+    }
+
+    #[test]
+    fn a_book_that_is_heard_late_is_held_against_nobody() {
+        // Of long ago the first, of a time in which more was its own; of those that follow all but some come late.
         let mut claims = Claims::default();
-        for (second, own) in [(100, 0), (101, worth(ONE, 60_000))] {
-            claims.hear(Incarnation(1), &Book { own, ..Book::default() }, at(second * 1_000));
-            assert!(!claims.exceed(QUARTER));
-        }
-        for second in 102..200 {
-            let own = worth(ONE, 60_000) + worth(QUARTER, (second - 101) * 1_000);
-            claims.hear(Incarnation(1), &Book { own, ..Book::default() }, at(second * 1_000));
-            assert!(!claims.exceed(QUARTER));
+        let old = Book { clock: at(41_000), ..Book::default() };
+        claims.hear(Incarnation(1), &old, at(100_000));
+        for signed in (101..400).step_by(10) {
+            let own = worth(ONE, 60_000) + worth(QUARTER, (signed - 101) * 1_000);
+            let book = Book { clock: at(signed * 1_000), own, ..Book::default() };
+            let heard = signed + if signed % 30 == 11 { 0 } else { 9 };
+            claims.hear(Incarnation(1), &book, at(heard * 1_000));
+            assert!(!claims.exceed(QUARTER), "signed at {signed}");
         }
     }
 
@@ -348,13 +415,19 @@ mod tests {
         for (what, later) in [
             ("its own", Book { own: 0, ..after.clone() }),
             ("its clock", Book { clock: at(9_999), ..after.clone() }),
-            ("a borrower", Book { lent: vec![(B, before.total())], ..after.clone() }),
-            ("less to a borrower", Book { lent: vec![(A, before.total() - 1), (B, 2)], ..after.clone() }),
+            ("a borrower", Book { lent: vec![line(B, 2, before.total())], ..after.clone() }),
+            ("less to a borrower", {
+                let lent = vec![line(A, 1, before.total() - 1), line(B, 2, 2)];
+                Book { lent, ..after.clone() }
+            }),
+            ("less of a line, though as much was closed", {
+                Book { closed: before.total(), lent: vec![line(A, 1, 1)], ..after.clone() }
+            }),
             ("more closed than there was", Book { closed: after.own, ..after.clone() }),
         ] {
             assert!(before.contradicts(&later), "{what}");
         }
-        let closed = Book { closed: before.total(), lent: vec![(A, 1), (B, 1)], ..after };
+        let closed = Book { closed: before.total(), lent: vec![line(A, 2, 1), line(B, 3, 1)], ..after };
         assert!(!before.contradicts(&closed), "closed, and named again");
     }
 
@@ -371,7 +444,7 @@ mod tests {
                 account.wait(now);
             }
             if tenth % 20 == 0 && shown > 0 {
-                account.hear(told);
+                account.hear(Some(&line(A, 1, told)));
             }
             account.is_behind(PATIENCE)
         })
@@ -387,6 +460,20 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_closed_and_opened_again_shows_all_that_it_says() {
+        let mut account = Account::new(at(0));
+        for (number, lent, lasts) in [(1, 1_000, 1_000), (2, 3_000, 3_000)] {
+            let begin = at(u64::from(number) * 100_000);
+            account.count(Share::ZERO, begin, begin);
+            account.count(QUARTER, begin + Duration::from_millis(lasts), begin + Duration::from_secs(9));
+            account.wait(begin + Duration::from_secs(9));
+            // The books in between were lost.
+            account.hear(Some(&line(A, number, worth(QUARTER, lent))));
+            assert_eq!((account.owed, account.marked), (0, 0), "line {number}");
+        }
+    }
+
+    #[test]
     fn who_is_not_there_is_not_waited_for() {
         let mut account = Account::new(at(0));
         account.count(QUARTER, at(2_000), at(3_000));
@@ -394,7 +481,7 @@ mod tests {
         // Cut off for an hour.
         account.wait(at(3_600_000));
         assert!(!account.is_behind(PATIENCE));
-        account.hear(worth(QUARTER, 2_000));
+        account.hear(Some(&line(A, 1, worth(QUARTER, 2_000))));
         (0..100).for_each(|second| account.wait(at(3_600_000 + second * 1_000)));
         assert!(!account.is_behind(PATIENCE));
     }
@@ -407,18 +494,18 @@ mod tests {
             assert!(loans.open(node(place), at(0)));
         }
         loans.count(ONE, [(node(7), QUARTER)].into_iter(), at(1_000));
-        let before = loans.book();
+        let before = loans.book(at(1_000));
         assert!(!loans.open(node(200), at(59_000)), "there is no line for another");
         assert!(loans.open(node(200), at(60_500)), "until some were closed");
-        let left: Vec<NodeId> = loans.book().lent.iter().map(|(node, _)| *node).collect();
+        let left: Vec<NodeId> = loans.book(at(60_500)).lent.iter().map(|line| line.borrower).collect();
         assert_eq!(left, [node(7), node(200)]);
         loans.count(ONE, std::iter::empty(), at(70_000));
         for place in 0..BORROWERS_MAX - 2 {
             assert!(loans.open(node(100 + place % 100 + place / 100 * 101), at(70_000)), "{place}");
         }
         assert!(loans.open(node(99), at(140_000)));
-        let after = loans.book();
-        assert_eq!((after.closed, after.lent_to(&node(7))), (worth(QUARTER, 1_000), 0));
+        let after = loans.book(at(140_000));
+        assert_eq!((after.closed, after.line_of(&node(7))), (worth(QUARTER, 1_000), None));
         assert!(!before.contradicts(&after));
     }
 
@@ -445,11 +532,11 @@ mod tests {
                     base = base.scale(1, 2);
                 }
                 if signs {
-                    let book = loans.book();
+                    let book = loans.book(now);
                     prop_assert!(books.iter().all(|before: &Book| !before.contradicts(&book)));
                     claims.hear(Incarnation(1), &book, now);
                     prop_assert!(!claims.exceed(QUARTER));
-                    account.hear(book.lent_to(&NodeId([0; 32])));
+                    account.hear(book.line_of(&NodeId([0; 32])));
                     heard = now;
                     books.push(book);
                 }

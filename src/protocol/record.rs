@@ -120,7 +120,7 @@ impl Value {
             Self::KeyRow(row) => row.map_or(8, |_| 161),
             Self::Pause(_) | Self::Breaker(..) => 32,
             Self::Unreported(_) => 16,
-            Self::Loans(book) => 48 + 50 * book.lent.len(),
+            Self::Loans(book) => 48 + 54 * book.lent.len(),
             Self::Evidence(proof) => 200 + proof.first.value.weight() + proof.second.value.weight(),
         }
     }

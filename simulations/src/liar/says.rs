@@ -6,7 +6,7 @@ use aquifer::protocol::id::{Incarnation, LedgerId, NodeId};
 use aquifer::protocol::lease::Grant;
 use aquifer::protocol::ledger::{Gift, GiftLevels};
 use aquifer::protocol::limit::Fingerprint;
-use aquifer::protocol::loans::Book;
+use aquifer::protocol::loans::{Book, Line};
 use aquifer::protocol::message::{Digest, Message};
 use aquifer::protocol::pause::{PauseMark, PauseReason};
 use aquifer::protocol::record::{Key, Row, Value};
@@ -114,7 +114,8 @@ impl Liar {
         let worth = |share: Share| u128::from(share.0) * time;
         let own = if self.lie == Lie::Overdraw { ONE } else { base };
         let named = if self.lie == Lie::HideLoans { 1 } else { usize::MAX };
-        let lent = self.links.keys().take(named).map(|to| (*to, worth(base))).collect();
+        let line = |borrower: &NodeId| Line { borrower: *borrower, number: 1, lent: worth(base) };
+        let lent = self.links.keys().take(named).map(line).collect();
         if self.lie != Lie::LendTwice {
             let book = Book { clock: now, own: worth(own), closed: 0, lent };
             let entry = self.entry(Key::Loans(self.known.limit.0), &Value::Loans(book));

@@ -129,8 +129,6 @@ pub struct Summary {
 pub struct Absorbed {
     /// What is news.
     pub changed: Vec<Change>,
-    /// Something before the news is missing: ask for it with a digest.
-    pub gap: bool,
     /// A signature is wrong: whoever sent this sends forged records. The rest was not looked at.
     pub forged: bool,
     /// What the author has signed and cannot have meant.

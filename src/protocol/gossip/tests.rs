@@ -120,13 +120,13 @@ fn a_record_of_the_ledger_counts_signed_or_not_at_all() {
 }
 
 #[test]
-fn a_lost_message_shows_as_a_gap() {
+fn nothing_beyond_a_gap_is_taken_up() {
     let (mut one, mut other) = (pages(1), pages(2));
     (1..4).for_each(|key| write(&mut one, key, 10 * key));
     let late = one.own_news(2, 2).unwrap();
-    assert!(other.hear(node(1), Incarnation(1), &late, Instant::ZERO).gap);
-    assert_eq!(used(&other, 1, 3), None);
-    assert!(!hear(&mut other, &one).gap);
+    assert_eq!(other.hear(node(1), Incarnation(1), &late, Instant::ZERO), Absorbed::default());
+    assert_eq!((used(&other, 1, 3), other.get(&node(1)).map_or(0, Page::version)), (None, 0));
+    hear(&mut other, &one);
     assert_eq!(used(&other, 1, 3), Some(30));
 }
 

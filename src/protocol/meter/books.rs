@@ -31,7 +31,7 @@ impl Meter {
     /// What to sign of the loans, if anything was lent since `signed`.
     pub fn book(&mut self, signed: Option<&Book>, now: Instant) -> Option<Book> {
         self.count_loans(now);
-        let book = self.loans.book();
+        let book = self.loans.book(now);
         (book.own > signed.map_or(0, |signed| signed.own)).then_some(book)
     }
 
@@ -47,7 +47,7 @@ impl Meter {
     ) -> bool {
         self.count_loans(now);
         if let Some(account) = self.accounts.get_mut(&lender) {
-            account.hear(book.lent_to(me));
+            account.hear(book.line_of(me));
         }
         let claims = self.claims.entry(lender.node).or_default();
         claims.hear(lender.incarnation, book, now);

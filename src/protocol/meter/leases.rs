@@ -192,8 +192,16 @@ impl Meter {
     }
 
     /// Hears what `lender` has lent to this node, and gives back at once what it cannot have: share beyond its base share,
-    /// which is `base` by what is known here, and level beyond what a share of `worth` could have earned.
-    pub fn hear_grant(&mut self, lender: Replica, grant: &Grant, base: Share, worth: Share, now: Instant) {
+    /// which is `base` by what is known here, and level beyond what a share of `worth` could have earned. True if something
+    /// came, not only more time for what is there.
+    pub fn hear_grant(
+        &mut self,
+        lender: Replica,
+        grant: &Grant,
+        base: Share,
+        worth: Share,
+        now: Instant,
+    ) -> bool {
         self.leases_changed = true;
         self.count_loans(now);
         self.refill(now);
@@ -219,7 +227,9 @@ impl Meter {
         if beyond != Moved::default() {
             self.borrowed.change(&lender, |borrowed| borrowed.give_back(beyond));
         }
-        self.bucket.grow(moved.share - beyond.share, level);
+        let came = Moved { share: moved.share - beyond.share, level };
+        self.bucket.grow(came.share, came.level);
+        came != Moved::default()
     }
 
     /// Hears what `borrower` has given back. True if something came home.

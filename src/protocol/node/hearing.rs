@@ -23,8 +23,6 @@ struct Forged;
 /// What the news of one message mean for the node as a whole.
 #[derive(Default)]
 struct Learned {
-    /// Something before it is missing.
-    gap: bool,
     /// The ledger changed.
     of_ledger: bool,
     /// It is for everybody, …
@@ -119,9 +117,11 @@ impl Node {
             let round_trip = now.since(echo.clock).saturating_sub(Duration::from_nanos(echo.age));
             // Smoothed as in RFC 6298, with its gain of 1/8.
             peer.round_trip = Some(peer.round_trip.map_or(round_trip, |known| (known * 7 + round_trip) / 8));
-            // Whoever would lend to a node where requests wait must know a recent moment of its clock.
-            peer.beat |=
-                now.since(echo.clock) > TTL / 4 && self.pools.iter().any(|state| !state.queue.is_empty());
+            // Whoever would lend must know a recent moment of the borrower's clock.
+            let old = now.since(echo.clock) > TTL / 4 && !peer.beat;
+            if old && self.waits_for_share() {
+                self.peers.get_mut(&from).into_iter().for_each(|peer| peer.beat = true);
+            }
         }
         if begins {
             self.look_up_neighbour(&from);
@@ -139,9 +139,10 @@ impl Node {
             return;
         }
         let lacks = self.knows(&replica) < message.version;
-        if let Some(peer) = self.peers.get_mut(&from).filter(|_| lacks) {
-            // So that it tells again what was lost.
-            peer.beat |= peer.sent_at.is_none_or(|at| now >= at + ROUND);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            // So that it tells again what was lost; once in a round.
+            peer.lacks = lacks;
+            peer.beat |= lacks && peer.sent_at.is_none_or(|at| now >= at + ROUND);
         }
         if to_us.is_some() {
             self.hear_leases(replica, message, now);
@@ -193,9 +194,10 @@ impl Node {
         let worth = if in_full { ONE } else { base };
         for (fingerprint, grant) in &message.grants {
             if let Some(place) = self.place_of(*fingerprint) {
-                self.meters[place].hear_grant(from, grant, base, worth, now);
-                self.stale = true;
-                self.publish_loan(place, now);
+                if self.meters[place].hear_grant(from, grant, base, worth, now) {
+                    self.stale = true;
+                    self.publish_loan(place, now);
+                }
                 if let Some(peer) = self.peers.get_mut(&from.node) {
                     peer.words.insert(place);
                     peer.tell(now);
@@ -255,9 +257,6 @@ impl Node {
             let for_all = self.learn_all(delta.author, &absorbed, &mut learned, now)?;
             self.pass_on(delta.author, &for_all, from.node, now);
         }
-        if learned.gap {
-            self.send_digest(from.node, now);
-        }
         if learned.of_members {
             self.compare_with_others(from.node);
         }
@@ -285,7 +284,6 @@ impl Node {
         learned: &mut Learned,
         now: Instant,
     ) -> Result<Vec<Key>, Forged> {
-        learned.gap |= absorbed.gap;
         let mut for_all = Vec::new();
         for change in &absorbed.changed {
             if change.key.is_for_all() {

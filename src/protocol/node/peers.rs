@@ -47,6 +47,8 @@ pub(super) struct Peer {
     pub(super) news_by: Option<Instant>,
     /// Something should be said now.
     pub(super) beat: bool,
+    /// Something of its page is missing, and it has not been told so since that was noticed.
+    pub(super) lacks: bool,
     pub(super) digest: Digest,
     pub(super) full_at: Option<Instant>,
     pub(super) compared_at: Option<Instant>,
@@ -81,6 +83,7 @@ impl Peer {
             words_again: BTreeSet::new(),
             news_by: None,
             beat: true,
+            lacks: false,
             digest: Digest::None,
             full_at: None,
             compared_at: None,

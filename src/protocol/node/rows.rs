@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mesh::MESH_MAX;
-use super::{BUSY_SILENCE, FEW_LINKS, Node};
+use super::{FEW_LINKS, Node};
 use crate::protocol::agents::WEIGHT_DEFAULT;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::GRAIN;
@@ -14,8 +14,9 @@ use crate::protocol::share::{ONE, Share};
 use crate::protocol::target::CLASSES;
 use crate::protocol::time::Instant;
 
-/// Rows are told again after this long for each link, though little changed.
-const REFRESH_PER_LINK: Duration = Duration::from_millis(100);
+/// Rows are told again after this long for each link, though little changed: among many not before they are signed again,
+/// which tells them, too.
+const REFRESH_PER_LINK: Duration = Duration::from_millis(125);
 /// … but no sooner than this, …
 const REFRESH_MIN: Duration = Duration::from_millis(500);
 /// … and no later than this while requests wait and share is lacking.
@@ -168,37 +169,49 @@ impl Node {
     /// others hear of it with the next row.
     pub(super) fn publish_loan(&mut self, place: usize, now: Instant) {
         if self.peers.len() > FEW_LINKS {
-            let row = self.row(place, now);
-            let (key, value) = self.as_entry(place, row);
-            self.pages.publish(key, value, now);
+            self.put_row(place, now);
         }
     }
 
     /// Signs now and then what changes all the time, for those who hear of it through others: the rarer the more there
     /// are, as each of them hears of all.
     pub(super) fn sign_rows(&mut self, now: Instant) {
-        if now < self.sign_at && self.busy {
-            return;
+        if self.busy {
+            if now < self.sign_at {
+                return;
+            }
+            self.publish_rows(now);
+            self.rows_due = now + self.refresh();
         }
         self.publish_books(now);
         if self.pages.sign() {
             self.sign_at = now + sign_every(self.peers.len().min(self.bases.len()));
-            self.peers_should_hear(now + BUSY_SILENCE);
+            // At once, or what changes meanwhile is told instead, unsigned.
+            self.peers_should_hear(now);
         }
     }
 
     /// Signs what was admitted in this life: nothing comes after it.
     pub(super) fn sign_last_rows(&mut self, now: Instant) {
-        for place in 0..self.meters.len() {
-            if !self.is_vacant(place) {
-                let row = self.row(place, now);
-                let (key, value) = self.as_entry(place, row);
-                self.pages.publish(key, value, now);
-            }
-        }
+        self.publish_rows(now);
         self.publish_books(now);
         self.pages.sign();
         self.peers_should_hear(now);
+    }
+
+    fn publish_rows(&mut self, now: Instant) {
+        for place in 0..self.meters.len() {
+            if !self.is_vacant(place) {
+                self.put_row(place, now);
+            }
+        }
+    }
+
+    /// Puts a row on the page as it is now.
+    fn put_row(&mut self, place: usize, now: Instant) {
+        let row = self.row(place, now);
+        let (key, value) = self.as_entry(place, row);
+        self.pages.publish(key, value, now);
     }
 
     /// How often rows are told although little changed.

@@ -10,7 +10,7 @@ use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lending::{FINE_GRAIN, GRAIN, Plan, Position, plan};
 use crate::protocol::meter::{Meter, TAG_SCALE};
 use crate::protocol::record::Row;
-use crate::protocol::share::Share;
+use crate::protocol::share::{ONE, Share};
 use crate::protocol::target::{CLASSES, Claim, in_units, targets as targets_of};
 use crate::protocol::time::Instant;
 
@@ -394,6 +394,20 @@ impl Node {
             let is_own = self.config.vouching.trust == Trust::Weight && meter.held() <= meter.base();
             let is_over = meter.turn_end > 0 && meter.tag >= meter.turn_end && !is_own;
             is_over && self.neighbours(place).iter().any(|peer| peer.row.waiting > 0)
+        })
+    }
+
+    /// Whether requests wait where less is held than should be, or where not everybody could hold what the first of them
+    /// needs, so that turns are taken.
+    pub(super) fn waits_for_share(&self) -> bool {
+        let nodes = self.peers.len() as u64 + 1;
+        (0..self.pools.len()).filter(|pool| !self.pools[*pool].queue.is_empty()).any(|pool| {
+            self.pools[pool].meters().any(|place| {
+                let meter = &self.meters[place];
+                let (head, _) = self.head_of(pool, place).unwrap_or_default();
+                let lacks = meter.held() + meter.target.scale(1, GRAIN) < meter.target;
+                lacks || meter.bucket().lot(head) > ONE.scale(1, nodes)
+            })
         })
     }
 

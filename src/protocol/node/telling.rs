@@ -116,9 +116,9 @@ impl Node {
                 peer.sent = peer.confirmed;
                 peer.tell(now);
             }
-            if peer.sent_at.is_some_and(|at| now >= at + ROUND / 2) && !peer.words_again.is_empty() {
+            if peer.sent_at.is_some_and(|at| now >= at + ROUND / 2) {
+                peer.beat |= peer.lacks || !peer.words_again.is_empty();
                 peer.words.append(&mut peer.words_again);
-                peer.beat = true;
             }
             let quiet = peer.promised_at.is_none_or(|at| now + ROUND >= at);
             peer.beat |= quiet;
@@ -230,7 +230,7 @@ impl Node {
             grants,
             returns,
         };
-        peer.beat = false;
+        (peer.beat, peer.lacks) = (false, false);
         peer.owed.clear();
         peer.words.clear();
         peer.sent_at = Some(now);
