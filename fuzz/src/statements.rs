@@ -127,7 +127,7 @@ fn pages_hear(u: &mut Unstructured, pages: &mut Pages, now: Instant) -> Result<(
         }
         _ => {
             pages.differing(&few(u, any)?);
-            pages.own_news(number(u)?, number(u)?);
+            pages.own_news(number(u)?, number(u)?, u.arbitrary()?);
             pages.forget_stranger(&STRANGER);
         }
     }

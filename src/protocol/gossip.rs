@@ -311,10 +311,12 @@ impl Pages {
     }
 
     /// What changed on one's own page since `sent`, for a peer that is known to know it up to `confirmed`; none if nothing
-    /// did. It begins at what is confirmed where that costs little, so that a lost message leaves no gap.
-    pub fn own_news(&self, sent: u64, confirmed: u64) -> Option<News> {
+    /// did. It begins at what is confirmed where that costs little, so that a lost message leaves no gap; with `repeat`
+    /// also if nothing changed since.
+    pub fn own_news(&self, sent: u64, confirmed: u64, repeat: bool) -> Option<News> {
         let page = &self.pages[&self.me];
-        if page.version <= sent {
+        let changed = page.version > sent;
+        if !changed && !repeat {
             return None;
         }
         let records = self.remembered.get(&self.me);
@@ -322,7 +324,7 @@ impl Pages {
         if again.upto == page.version && weight <= AGAIN_BYTES_MAX {
             return Some(again);
         }
-        Some(page.news(records, sent, DELTA_BYTES_MAX).0)
+        changed.then(|| page.news(records, sent, DELTA_BYTES_MAX).0)
     }
 
     /// What a peer with this digest of these buckets lacks, at most about [`DELTA_BYTES_MAX`] of it, and whether the peer

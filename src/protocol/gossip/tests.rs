@@ -39,7 +39,7 @@ fn give(pages: &mut Pages, to: u8, parts: u64) {
 fn hear(one: &mut Pages, other: &Pages) -> Absorbed {
     let life = other.pages[&other.me].incarnation;
     let known = one.get(&other.me).filter(|page| page.incarnation == life).map_or(0, Page::version);
-    let news = other.own_news(known, known);
+    let news = other.own_news(known, known, false);
     news.map_or_else(Absorbed::default, |news| one.hear(other.me, life, &news, Instant::ZERO))
 }
 
@@ -111,7 +111,7 @@ fn a_signed_row_that_comes_late_does_not_take_the_place_of_what_its_author_told_
 fn a_record_of_the_ledger_counts_signed_or_not_at_all() {
     let (mut one, mut other) = (pages(1), pages(2));
     give(&mut one, 2, 5);
-    let mut news = one.own_news(0, 0).unwrap();
+    let mut news = one.own_news(0, 0, false).unwrap();
     for entry in &mut news.entries {
         entry.signature = None;
     }
@@ -123,7 +123,7 @@ fn a_record_of_the_ledger_counts_signed_or_not_at_all() {
 fn nothing_beyond_a_gap_is_taken_up() {
     let (mut one, mut other) = (pages(1), pages(2));
     (1..4).for_each(|key| write(&mut one, key, 10 * key));
-    let late = one.own_news(2, 2).unwrap();
+    let late = one.own_news(2, 2, false).unwrap();
     assert_eq!(other.hear(node(1), Incarnation(1), &late, Instant::ZERO), Absorbed::default());
     assert_eq!((used(&other, 1, 3), other.get(&node(1)).map_or(0, Page::version)), (None, 0));
     hear(&mut other, &one);
@@ -151,7 +151,7 @@ fn somebody_elses_page_is_bounded_in_bytes_and_values() {
     (0..2_000).for_each(|key| write(&mut one, key, key));
     let kept = |pages: &Pages| pages.get(&node(1)).map_or(0, |page| page.entries().count());
     let mut known = 0;
-    while let Some(news) = one.own_news(known, known) {
+    while let Some(news) = one.own_news(known, known, false) {
         other.hear(node(1), Incarnation(1), &news, Instant::ZERO);
         known = news.upto;
     }
@@ -185,7 +185,7 @@ fn nobody_else_moves_ones_own_page() {
     let mut one = pages(1);
     write(&mut one, 1, 10);
     let before = one.digest();
-    let mut forged = one.own_news(0, 0).unwrap();
+    let mut forged = one.own_news(0, 0, false).unwrap();
     forged.upto = 9;
     forged.entries[0].version = 9;
     assert_eq!(one.hear(node(1), Incarnation(1), &forged, Instant::ZERO), Absorbed::default());

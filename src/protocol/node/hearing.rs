@@ -109,10 +109,8 @@ impl Node {
         peer.silence = Duration::from_millis(u64::from(message.silence_ms)).min(SILENCE_MAX);
         if let Some(echo) = to_us {
             peer.confirmed = peer.confirmed.max(echo.version.min(self.pages.own_version()));
-            if peer.confirmed < peer.sent && peer.sent_at.is_some_and(|at| echo.clock >= at) {
-                // It has heard our last message and still lacks something: an earlier one was lost.
-                peer.sent = peer.confirmed;
-                peer.tell(now);
+            if peer.lost_something(echo.clock) {
+                peer.tell_again(now);
             }
             let round_trip = now.since(echo.clock).saturating_sub(Duration::from_nanos(echo.age));
             // Smoothed as in RFC 6298, with its gain of 1/8.

@@ -35,6 +35,11 @@ pub(super) struct Peer {
     /// The version of our page that was sent to it.
     pub(super) sent: u64,
     pub(super) sent_at: Option<Instant>,
+    /// The oldest news that it has not confirmed yet: when they were sent, and up to which version. Over a long link there is
+    /// always something under way that was sent later.
+    pub(super) unconfirmed: Option<(Instant, u64)>,
+    /// They were lost once. Every message has them until they are confirmed.
+    pub(super) repeats: bool,
     /// When it will be surprised to have heard nothing more, by our own last promise.
     pub(super) promised_at: Option<Instant>,
     /// Limits whose leases with it changed: send at once.
@@ -77,6 +82,8 @@ impl Peer {
             version: 0,
             sent: 0,
             sent_at: None,
+            unconfirmed: None,
+            repeats: false,
             promised_at: None,
             owed: BTreeSet::new(),
             words: BTreeSet::new(),
@@ -125,6 +132,21 @@ impl Peer {
         self.levelled.remove(&place);
     }
 
+    /// Whether it has heard what was sent at `clock`, and lacks something that was sent before.
+    pub(super) fn lost_something(&mut self, clock: Instant) -> bool {
+        self.unconfirmed = self.unconfirmed.filter(|(_, upto)| self.confirmed < *upto);
+        self.repeats &= self.unconfirmed.is_some();
+        let heard = |at: Instant| clock >= at;
+        self.confirmed < self.sent
+            && (self.unconfirmed.is_some_and(|(at, _)| heard(at)) || self.sent_at.is_some_and(heard))
+    }
+
+    /// It should hear all that it has not confirmed once more.
+    pub(super) fn tell_again(&mut self, now: Instant) {
+        (self.sent, self.unconfirmed, self.repeats) = (self.confirmed, None, true);
+        self.tell(now);
+    }
+
     /// It should hear our news by then at the latest.
     pub(super) fn tell(&mut self, by: Instant) {
         self.news_by = Some(self.news_by.map_or(by, |known| known.min(by)));
@@ -137,7 +159,7 @@ impl Peer {
 
     /// Nothing of our page counts as known to it.
     pub(super) fn start_over(&mut self) {
-        (self.sent, self.confirmed, self.news_by) = (0, 0, Some(Instant::ZERO));
+        (self.sent, self.confirmed, self.unconfirmed, self.news_by) = (0, 0, None, Some(Instant::ZERO));
     }
 
     /// Whether something should be said at `now`.

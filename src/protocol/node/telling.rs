@@ -113,8 +113,7 @@ impl Node {
             let patience =
                 if peer.confirmed < important { CONFIRM_IMPORTANT } else { CONFIRM.max(peer.silence) };
             if peer.sent_at.is_some_and(|at| now >= at + patience) && peer.confirmed < peer.sent {
-                peer.sent = peer.confirmed;
-                peer.tell(now);
+                peer.tell_again(now);
             }
             if peer.sent_at.is_some_and(|at| now >= at + ROUND / 2) {
                 peer.beat |= peer.lacks || !peer.words_again.is_empty();
@@ -209,8 +208,9 @@ impl Node {
         }
         let deltas = std::mem::take(&mut peer.deltas);
         let mut news = None;
-        if let Some(own) = self.pages.own_news(peer.sent, peer.confirmed) {
+        if let Some(own) = self.pages.own_news(peer.sent, peer.confirmed, peer.repeats) {
             peer.sent = own.upto;
+            peer.unconfirmed.get_or_insert((now, own.upto));
             news = Some(own);
         }
         peer.news_by = (peer.sent < self.pages.own_version()).then_some(now);
