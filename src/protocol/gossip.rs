@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use super::audit::Contradiction;
 use super::id::{Incarnation, LedgerId, NodeId};
-use super::record::{Key, Value};
+use super::limit::Fingerprint;
+use super::record::{Key, Row, Value};
 use super::signature::{Keys, Statement};
 use super::time::Instant;
 pub use hashes::affinity;
@@ -124,12 +125,23 @@ impl Pages {
         self.sign();
     }
 
-    /// Whose records count from now on.
-    pub fn set_members(&mut self, members: impl Iterator<Item = NodeId>) {
+    /// Whose records count from now on. Gives those whose did not before.
+    pub fn set_members(&mut self, members: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
         let members: BTreeSet<NodeId> = members.collect();
-        let changed: Vec<NodeId> = members.symmetric_difference(&self.members).copied().collect();
+        let mut changed: Vec<NodeId> = members.symmetric_difference(&self.members).copied().collect();
         self.members = members;
-        changed.into_iter().for_each(|node| self.rehash(node));
+        changed.iter().for_each(|node| self.rehash(*node));
+        changed.retain(|node| self.members.contains(node));
+        changed
+    }
+
+    /// The rows that an author has signed, of all its lives.
+    pub fn signed_rows(&self, author: NodeId) -> impl Iterator<Item = (Incarnation, Fingerprint, &Row)> {
+        let records = self.lives_of(author).flat_map(|life| life.signed.records());
+        records.filter_map(|record| match (&record.key, &record.value) {
+            (Key::Row(limit), Value::Row(row)) => Some((record.incarnation, *limit, row)),
+            _ => None,
+        })
     }
 
     /// Forgets what a stranger said of itself.

@@ -499,7 +499,9 @@ impl Node {
         self.bases = self.ledger.bases(self.config.policy);
         self.heights.note(&self.bases);
         self.count_majority(now);
-        self.pages.set_members(self.bases.keys().copied());
+        for member in self.pages.set_members(self.bases.keys().copied()) {
+            self.count_signed(member);
+        }
         self.look_at_forfeit();
         let base = self.usable_base();
         for meter in &mut self.meters {

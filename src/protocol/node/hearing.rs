@@ -320,6 +320,7 @@ impl Node {
         let author = Replica { node: author, incarnation: change.life };
         // What not everybody will hear of, should the author die now, does not count: all count the same.
         if let (Key::Row(limit), Value::Row(row), true) = (change.key, &change.value, change.signed)
+            && self.bases.contains_key(&author.node)
             && let Some(place) = self.place_of(limit)
         {
             self.meters[place].used.merge(author, row.used);
@@ -382,6 +383,17 @@ impl Node {
                 news
             }
             _ => self.merge_record(author.node, change.key, &change.value),
+        }
+    }
+
+    /// Counts what somebody has signed before it was a member: nobody passed it on then.
+    pub(super) fn count_signed(&mut self, member: NodeId) {
+        let rows: Vec<_> =
+            self.pages.signed_rows(member).map(|(life, limit, row)| (life, limit, row.used)).collect();
+        for (incarnation, limit, used) in rows {
+            if let Some(place) = self.place_of(limit) {
+                self.meters[place].used.merge(Replica { node: member, incarnation }, used);
+            }
         }
     }
 
