@@ -38,8 +38,8 @@ pub(super) struct Peer {
     /// The oldest news that it has not confirmed yet: when they were sent, and up to which version. Over a long link there is
     /// always something under way that was sent later.
     pub(super) unconfirmed: Option<(Instant, u64)>,
-    /// They were lost once. Every message has them until they are confirmed.
-    pub(super) repeats: bool,
+    /// How often they were lost.
+    losses: u32,
     /// When it will be surprised to have heard nothing more, by our own last promise.
     pub(super) promised_at: Option<Instant>,
     /// Limits whose leases with it changed: send at once.
@@ -83,7 +83,7 @@ impl Peer {
             sent: 0,
             sent_at: None,
             unconfirmed: None,
-            repeats: false,
+            losses: 0,
             promised_at: None,
             owed: BTreeSet::new(),
             words: BTreeSet::new(),
@@ -135,7 +135,9 @@ impl Peer {
     /// Whether it has heard what was sent at `clock`, and lacks something that was sent before.
     pub(super) fn lost_something(&mut self, clock: Instant) -> bool {
         self.unconfirmed = self.unconfirmed.filter(|(_, upto)| self.confirmed < *upto);
-        self.repeats &= self.unconfirmed.is_some();
+        if self.unconfirmed.is_none() {
+            self.losses = 0;
+        }
         let heard = |at: Instant| clock >= at;
         self.confirmed < self.sent
             && (self.unconfirmed.is_some_and(|(at, _)| heard(at)) || self.sent_at.is_some_and(heard))
@@ -143,8 +145,13 @@ impl Peer {
 
     /// It should hear all that it has not confirmed once more.
     pub(super) fn tell_again(&mut self, now: Instant) {
-        (self.sent, self.unconfirmed, self.repeats) = (self.confirmed, None, true);
+        (self.sent, self.unconfirmed, self.losses) = (self.confirmed, None, self.losses + 1);
         self.tell(now);
+    }
+
+    /// Whether every message should have what is not confirmed: it was lost again and again.
+    pub(super) fn repeats(&self) -> bool {
+        self.losses > 1
     }
 
     /// It should hear our news by then at the latest.

@@ -208,7 +208,7 @@ impl Node {
         }
         let deltas = std::mem::take(&mut peer.deltas);
         let mut news = None;
-        if let Some(own) = self.pages.own_news(peer.sent, peer.confirmed, peer.repeats) {
+        if let Some(own) = self.pages.own_news(peer.sent, peer.confirmed, peer.repeats()) {
             peer.sent = own.upto;
             peer.unconfirmed.get_or_insert((now, own.upto));
             news = Some(own);
