@@ -13,7 +13,7 @@ use crate::parallel;
 use crate::record::Record;
 use crate::scenario::Scenario;
 use crate::time::seconds;
-use crate::world;
+use crate::{workload, world};
 
 /// A seed with which something was violated.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Found {
     pub scenario: Scenario,
     /// What a checker found, or the message of a panic.
     pub what: String,
+    /// What happened until then; none after a panic.
+    pub record: Option<Record>,
 }
 
 /// How a hunt went.
@@ -54,9 +56,17 @@ pub fn run(seed: u64, bounds: Bounds) -> Result<(Scenario, Record), Box<Found>> 
     // Among members who trust one another a lender can bring level that it never had.
     let trust = if bounds.liars > 0.0 { TrustSpec::Weight } else { TrustSpec::Members };
     let scenario = Scenario { liars: bounds.liars, trust, ..draw(seed, bounds.nodes) };
-    match caught(|| world::run(&scenario, seed)) {
+    let mut until_then = None;
+    let run = || {
+        let run = world::run_as_far_as_it_goes(&scenario, seed, workload::arrivals(&scenario, seed));
+        run.map_err(|failed| {
+            until_then = Some(failed.1);
+            failed.0
+        })
+    };
+    match caught(run) {
         Ok(record) => Ok((scenario, record)),
-        Err(what) => Err(Box::new(Found { seed, scenario, what })),
+        Err(what) => Err(Box::new(Found { seed, scenario, what, record: until_then })),
     }
 }
 

@@ -55,11 +55,34 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Record, Violation> {
 /// # Panics
 /// If the scenario was not [checked](Scenario::check), or a core does.
 pub fn run_with(scenario: &Scenario, seed: u64, arrivals: Vec<Arrival>) -> Result<Record, Violation> {
+    run_as_far_as_it_goes(scenario, seed, arrivals).map_err(|failed| failed.0)
+}
+
+/// As [`run_with`], and if something is violated what happened until then.
+///
+/// # Errors
+/// The first violation that a checker finds, and the record up to it.
+///
+/// # Panics
+/// If the scenario was not [checked](Scenario::check), or a core does.
+pub fn run_as_far_as_it_goes(
+    scenario: &Scenario,
+    seed: u64,
+    arrivals: Vec<Arrival>,
+) -> Result<Record, Box<(Violation, Record)>> {
     let mut world = World::new(scenario, seed, arrivals);
     let told = world.told_of_liars();
-    let run = world.begin().and_then(|()| world.run());
-    let record = run.and_then(|()| world.end());
-    record.map_err(|violation| Violation { what: violation.what + &told, ..violation })
+    let run = world.begin().and_then(|()| world.run()).and_then(|()| world.check_end());
+    if run.is_err() {
+        let (now, asked) = (world.now, world.next_arrival);
+        world.arrivals.truncate(asked);
+        world.record.marks.retain(|mark| mark.at <= now);
+    }
+    let record = world.into_record();
+    match run {
+        Ok(()) => Ok(record),
+        Err(violation) => Err(Box::new((Violation { what: violation.what + &told, ..violation }, record))),
+    }
 }
 
 /// How often nodes read their wall clocks.
@@ -216,14 +239,17 @@ impl<'a> World<'a> {
         }
     }
 
-    fn end(mut self) -> Result<Record, Violation> {
+    fn check_end(&mut self) -> Result<(), Violation> {
         self.now = self.scenario.end();
-        (0..self.machines.len()).try_for_each(|place| self.check_overdue(place))?;
+        (0..self.machines.len()).try_for_each(|place| self.check_overdue(place))
+    }
+
+    fn into_record(mut self) -> Record {
         self.end_watch();
         self.record.arrivals = self.arrivals;
         self.record.overshoot = self.checks.never_over.overshoot();
         self.record.trace_hash = self.trace.hash();
-        Ok(self.record)
+        self.record
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
@@ -478,7 +504,7 @@ mod tests {
         world.begin()?;
         harm(&mut world);
         world.run()?;
-        world.end()
+        world.check_end().map(|()| world.into_record())
     }
 
     fn violated(harm: impl FnOnce(&mut World)) -> Property {
@@ -553,7 +579,7 @@ mod tests {
             assert!(reasons(&world, liar).iter().all(|held| held.contains(reason)), "{liar}");
         }
         // Both sides have a third of all twice, for as long as they believe in it.
-        let overshoot = world.end().unwrap().overshoot;
+        let overshoot = world.into_record().overshoot;
         assert!(overshoot < 200.0 / 3.0 * 13.0, "{overshoot}");
     }
 

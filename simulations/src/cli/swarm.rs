@@ -126,7 +126,9 @@ impl Swarm {
             });
             format!("{json:#}\n")
         } else {
-            let found = hunt.found.as_ref().map(|found| format!("{}\n", told(found))).unwrap_or_default();
+            let found = hunt.found.as_ref();
+            let found = found.map(|found| format!("{}\n{}\n", options(&found.scenario), told(found)));
+            let found = found.unwrap_or_default();
             let sum = format!("{} seeds, {}", hunt.runs, rate(hunt.node_hours, began.elapsed()));
             format!("{found}{sum}\nreplay: {replay}\n")
         };
@@ -148,19 +150,25 @@ impl Replay {
         if self.json {
             let (scenario, record, what) = match &outcome {
                 Ok((scenario, record)) => (scenario, Some(record), None),
-                Err(found) => (&found.scenario, None, Some(&found.what)),
+                Err(found) => (&found.scenario, found.record.as_ref(), Some(&found.what)),
             };
             let json = json!({
                 "seed": self.seed, "scenario": scenario, "record": record, "violation": what, "replay": replay,
             });
             return ended(&format!("{json:#}\n"), outcome.is_ok());
         }
+        let story = |record: &Record| {
+            let trace = if self.trace { answers(record) } else { String::new() };
+            trace + &happened(record)
+        };
         let text = match &outcome {
             Ok((scenario, record)) => {
-                let trace = if self.trace { answers(record) } else { String::new() };
-                format!("{}\n{trace}{}\nnothing was violated\n", options(scenario), happened(record))
+                format!("{}\n{}\nnothing was violated\n", options(scenario), story(record))
             }
-            Err(found) => told(found),
+            Err(found) => {
+                let story = found.record.as_ref().map(story).unwrap_or_default();
+                format!("{}\n{story}\n{}", options(&found.scenario), told(found))
+            }
         };
         ended(&format!("seed {}\n\n{text}\nreplay: {replay}\n", self.seed), outcome.is_ok())
     }
@@ -173,9 +181,8 @@ fn ended(text: &str, fine: bool) -> ExitCode {
     }
 }
 
-/// What was drawn and what was found.
 fn told(found: &Found) -> String {
-    format!("{}\nFAILED with seed {}: {}\n", options(&found.scenario), found.seed, found.what)
+    format!("FAILED with seed {}: {}\n", found.seed, found.what)
 }
 
 /// What was drawn, as a file would have it.
