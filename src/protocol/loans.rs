@@ -199,6 +199,8 @@ pub struct Account {
     waits_at: Instant,
     /// The line that was shown last, and what it showed.
     shown: (u32, ShareTime),
+    /// When something was last held.
+    held_at: Instant,
     at: Instant,
 }
 
@@ -209,13 +211,16 @@ impl Account {
     /// Nothing was held before `now`.
     pub fn new(now: Instant) -> Self {
         let (marked, waited) = (0, Duration::ZERO);
-        Self { held: 0, owed: 0, marked, waited, waits_at: now, shown: (0, 0), at: now }
+        Self { held: 0, owed: 0, marked, waited, waits_at: now, shown: (0, 0), held_at: now, at: now }
     }
 
     /// Counts up to `now`: since the last time `share` was held, until `until` at most. Must precede every change of
     /// either.
     pub fn count(&mut self, share: Share, until: Instant, now: Instant) {
         let time = nanos(now.min(until).since(self.at));
+        if share > Share::ZERO && time > 0 {
+            self.held_at = now.min(until);
+        }
         self.at = self.at.max(now);
         self.held += ShareTime::from(share.0) * ShareTime::from(time);
     }
@@ -232,7 +237,12 @@ impl Account {
     }
 
     /// Hears the lender's count of it, if its book names this node.
-    pub fn hear(&mut self, line: Option<&Line>) {
+    pub fn hear(&mut self, line: Option<&Line>, now: Instant) {
+        // By then an honest lender has closed the line, and its last books may have been lost: this machine slept, say. A lender
+        // that was there is not waited for that long.
+        if now.since(self.held_at) >= NAMED - NAMED / 16 {
+            self.forgive();
+        }
         let shown = line.map_or(0, |line| {
             let (number, before) = std::mem::replace(&mut self.shown, (line.number, line.lent));
             line.lent.saturating_sub(if line.number == number { before } else { 0 })
@@ -444,7 +454,7 @@ mod tests {
                 account.wait(now);
             }
             if tenth % 20 == 0 && shown > 0 {
-                account.hear(Some(&line(A, 1, told)));
+                account.hear(Some(&line(A, 1, told)), now);
             }
             account.is_behind(PATIENCE)
         })
@@ -468,7 +478,7 @@ mod tests {
             account.count(QUARTER, begin + Duration::from_millis(lasts), begin + Duration::from_secs(9));
             account.wait(begin + Duration::from_secs(9));
             // The books in between were lost.
-            account.hear(Some(&line(A, number, worth(QUARTER, lent))));
+            account.hear(Some(&line(A, number, worth(QUARTER, lent))), begin + Duration::from_secs(9));
             assert_eq!((account.owed, account.marked), (0, 0), "line {number}");
         }
     }
@@ -481,9 +491,23 @@ mod tests {
         // Cut off for an hour.
         account.wait(at(3_600_000));
         assert!(!account.is_behind(PATIENCE));
-        account.hear(Some(&line(A, 1, worth(QUARTER, 2_000))));
+        account.hear(Some(&line(A, 1, worth(QUARTER, 2_000))), at(3_600_000));
         (0..100).for_each(|second| account.wait(at(3_600_000 + second * 1_000)));
         assert!(!account.is_behind(PATIENCE));
+    }
+
+    #[test]
+    fn whoever_slept_does_not_wait_for_lines_that_are_closed() {
+        for shown in [None, Some(line(A, 2, 1))] {
+            for (heard, owes) in [(3_600_000, false), (10_000, true)] {
+                let mut account = Account::new(at(0));
+                account.count(QUARTER, at(2_000), at(2_000));
+                account.wait(at(2_000));
+                account.hear(shown.as_ref(), at(heard));
+                (0..100).for_each(|second| account.wait(at(heard + second * 1_000)));
+                assert_eq!(account.is_behind(PATIENCE), owes, "heard at {heard}");
+            }
+        }
     }
 
     #[test]
@@ -536,7 +560,7 @@ mod tests {
                     prop_assert!(books.iter().all(|before: &Book| !before.contradicts(&book)));
                     claims.hear(Incarnation(1), &book, now);
                     prop_assert!(!claims.exceed(QUARTER));
-                    account.hear(book.line_of(&NodeId([0; 32])));
+                    account.hear(book.line_of(&NodeId([0; 32])), now);
                     heard = now;
                     books.push(book);
                 }

@@ -47,7 +47,7 @@ impl Meter {
     ) -> bool {
         self.count_loans(now);
         if let Some(account) = self.accounts.get_mut(&lender) {
-            account.hear(book.line_of(me));
+            account.hear(book.line_of(me), now);
         }
         let claims = self.claims.entry(lender.node).or_default();
         claims.hear(lender.incarnation, book, now);
