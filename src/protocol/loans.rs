@@ -38,6 +38,8 @@ use super::time::{Instant, nanos};
 pub const BORROWERS_MAX: usize = 128;
 /// For how long after its loan ended a borrower is named.
 pub const NAMED: Duration = Duration::from_secs(60);
+/// The same by a borrower's clock, with room for both clocks and for the last book. Longer than anybody's patience with a book.
+const SURELY_CLOSED: Duration = Duration::from_secs(56);
 
 /// Share-time, in parts times nanoseconds.
 pub type ShareTime = u128;
@@ -240,7 +242,7 @@ impl Account {
     pub fn hear(&mut self, line: Option<&Line>, now: Instant) {
         // By then an honest lender has closed the line, and its last books may have been lost: this machine slept, say. A lender
         // that was there is not waited for that long.
-        if now.since(self.held_at) >= NAMED - NAMED / 16 {
+        if now.since(self.held_at) >= SURELY_CLOSED {
             self.forgive();
         }
         let shown = line.map_or(0, |line| {
