@@ -69,8 +69,12 @@ fn all(wanted: Option<&str>) {
             assert_eq!(run.never_over, Ok(()), "{name}");
             assert!(run.used.iter().all(|used| *used > 0.0), "{name}: nothing was logged");
             assert!(run.linked.is_some(), "{name}: links never came back");
-            // Half a second is less than a link's patience; all other faults last longer.
-            assert!(run.missing > 0 || *name == "flap", "{name}: nobody noticed the fault");
+            // Half a second is less than a link's patience, and a host with a new address may dial the others before
+            // they miss it. All other faults must be noticed.
+            assert!(
+                run.missing > 0 || ["flap", "renumber"].contains(name),
+                "{name}: nobody noticed the fault"
+            );
         }
     }
 }
