@@ -7,7 +7,7 @@
 //!
 //! A permit lives in a *slot*, and its id names the life of the node, the slot and which use of the slot it is. A slot
 //! goes round: free, live, settled, free again, and its number of uses grows on the last step. The reservation is
-//! handed out ([`Settled::Now`], [`Settled::Late`], [`Permits::expire`], [`Issued::evicted`]) only by the one step from
+//! handed out ([`Settled::Now`], [`Settled::Late`], [`Permits::expire`], [`Permits::make_room`]) only by the one step from
 //! live to settled. So whoever names the same permit later finds the slot settled, and gets the answer that it
 //! remembers; or finds it in a later use, and the permit is [`Settled::Forgotten`]; but never another one's. Uses are
 //! counted in 32 bits, and between two uses of a slot at least [`REMEMBERED`] permits end: an id comes again after 2⁴⁸ of
@@ -172,18 +172,9 @@ pub enum Settled {
     Unknown,
 }
 
-/// A permit that was issued.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issued {
-    /// Its name.
-    pub id: PermitId,
-    /// The permit that ended for it as [`How::Expired`], where as many were live as may be.
-    pub evicted: Option<(PermitId, Permit)>,
-}
-
-/// As many permits are live as may be, and each holds a concurrency slot. Nothing was changed.
+/// As many permits are live as may be. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("all {max} permits are out and hold a concurrency slot; settle some, or allow more")]
+#[error("all {max} permits are out; settle some, or allow more")]
 pub struct Full {
     /// How many may be live.
     pub max: usize,
@@ -260,24 +251,26 @@ impl Permits {
         self.len() == 0
     }
 
-    /// Whether one more can be issued: to be asked before anything is taken for it.
+    /// Whether one more can be issued, once there is [room made](Self::make_room) for it: to be asked before anything is
+    /// taken for it.
     pub fn has_room(&self) -> bool {
         self.len() < self.max || self.evictable.first().is_some()
     }
 
-    /// Issues a permit. Where as many are live as may be, the oldest that holds no concurrency slot ends as if its time
-    /// were over; one that holds a slot (`keep`) never does, because its caller still runs and the slot would be given
-    /// twice.
+    /// Where as many are live as may be, the oldest that holds no concurrency slot ends as if its time were over, and is
+    /// given back. One that holds a slot never does, because its caller still runs and the slot would be given twice.
+    pub fn make_room(&mut self) -> Option<(PermitId, Permit)> {
+        if self.len() < self.max { None } else { Some(self.end(self.evictable.first()?, How::Expired)) }
+    }
+
+    /// Issues a permit; `keep` one that holds a concurrency slot.
     ///
     /// # Errors
-    /// [`Full`] where all that are live hold a slot.
-    pub fn issue(&mut self, permit: Permit<&[Taken]>, keep: bool) -> Result<Issued, Full> {
-        let evicted = if self.len() < self.max {
-            None
-        } else {
-            let oldest = self.evictable.first().ok_or(Full { max: self.max })?;
-            Some(self.end(oldest, How::Expired))
-        };
+    /// [`Full`] where as many are live as may be.
+    pub fn issue(&mut self, permit: Permit<&[Taken]>, keep: bool) -> Result<PermitId, Full> {
+        if self.len() >= self.max {
+            return Err(Full { max: self.max });
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, state: State::Free });
             self.slots.len() as u32 - 1
@@ -296,7 +289,7 @@ impl Permits {
             self.evictable.push(place);
         }
         self.slots[slot as usize].state = State::Live(place);
-        Ok(Issued { id: self.id(slot), evicted })
+        Ok(self.id(slot))
     }
 
     /// The permit with this id, if it is live.
@@ -328,7 +321,11 @@ impl Permits {
     /// permit that is live or forgotten.
     pub fn remember(&mut self, id: PermitId, settlement: &Settlement) {
         if let Some(State::Settled(place)) = self.slot(id).map(|slot| slot.state) {
-            self.answers.get_mut(place).settlement.clone_from(settlement);
+            let known = &mut self.answers.get_mut(place).settlement;
+            known.keyed = settlement.keyed;
+            // Most have no corrections, and a list that is cloned is copied with all the room that it has.
+            known.corrections.clear();
+            known.corrections.extend_from_slice(&settlement.corrections);
         }
     }
 

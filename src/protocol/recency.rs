@@ -24,8 +24,11 @@ impl Recency {
 
     /// Puts a number at the end, wherever it was.
     pub fn push(&mut self, number: u32) {
-        self.remove(number);
         let last = self.anchor.before;
+        if last == number {
+            return;
+        }
+        self.remove(number);
         self.links[number as usize] = Link { before: last, after: ANCHOR };
         self.link(last).after = number;
         self.anchor.before = number;
@@ -39,6 +42,9 @@ impl Recency {
             return;
         }
         let Link { before, after } = self.links[number as usize];
+        if before == number {
+            return;
+        }
         self.link(before).after = after;
         self.link(after).before = before;
         self.links[number as usize] = Link { before: number, after: number };

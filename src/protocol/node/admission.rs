@@ -261,7 +261,7 @@ impl Node {
         let mut slow_cost = 1;
         assert!(!ask.items.is_empty(), "BUG! a request for nothing");
         for item in ask.items {
-            let place = match self.key_of(item) {
+            let place = match self.key_of(item.pool, item.key) {
                 Some(key) => self.promote(item.pool, key, now)?,
                 None => item.pool,
             };
@@ -366,13 +366,13 @@ impl Node {
     pub(super) fn issue(&mut self, permit: Permit<&[Taken]>, slots: bool) -> PermitId {
         self.agents.hold(AgentIndex(permit.agent));
         self.count_permit(permit, 1);
-        let issued = self.permits.issue(permit, slots).expect("BUG! admitted without room for a permit");
-        if let Some((_, evicted)) = issued.evicted {
+        if let Some((_, evicted)) = self.permits.make_room() {
             self.permit_ended(&evicted);
         }
+        let issued = self.permits.issue(permit, slots).expect("BUG! admitted without room for a permit");
         self.slots_out += usize::from(slots);
         self.reserve_ahead();
-        issued.id
+        issued
     }
 
     /// The first limit that lacks what is needed of it.

@@ -25,11 +25,10 @@ impl Node {
         Some((keys.len(), keys.promoted().count()))
     }
 
-    /// The key that an item is about: the empty one where a keyed pool is asked without, none where the pool is not keyed.
-    pub(super) fn key_of(&self, item: &Item<'_>) -> Option<KeyHash> {
-        let state = &self.pools[item.pool];
-        matches!(state.scope, Scope::Keyed(_))
-            .then(|| KeyHash::of(state.pool.name(), item.key.unwrap_or_default()))
+    /// What a key of the pool is called: the empty one where a keyed pool is asked without, none where the pool is not keyed.
+    pub(super) fn key_of(&mut self, pool: usize, key: Option<&str>) -> Option<KeyHash> {
+        let state = &mut self.pools[pool];
+        matches!(state.scope, Scope::Keyed(_)).then(|| state.hashes.of(key.unwrap_or_default().as_bytes()))
     }
 
     /// Answers a call of keyed pools as far as that needs no meters. None if it takes of no key, or has to go the way of all
@@ -39,7 +38,7 @@ impl Node {
             return Some(refuse(Reason::Never, Some(limit), None));
         }
         let [item] = ask.items else { return None };
-        let key = self.key_of(item)?;
+        let key = self.key_of(item.pool, item.key)?;
         // Behind a gate that is shut a key waits as all others do.
         if self.is_held_back(item.pool, now) { None } else { self.ask_key(ask, item, key, now) }
     }

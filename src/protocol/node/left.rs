@@ -15,16 +15,12 @@ impl Node {
     /// # Panics
     /// If there is no such pool or limit.
     pub fn left(&mut self, pool: usize, limit: usize, key: &str, now: Instant) -> Left {
-        let state = &self.pools[pool];
-        let place = match &state.scope {
-            Scope::Keyed(_) => {
-                let key = KeyHash::of(state.pool.name(), key);
-                match self.promoted_place(pool, key) {
-                    Some(promoted) => promoted,
-                    None => return self.left_of_key(pool, limit, key, now),
-                }
-            }
-            _ => pool,
+        let place = match self.key_of(pool, Some(key)) {
+            Some(key) => match self.promoted_place(pool, key) {
+                Some(promoted) => promoted,
+                None => return self.left_of_key(pool, limit, key, now),
+            },
+            None => pool,
         };
         let meter = self.pools[place].meters().start + limit;
         self.meters[meter].refill(now);
@@ -37,7 +33,7 @@ impl Node {
     /// As [`ask`](Self::ask).
     pub fn would_admit(&mut self, ask: &Ask<'_>, now: Instant) -> bool {
         if let [item] = ask.items
-            && let Some(key) = self.key_of(item)
+            && let Some(key) = self.key_of(item.pool, item.key)
             && self.promoted_place(item.pool, key).is_none()
         {
             // An estimate would promote it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Node;
 use super::gates::Gate;
 use super::promoted::Promoted;
-use crate::protocol::keyed::Keys;
+use crate::protocol::keyed::{Hashes, Keys};
 use crate::protocol::limit::Pool;
 use crate::protocol::queue::Queue;
 use crate::protocol::time::Instant;
@@ -20,6 +20,8 @@ pub(super) struct PoolState {
     /// When the head can be admitted with what is held, as of the last look.
     pub head_ready: Option<Instant>,
     pub scope: Scope,
+    /// What its keys are called, if it is keyed.
+    pub hashes: Hashes,
 }
 
 /// For whom the limits of a pool hold.
@@ -43,7 +45,8 @@ impl PoolState {
             Scope::Keyed(Box::new(Keys::new(rates, keys_max, now)))
         };
         let scope = pool.keyed.map_or(Scope::Everybody, keys);
-        Self { pool: pool.clone(), first, queue: Queue::new(pool.ageing), gate, head_ready: None, scope }
+        let (queue, hashes) = (Queue::new(pool.ageing), Hashes::new(pool.name()));
+        Self { pool: pool.clone(), first, queue, gate, head_ready: None, scope, hashes }
     }
 
     /// The places of its meters.

@@ -26,7 +26,7 @@ use super::gates::Gate;
 use super::{METERS_MAX, Node, PoolState, Scope};
 use crate::protocol::bucket::Level;
 use crate::protocol::id::Replica;
-use crate::protocol::keyed::{Balance, KeyHash};
+use crate::protocol::keyed::{Balance, Hashes, KeyHash};
 use crate::protocol::limit::Fingerprint;
 use crate::protocol::meter::Meter;
 use crate::protocol::queue::Queue;
@@ -82,12 +82,12 @@ impl Node {
         });
         let meters: Vec<Meter> = meters.collect();
         let promoted = Promoted { template, key, since: now, permits: 0, calm_since: None };
-        let queue = Queue::new(pool.ageing);
+        let (queue, hashes) = (Queue::new(pool.ageing), Hashes::new(pool.name()));
         let scope = Scope::Key(promoted);
         let place = vacant.unwrap_or(self.pools.len());
         let first = vacant.map_or(self.meters.len(), |place| self.pools[place].first);
         let gate = Gate::of_key(&pool);
-        let state = PoolState { pool, first, queue, gate, head_ready: None, scope };
+        let state = PoolState { pool, first, queue, gate, head_ready: None, scope, hashes };
         if vacant.is_some() {
             self.pools[place] = state;
             for (place, meter) in (first..).zip(meters) {

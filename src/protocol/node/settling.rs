@@ -1,6 +1,6 @@
 //! Permits: what was really used, said after the call; and those of which nothing is said.
 
-use super::{FEW_LINKS, Item, Node, Phase, Scope};
+use super::{FEW_LINKS, Node, Phase, Scope};
 use crate::protocol::agents::AgentIndex;
 use crate::protocol::limit::{Cost, Kind, Limit};
 use crate::protocol::permit::{Correction, How, Permit, PermitId, Settled, Settlement, Taken};
@@ -68,8 +68,7 @@ impl Node {
     /// If there is no such pool.
     pub fn charge(&mut self, pool: usize, key: Option<&str>, used: &Cost, now: Instant) {
         self.expire(now);
-        let item = Item { pool, units: &[], key };
-        let key = self.key_of(&item);
+        let key = self.key_of(pool, key);
         let taken = SmallVec::new();
         // As if an empty permit had been committed; there is none, and nobody's slots are at stake.
         let permit = Permit { pool: pool as u32, key, agent: 0, taken, since: now, expires: now };

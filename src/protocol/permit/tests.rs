@@ -23,7 +23,7 @@ fn refund(units: u64) -> Settlement {
 #[test]
 fn a_repetition_gets_the_first_answer_whatever_it_asks() {
     let mut permits = Permits::new(LIFE, 10);
-    let id = permits.issue(permit(5, 9).borrowed(), false).unwrap().id;
+    let id = permits.issue(permit(5, 9).borrowed(), false).unwrap();
     assert_eq!(permits.get(id), Some(&permit(5, 9)));
     permits.remember(id, &refund(1));
     assert_eq!(permits.settle(id, How::Committed, at(1)), Settled::Now(permit(5, 9)));
@@ -40,7 +40,7 @@ fn a_repetition_gets_the_first_answer_whatever_it_asks() {
 #[test]
 fn a_commit_after_its_time_is_late_even_if_nobody_looked_at_the_clock() {
     let mut permits = Permits::new(LIFE, 10);
-    let id = permits.issue(permit(5, 9).borrowed(), true).unwrap().id;
+    let id = permits.issue(permit(5, 9).borrowed(), true).unwrap();
     assert_eq!(permits.settle(id, How::Committed, at(9)), Settled::Late(permit(5, 9)));
     let answer = Settled::Already { how: How::Expired, settlement: Settlement::default() };
     assert_eq!(permits.settle(id, How::Committed, at(9)), answer);
@@ -52,7 +52,7 @@ fn ids_of_other_lives_settle_nothing() {
     let mut permits = Permits::new(LIFE, 10);
     let mut later = Permits::new(Incarnation(8), 10);
     let [before, id, after] = [&mut former, &mut permits, &mut later]
-        .map(|permits| permits.issue(permit(5, 9).borrowed(), false).unwrap().id);
+        .map(|permits| permits.issue(permit(5, 9).borrowed(), false).unwrap());
     assert_eq!(permits.settle(before, How::Released, at(1)), Settled::Former);
     assert_eq!(permits.settle(after, How::Released, at(1)), Settled::Unknown);
     assert_eq!(permits.settle(PermitId { slot: 1, ..id }, How::Released, at(1)), Settled::Unknown);
@@ -63,15 +63,17 @@ fn ids_of_other_lives_settle_nothing() {
 #[test]
 fn at_the_bound_the_oldest_that_holds_no_slot_makes_room() {
     let mut permits = Permits::new(LIFE, 2);
-    let holds = permits.issue(permit(1, 9).borrowed(), true).unwrap().id;
-    let oldest = permits.issue(permit(2, 9).borrowed(), false).unwrap().id;
+    let holds = permits.issue(permit(1, 9).borrowed(), true).unwrap();
+    let oldest = permits.issue(permit(2, 9).borrowed(), false).unwrap();
     assert!(permits.has_room());
-    let evicted = permits.issue(permit(3, 9).borrowed(), true).unwrap().evicted;
-    assert_eq!(evicted, Some((oldest, permit(2, 9))));
-    assert!(!permits.has_room());
+    assert_eq!(permits.issue(permit(3, 9).borrowed(), true), Err(Full { max: 2 }));
+    assert_eq!(permits.make_room(), Some((oldest, permit(2, 9))));
+    permits.issue(permit(3, 9).borrowed(), true).unwrap();
+    assert_eq!((permits.has_room(), permits.make_room()), (false, None));
     assert_eq!(permits.issue(permit(4, 9).borrowed(), true), Err(Full { max: 2 }));
     assert_eq!(permits.settle(holds, How::Closed, at(1)), Settled::Now(permit(1, 9)));
-    assert_eq!(permits.issue(permit(4, 9).borrowed(), true).unwrap().evicted, None);
+    assert_eq!(permits.make_room(), None);
+    permits.issue(permit(4, 9).borrowed(), true).unwrap();
 }
 
 #[test]
@@ -79,7 +81,7 @@ fn uses_of_a_slot_are_told_apart() {
     let mut permits = Permits::remembering(LIFE, 1, 1);
     let mut ids = Vec::new();
     for round in 0..10 {
-        let id = permits.issue(permit(round, 9).borrowed(), false).unwrap().id;
+        let id = permits.issue(permit(round, 9).borrowed(), false).unwrap();
         assert_eq!(permits.settle(id, How::Released, at(1)), Settled::Now(permit(round, 9)));
         assert!(!ids.contains(&id));
         ids.push(id);
@@ -163,15 +165,16 @@ proptest! {
                     let oldest = model.live.iter().find(|(.., keep)| !keep).map(|(id, ..)| *id);
                     let is_full = model.live.len() == max;
                     prop_assert_eq!(permits.has_room(), !is_full || oldest.is_some());
+                    let oldest = oldest.filter(|_| is_full);
+                    let evicted = permits.make_room();
+                    prop_assert_eq!(evicted, oldest.map(|id| (id, model.end(id, How::Expired).unwrap())));
                     let issued = permits.issue(permit.borrowed(), keep);
                     if is_full && oldest.is_none() {
                         prop_assert_eq!(issued, Err(Full { max }));
                         continue;
                     }
-                    let Issued { id, evicted } = issued.unwrap();
+                    let id = issued.unwrap();
                     prop_assert!(!ids.contains(&id), "{} was issued twice", id);
-                    let oldest = oldest.filter(|_| is_full);
-                    prop_assert_eq!(evicted, oldest.map(|id| (id, model.end(id, How::Expired).unwrap())));
                     model.live.push((id, permit, keep));
                     ids.push(id);
                 }
