@@ -27,8 +27,9 @@ use super::proto::envoy::service::ratelimit::v3::{
     rate_limit_response::{Code, DescriptorStatus, RateLimit},
 };
 use crate::protocol::limit::{AMOUNT_MAX, Cost, Kind, Limit, Units};
-use crate::protocol::node::{Ask, Item, Left, Outcome, PERMIT_TTL};
+use crate::protocol::node::{Ask, Item, Left, Node, Outcome, PERMIT_TTL};
 use crate::protocol::queue::Class;
+use crate::protocol::time::Instant;
 
 /// The most descriptors of a request.
 pub const DESCRIPTORS_MAX: usize = 64;
@@ -172,19 +173,27 @@ impl Rls {
             ttl: PERMIT_TTL,
             bound: None,
         };
-        let outcome = match self.inner.engine.acquire(request).1 {
-            Reply::Now(outcome) => outcome,
+        let least = |node: &mut Node, _, _, now| self.least(counted, node, now);
+        let (outcome, least) = match self.inner.engine.acquire(request, least).1 {
+            Reply::Now(outcome, least) => (outcome, Some(least)),
             // What it takes is being put on disk.
-            Reply::Later(pending) => pending.answer().await,
+            Reply::Later(pending) => (pending.answer().await, None),
         };
         match outcome {
             Outcome::Admitted { permit, .. } => {
                 counted.rules.refunds(|refunds| refunds.note(counted.of(), Taken { permit, hits }));
-                self.status(Code::Ok, counted, None, None)
+                match least {
+                    Some(left) => self.shown(Code::Ok, counted, left, None),
+                    None => self.status(Code::Ok, counted),
+                }
             }
             Outcome::Refused(refusal) => {
                 let limit = refusal.limit.filter(|(pool, _)| *pool == rule.pool).map(|(_, limit)| limit);
-                self.status(Code::OverLimit, counted, limit, refusal.retry_after)
+                let left = self.inner.engine.look(|node, now| match limit {
+                    Some(limit) => (limit, self.left(counted, limit, node, now)),
+                    None => self.least(counted, node, now),
+                });
+                self.shown(Code::OverLimit, counted, left, refusal.retry_after)
             }
         }
     }
@@ -205,7 +214,7 @@ impl Rls {
             let class = Class::default();
             node.would_admit(&Ask { items, agent: "", class, wait: Duration::ZERO, ttl: PERMIT_TTL }, now)
         });
-        self.status(if admits { Code::Ok } else { Code::OverLimit }, counted, None, None)
+        self.status(if admits { Code::Ok } else { Code::OverLimit }, counted)
     }
 
     /// Gives back of the newest of what was taken, and no more than was. An admission of which a part came back is settled:
@@ -223,28 +232,36 @@ impl Rls {
                 hits -= taken.hits.min(hits);
             }
         }
-        self.status(Code::Ok, counted, None, None)
+        self.status(Code::Ok, counted)
     }
 
-    /// What is left of `limit`, or else of the limit of which the least is.
-    fn status(
+    fn status(&self, code: Code, counted: &Counted<'_>) -> DescriptorStatus {
+        let left = self.inner.engine.look(|node, now| self.least(counted, node, now));
+        self.shown(code, counted, left, None)
+    }
+
+    /// The limit of those that are counted of which the least is left, by its place in the pool, and what is left of it.
+    fn least(&self, counted: &Counted<'_>, node: &mut Node, now: Instant) -> (usize, Left) {
+        let rule = counted.rule;
+        let limits = self.inner.pools[rule.pool].pool.limits();
+        let places = (0..limits.len()).filter(|place| limits[*place].unit == rule.unit);
+        let left = places.map(|place| (place, self.left(counted, place, node, now)));
+        left.min_by_key(|(_, left)| left.remaining)
+            .expect("BUG! a rule of a pool that does not count its unit")
+    }
+
+    fn left(&self, counted: &Counted<'_>, limit: usize, node: &mut Node, now: Instant) -> Left {
+        node.left(counted.rule.pool, limit, counted.key.as_deref().unwrap_or_default(), now)
+    }
+
+    fn shown(
         &self,
         code: Code,
         counted: &Counted<'_>,
-        limit: Option<usize>,
+        (place, left): (usize, Left),
         retry_after: Option<Duration>,
     ) -> DescriptorStatus {
-        let Counted { rule, key, .. } = counted;
-        let limits = self.inner.pools[rule.pool].pool.limits();
-        let key = key.as_deref().unwrap_or_default();
-        let (place, left): (usize, Left) = self.inner.engine.look(|node, now| {
-            let counts =
-                |place: &usize| limit.map_or(limits[*place].unit == rule.unit, |limit| limit == *place);
-            let left =
-                (0..limits.len()).filter(counts).map(|place| (place, node.left(rule.pool, place, key, now)));
-            left.min_by_key(|(_, left)| left.remaining)
-                .expect("BUG! a rule of a pool that does not count its unit")
-        });
+        let limits = self.inner.pools[counted.rule.pool].pool.limits();
         let reset = retry_after.unwrap_or(left.reset_in);
         // Over the limit is over the limit, even if others of the swarm have some left.
         let remaining = if code == Code::OverLimit { 0 } else { left.remaining };

@@ -32,7 +32,7 @@ use hyper::{Method, StatusCode};
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
-use self::answers::Passed;
+use self::answers::{Passed, Told};
 use self::body::{Members, object, pool_named};
 pub use self::connection::Caller;
 use self::events::Events;
@@ -52,8 +52,9 @@ use super::rls::Rls;
 use super::tally::Tally;
 use super::token::Token;
 use crate::api::{self, AcquireAnswer, Denial, Problem, SettleAnswer, Status, TokenAnswer};
-use crate::protocol::node::{Outcome, Phase, Reason};
+use crate::protocol::node::{Node, Outcome, Phase, Reason};
 use crate::protocol::permit::PermitId;
+use crate::protocol::time::Instant;
 
 /// The longest body of a request.
 const BODY_MAX: usize = 64 * 1024;
@@ -93,6 +94,17 @@ enum Content<'a> {
     Here(&'a [u8]),
     /// It is read when it is needed.
     Coming(Incoming),
+}
+
+/// What the core answered.
+struct Answered<T> {
+    /// The pools that were asked, each once.
+    passed: Vec<Passed>,
+    outcome: Outcome,
+    /// How many requests its user has waiting, if it was refused because these are as many as one may.
+    quota: Option<usize>,
+    /// What was looked at with it.
+    told: T,
 }
 
 /// What a request with a body does that has no answer but that it was done.
@@ -198,7 +210,7 @@ impl Sidecar {
             Ok(ask) => ask,
             Err(problem) => return problem_answer(&problem),
         };
-        let (answer, passed) = self.ask_and_tell(ask, caller).await;
+        let (answer, passed) = self.ask_and_tell(ask, caller, &config).await;
         let status = if answer.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         let mut response = json(status, &answer);
         answers::headers(&config, &passed, &answer, response.headers_mut());
@@ -210,18 +222,15 @@ impl Sidecar {
     /// # Errors
     /// 400, or 404 for a pool that is not there.
     pub async fn acquired(&self, body: &[u8], caller: &Caller) -> Result<AcquireAnswer, Problem> {
-        let ask = Ask::parse(body, &self.config().pools)?;
-        Ok(self.ask_and_tell(ask, caller).await.0)
+        let config = self.config();
+        let ask = Ask::parse(body, &config.pools)?;
+        Ok(self.ask_and_tell(ask, caller, &config).await.0)
     }
 
     /// The answer, and which pools were asked.
-    async fn ask_and_tell(&self, ask: Ask, caller: &Caller) -> (AcquireAnswer, Vec<Passed>) {
-        let (mut passed, outcome, quota) = self.ask(ask, caller).await;
-        if passed.len() > 1 {
-            let mut seen = BTreeSet::new();
-            passed.retain(|of| seen.insert(of.pool));
-        }
-        let mut answer = answers::acquired(&self.inner.engine, &passed, outcome);
+    async fn ask_and_tell(&self, ask: Ask, caller: &Caller, config: &Config) -> (AcquireAnswer, Vec<Passed>) {
+        let Answered { passed, outcome, quota, told } = self.ask(ask, caller, Told::by).await;
+        let mut answer = answers::acquired(&config.pools, &passed, outcome, told);
         if let Some(most) = quota {
             answers::not_queued(&mut answer, most);
         }
@@ -245,14 +254,20 @@ impl Sidecar {
             Err(problem) => return problem_answer(&problem),
         };
         let wanted = ask.choices[0][0].clone();
-        let (_, outcome, _) = self.ask(ask, caller).await;
+        let used = |node: &mut Node, _: &[Passed], _, now| answers::used(node, &wanted, now);
+        let Answered { outcome, told, .. } = self.ask(ask, caller, used).await;
         self.count(wanted.pool, &outcome, None);
-        json(StatusCode::OK, &answers::allow(&self.inner.engine, &wanted, outcome))
+        json(StatusCode::OK, &answers::allow(told, outcome))
     }
 
-    /// Asks the engine and waits for the answer. Gives back what of the choices was asked for; and if it was refused because
-    /// its user has as many requests waiting as one may, how many that is.
-    async fn ask(&self, ask: Ask, caller: &Caller) -> (Vec<Passed>, Outcome, Option<usize>) {
+    /// Asks the engine and waits for the answer. `tell` looks at the core when it has answered, with the pools that were
+    /// passed.
+    async fn ask<T>(
+        &self,
+        ask: Ask,
+        caller: &Caller,
+        tell: impl Fn(&mut Node, &[Passed], Outcome, Instant) -> T,
+    ) -> Answered<T> {
         let Ask { choices, agent, class, mut wait, ttl, bind } = ask;
         let Inner { engine, users, .. } = &*self.inner;
         let uid = caller.peer.uid;
@@ -267,14 +282,20 @@ impl Sidecar {
         let of = |wanted: &Wanted| Passed { pool: wanted.pool, key: wanted.key.clone() };
         let mut passed: SmallVec<[Vec<Passed>; 1]> =
             choices.iter().map(|items| items.iter().map(of).collect()).collect();
+        for several in passed.iter_mut().filter(|passed| passed.len() > 1) {
+            let mut seen = BTreeSet::new();
+            several.retain(|of| seen.insert(of.pool));
+        }
         let request = engine::Request { choices, agent, class, wait, ttl, bound };
-        let (choice, reply) = engine.acquire(request);
+        let (choice, reply) =
+            engine.acquire(request, |node, choice, outcome, now| tell(node, &passed[choice], outcome, now));
         let passed = passed.swap_remove(choice);
-        let outcome = match reply {
-            Reply::Now(outcome) => outcome,
+        let (outcome, told) = match reply {
+            Reply::Now(outcome, told) => (outcome, told),
             Reply::Later(pending) => {
                 let _place = users.wait(uid, passed.iter().map(|of| of.pool).collect());
-                pending.answer().await
+                let outcome = pending.answer().await;
+                (outcome, engine.look(|node, now| tell(node, &passed, outcome, now)))
             }
         };
         match outcome {
@@ -282,11 +303,11 @@ impl Sidecar {
             // It would have waited for this.
             Outcome::Refused(refusal) if matches!(refusal.reason, Reason::Limit | Reason::Paused) => {
                 quota.iter().for_each(|_| users.count_not_queued());
-                return (passed, outcome, quota);
+                return Answered { passed, outcome, quota, told };
             }
             Outcome::Refused(_) => {}
         }
-        (passed, outcome, None)
+        Answered { passed, outcome, quota: None, told }
     }
 
     async fn commit(&self, id: &str, content: Content<'_>, caller: &Caller) -> Result<SettleAnswer, Problem> {

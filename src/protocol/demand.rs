@@ -55,11 +55,11 @@ impl Demand {
     /// much (to ask for too little costs more than to ask for too much): with requests that know nothing of one another,
     /// the variance of their sum is at most the sum times the largest.
     fn anchor(&mut self) {
-        let (sum, mean) = (u128::from(self.sum), u128::from(self.mean / 256));
+        let (sum, mean) = (self.sum, self.mean / 256);
         let difference = sum.abs_diff(mean);
-        let variance = sum.max(mean) * u128::from(self.largest);
-        let chance = if sum > mean { variance } else { variance.saturating_mul(4) };
-        if difference > 0 && difference * difference >= chance {
+        let square = u128::from(difference) * u128::from(difference);
+        let variance = u128::from(sum.max(mean)) * u128::from(self.largest);
+        if difference > 0 && (if sum > mean { square } else { square / 4 }) >= variance {
             self.mean = self.sum.saturating_mul(256);
         }
     }

@@ -25,13 +25,20 @@ pub enum Policy {
     Available,
 }
 
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Policy {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Strict => "strict",
             Self::Majority => "majority",
             Self::Available => "available",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -48,9 +48,9 @@ impl Wanted {
 
 /// What became of a request, and until it is answered the right to its answer: dropping it means that the caller hung
 /// up, and takes nothing.
-pub enum Reply {
-    /// It has its answer.
-    Now(Outcome),
+pub enum Reply<T> {
+    /// It has its answer, with what was to be told with it.
+    Now(Outcome, T),
     /// It waits.
     Later(Pending),
 }
@@ -74,16 +74,24 @@ pub(super) struct Waiting {
 }
 
 impl Engine {
-    /// Asks the core. Gives back which of the choices it was, and what became of it.
-    pub fn acquire(&self, request: Request) -> (usize, Reply) {
-        let (choice, reply) = self.with(|shared, core, now| core.acquire(shared, request, now));
-        match reply {
-            Asked::Now(outcome) => (choice, Reply::Now(outcome)),
-            Asked::Later { ticket, answer, asked, deadline } => {
-                let engine = self.clone();
-                (choice, Reply::Later(Pending { engine, ticket, answer, asked, deadline }))
-            }
-        }
+    /// Asks the core. Gives back which of the choices it was, and what became of it. If that is known at once, `tell` looks
+    /// at the core with both, before anybody else asks.
+    pub fn acquire<T>(
+        &self,
+        request: Request,
+        tell: impl FnOnce(&mut Node, usize, Outcome, Instant) -> T,
+    ) -> (usize, Reply<T>) {
+        self.with(|shared, core, now| {
+            let (choice, reply) = core.acquire(shared, request, now);
+            let reply = match reply {
+                Asked::Now(outcome) => Reply::Now(outcome, tell(&mut core.node, choice, outcome, now)),
+                Asked::Later { ticket, answer, asked, deadline } => {
+                    let engine = self.clone();
+                    Reply::Later(Pending { engine, ticket, answer, asked, deadline })
+                }
+            };
+            (choice, reply)
+        })
     }
 }
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use smallvec::SmallVec;
 
 use crate::api::{AcquireAnswer, AllowAnswer, LimitState, Problem, Reason, SettleAnswer};
-use crate::daemon::config::Config;
+use crate::daemon::config::{Config, PoolConfig};
 use crate::daemon::engine::{Engine, Wanted};
 use crate::protocol::limit::{Limit, Pool};
 use crate::protocol::node::{self, Left, LimitView, Node, Outcome, Refusal, SettleError, Settling};
 use crate::protocol::permit::{Correction, How};
+use crate::protocol::policy::Policy;
 use crate::protocol::time::Instant;
 
 /// What was asked of a pool, as far as answers show it.
@@ -22,49 +24,72 @@ pub struct Passed {
     pub key: Option<String>,
 }
 
-/// Answer to `POST /v1/acquire` for these pools, each there once.
-pub fn acquired(engine: &Engine, passed: &[Passed], outcome: Outcome) -> AcquireAnswer {
-    engine.look(|node, now| {
-        let mut answer = AcquireAnswer {
-            allowed: false,
-            permit: None,
-            pool: node.pool_at(passed[0].pool).name().to_owned(),
-            waited_ms: 0,
-            expires_in_ms: None,
-            guarantee: node.policy().to_string(),
-            worst_case_factor: node.worst_case_factor(),
-            limits: passed.iter().flat_map(|of| states(node, of, passed.len() > 1, now)).collect(),
-            retry_after_ms: None,
-            reason: None,
-            limited_by: None,
-            detail: None,
-            title: None,
-            status: None,
-        };
-        match outcome {
-            Outcome::Admitted { waited, permit, ttl } => {
-                answer.allowed = true;
-                answer.permit = Some(permit.to_string());
-                answer.waited_ms = millis(waited);
-                answer.expires_in_ms = Some(millis(ttl));
-            }
-            Outcome::Refused(refusal) => refused(&mut answer, refusal, passed, node, now),
-        }
-        answer
-    })
+/// What answers say beside the outcome: looked at while the core has just decided, and made words of when others may ask.
+pub struct Told {
+    policy: Policy,
+    worst_case_factor: f64,
+    /// What is left of the limits of the pools, in their order.
+    left: SmallVec<[Left; 4]>,
+    /// How many wait for the pool for which most do, if that is why.
+    waiting: usize,
 }
 
-/// The limits of a pool.
-fn states(node: &mut Node, of: &Passed, several: bool, now: Instant) -> Vec<LimitState> {
-    let key = of.key.as_deref().unwrap_or_default();
-    let count = node.pool_at(of.pool).limits().len();
-    let state = |place| {
-        let left = node.left(of.pool, place, key, now);
-        let pool = node.pool_at(of.pool);
-        let limit = &pool.limits()[place];
-        state(called(pool, limit, several), limit.kind.capacity(), left)
+impl Told {
+    /// What the core says of these pools, each there once, after this outcome.
+    pub fn by(node: &mut Node, passed: &[Passed], outcome: Outcome, now: Instant) -> Self {
+        let mut left = SmallVec::new();
+        for Passed { pool, key } in passed {
+            let key = key.as_deref().unwrap_or_default();
+            left.extend(
+                (0..node.pool_at(*pool).limits().len()).map(|limit| node.left(*pool, limit, key, now)),
+            );
+        }
+        let is_crowded =
+            matches!(outcome, Outcome::Refused(refusal) if refusal.reason == node::Reason::QueueFull);
+        let waiting = if is_crowded {
+            let waiting = passed.iter().map(|of| node.pool_view(of.pool, now).waiting.iter().sum());
+            waiting.max().unwrap_or(0)
+        } else {
+            0
+        };
+        Self { policy: node.policy(), worst_case_factor: node.worst_case_factor(), left, waiting }
+    }
+}
+
+/// Answer to `POST /v1/acquire` for these of the pools, each there once.
+pub fn acquired(pools: &[PoolConfig], passed: &[Passed], outcome: Outcome, told: Told) -> AcquireAnswer {
+    let pool_of = |of: &Passed| &pools[of.pool].pool;
+    let limits =
+        passed.iter().map(pool_of).flat_map(|pool| pool.limits().iter().map(move |limit| (pool, limit)));
+    let state = |((pool, limit), left): ((&Pool, &Limit), Left)| {
+        state(called(pool, limit, passed.len() > 1), limit.kind.capacity(), left)
     };
-    (0..count).map(state).collect()
+    let mut answer = AcquireAnswer {
+        allowed: false,
+        permit: None,
+        pool: pool_of(&passed[0]).name().to_owned(),
+        waited_ms: 0,
+        expires_in_ms: None,
+        guarantee: told.policy.name().to_owned(),
+        worst_case_factor: told.worst_case_factor,
+        limits: limits.zip(told.left).map(state).collect(),
+        retry_after_ms: None,
+        reason: None,
+        limited_by: None,
+        detail: None,
+        title: None,
+        status: None,
+    };
+    match outcome {
+        Outcome::Admitted { waited, permit, ttl } => {
+            answer.allowed = true;
+            answer.permit = Some(permit.to_string());
+            answer.waited_ms = millis(waited);
+            answer.expires_in_ms = Some(millis(ttl));
+        }
+        Outcome::Refused(refusal) => refused(&mut answer, refusal, pools, passed, told.waiting),
+    }
+    answer
 }
 
 /// `pool/limit` where there are several pools, else `limit`.
@@ -72,12 +97,16 @@ fn called(pool: &Pool, limit: &Limit, several: bool) -> String {
     if several { format!("{}/{}", pool.name(), limit.name) } else { limit.name.clone() }
 }
 
-fn refused(answer: &mut AcquireAnswer, refusal: Refusal, passed: &[Passed], node: &mut Node, now: Instant) {
+fn refused(
+    answer: &mut AcquireAnswer,
+    refusal: Refusal,
+    pools: &[PoolConfig],
+    passed: &[Passed],
+    waiting: usize,
+) {
     let limit = refusal.limit.filter(|(pool, _)| passed.iter().any(|of| of.pool == *pool));
-    let limited_by = limit.map(|(pool, limit)| {
-        let pool = node.pool_at(pool);
-        called(pool, &pool.limits()[limit], passed.len() > 1)
-    });
+    let limit = limit.map(|(pool, limit)| (&pools[pool].pool, &pools[pool].pool.limits()[limit]));
+    let limited_by = limit.map(|(pool, limit)| called(pool, limit, passed.len() > 1));
     let name = limited_by.as_deref().unwrap_or("the pool");
     let detail = match refusal.reason {
         node::Reason::Limit => format!("{name} has no room now, and the caller would not wait"),
@@ -86,8 +115,6 @@ fn refused(answer: &mut AcquireAnswer, refusal: Refusal, passed: &[Passed], node
             "this node knows as many keys as it may, and none of them is idle and full".to_owned()
         }
         node::Reason::QueueFull => {
-            let waiting = passed.iter().map(|of| node.pool_view(of.pool, now).waiting.iter().sum::<usize>());
-            let waiting = waiting.max().unwrap_or(0);
             format!("{waiting} requests wait already, as many as may; {name} is short")
         }
         node::Reason::Paused => "the pool is paused, on all nodes".to_owned(),
@@ -96,7 +123,7 @@ fn refused(answer: &mut AcquireAnswer, refusal: Refusal, passed: &[Passed], node
         }
         node::Reason::Leaving => "this node is leaving the swarm; ask another one".to_owned(),
         node::Reason::Never => {
-            let most = limit.map_or(0, |(pool, limit)| node.pool_at(pool).limits()[limit].kind.capacity());
+            let most = limit.map_or(0, |(_, limit)| limit.kind.capacity());
             format!("{name} can never hold that much at once, but {most} at most; split the request")
         }
     };
@@ -132,15 +159,17 @@ pub fn not_queued(answer: &mut AcquireAnswer, most: usize) {
     answer.detail = Some(detail);
 }
 
-/// Answer to `POST /allow` for what was asked of one pool.
-pub fn allow(engine: &Engine, wanted: &Wanted, outcome: Outcome) -> AllowAnswer {
-    let (count, max) = engine.look(|node, now| {
-        let limits = node.pool_at(wanted.pool).limits();
-        let counted = limits.iter().position(|limit| wanted.cost.of(limit) > 0).unwrap_or(0);
-        let max = limits[counted].kind.capacity();
-        let left = node.left(wanted.pool, counted, wanted.key.as_deref().unwrap_or_default(), now);
-        (max - left.remaining.min(max), max)
-    });
+/// What is used of the limit that counts what was asked of one pool, and how much of it there is.
+pub fn used(node: &mut Node, wanted: &Wanted, now: Instant) -> (u64, u64) {
+    let limits = node.pool_at(wanted.pool).limits();
+    let counted = limits.iter().position(|limit| wanted.cost.of(limit) > 0).unwrap_or(0);
+    let max = limits[counted].kind.capacity();
+    let left = node.left(wanted.pool, counted, wanted.key.as_deref().unwrap_or_default(), now);
+    (max - left.remaining.min(max), max)
+}
+
+/// Answer to `POST /allow`, of which so much is [used](used) now.
+pub fn allow((count, max): (u64, u64), outcome: Outcome) -> AllowAnswer {
     let (allowed, retry_after) = match outcome {
         Outcome::Admitted { .. } => (true, 0.0),
         Outcome::Refused(refusal) => (false, refusal.retry_after.map_or(-1.0, |after| after.as_secs_f64())),

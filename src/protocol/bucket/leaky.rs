@@ -1,7 +1,7 @@
 //! The leaky bucket of one node: knows time and its share, and nothing of other nodes.
 
-use super::Level;
 use super::headroom::Headroom;
+use super::{Level, times};
 use crate::protocol::limit::Rate;
 use crate::protocol::share::{ONE, Share};
 use crate::protocol::time::Instant;
@@ -55,7 +55,7 @@ impl LeakyBucket {
 
     /// The level that `units` of `rate` take.
     pub fn level_of(units: u64, rate: &Rate) -> Level {
-        Level(u128::from(units).saturating_mul(atoms_per_unit(rate)))
+        Level(times(atoms_per_unit(rate), units))
     }
 
     /// The limit that it runs a share of.
@@ -89,8 +89,7 @@ impl LeakyBucket {
         if now <= self.at {
             return;
         }
-        let elapsed = u128::from(now.as_nanos() - self.at.as_nanos());
-        let earned = self.numbers.speed.saturating_mul(elapsed);
+        let earned = times(self.numbers.speed, now.as_nanos() - self.at.as_nanos());
         self.at = now;
         self.gain(earned);
     }
@@ -124,7 +123,7 @@ impl LeakyBucket {
 
     /// Takes `units`; more than there are, as a debt that is paid before anything else is earned.
     pub fn take(&mut self, units: u64) {
-        self.owe(Self::level_of(units, &self.rate));
+        self.owe(Level(self.atoms(units)));
     }
 
     /// Spends `level`, whether it is there or not.
@@ -192,7 +191,7 @@ impl LeakyBucket {
     }
 
     fn atoms(&self, units: u64) -> u128 {
-        self.numbers.unit.saturating_mul(u128::from(units))
+        times(self.numbers.unit, units)
     }
 
     /// After the share or what is withheld has changed.

@@ -1,6 +1,6 @@
 //! What one key has of one limit: unspent units, or a debt.
 
-use crate::protocol::bucket::{LeakyBucket, Level};
+use crate::protocol::bucket::{LeakyBucket, Level, times};
 use crate::protocol::limit::Rate;
 use crate::protocol::share::{ONE, Share};
 
@@ -49,12 +49,7 @@ impl Balance {
 
     /// After `nanos` on the share that these terms are of.
     pub(super) fn earn_on(self, terms: &Terms, nanos: u64) -> Self {
-        let earned = match u64::try_from(terms.speed) {
-            // Two words multiplied cannot overflow four.
-            Ok(speed) => u128::from(speed) * u128::from(nanos),
-            Err(_) => terms.speed.saturating_mul(u128::from(nanos)),
-        };
-        Self(self.0.saturating_add_unsigned(earned)).min(terms.full)
+        Self(self.0.saturating_add_unsigned(times(terms.speed, nanos))).min(terms.full)
     }
 
     /// What of it a bucket of `share` can hold.
