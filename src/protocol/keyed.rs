@@ -72,6 +72,9 @@ pub const KEYS_MAX: usize = 1 << 24;
 pub const PROMOTED_MAX: usize = 1_024;
 /// How many keys a call that adds one looks at to forget them: the table stays within about twice of what cannot be forgotten.
 const SWEEP_STEPS: usize = 2;
+/// A call forgets no key that was used so lately: it would soon be written down again. Most keys are full again when they are
+/// used next.
+const KEPT_FOR: Duration = Duration::from_secs(1);
 /// How many more a call looks at that finds the table full.
 const FULL_STEPS: usize = 16;
 
@@ -294,7 +297,7 @@ impl Keys {
     /// looks at two, so this is for keys that nobody follows.
     pub fn sweep(&mut self, steps: usize, now: Instant) -> usize {
         self.advance(now);
-        self.sweep_on(steps)
+        self.sweep_on(steps, Duration::ZERO)
     }
 
     /// How many keys are written down.
@@ -439,14 +442,14 @@ impl Keys {
 
     /// Writes down a key that is not, and for which there is room.
     fn add(&mut self, key: KeyHash) -> usize {
-        self.sweep_on(SWEEP_STEPS);
+        self.sweep_on(SWEEP_STEPS, KEPT_FOR);
         self.table.insert(key, self.now, &self.virgin)
     }
 
     /// Whether one more key can be written down, after looking for some to forget.
     fn has_room(&mut self) -> bool {
         if self.table.len() >= self.keys_max {
-            self.sweep_on(FULL_STEPS);
+            self.sweep_on(FULL_STEPS, Duration::ZERO);
         }
         self.table.len() < self.keys_max
     }
@@ -461,7 +464,8 @@ impl Keys {
         *self.table.get_mut(place).0 = self.now;
     }
 
-    fn sweep_on(&mut self, steps: usize) -> usize {
+    /// Forgets keys that are full, and were not used for so long.
+    fn sweep_on(&mut self, steps: usize, idle: Duration) -> usize {
         let mut forgotten = 0;
         for _ in 0..steps {
             if self.table.len() == 0 {
@@ -471,8 +475,11 @@ impl Keys {
                 self.sweep_at = 0;
             }
             let (at, balances) = self.table.get(self.sweep_at);
+            let is_idle = self.now.since(at) >= idle;
             let mut limits = balances.iter().zip(&self.virgin).enumerate();
-            if limits.all(|(limit, (balance, virgin))| self.at_present(limit, *balance, at) == *virgin) {
+            if is_idle
+                && limits.all(|(limit, (balance, virgin))| self.at_present(limit, *balance, at) == *virgin)
+            {
                 self.table.remove(self.sweep_at);
                 forgotten += 1;
             } else {

@@ -12,7 +12,7 @@ use super::command::{Args, COMMAND_MAX, parse};
 use super::later::{Later, Mailbox};
 use super::pools::Ask;
 use super::reply::Replies;
-use super::throttle::throttle;
+use super::throttle::{Known, throttle};
 use crate::api::ThrottleSummary;
 use crate::daemon::access::Peer;
 use crate::daemon::engine::{Batch, Binding};
@@ -215,7 +215,7 @@ impl Connection {
     fn answer(&mut self, input: &[u8], source: &Source, replies: &mut Replies) -> usize {
         let mut batch: Option<Batch<'_>> = None;
         let mut throttles = ThrottleSummary::default();
-        let (mut args, mut at) = (Args::new(), 0);
+        let (mut args, mut known, mut at) = (Args::new(), Known::default(), 0);
         while replies.bytes().len() < REPLIES_MAX && !self.ends && self.later.is_none() {
             match parse(&input[at..], &mut args) {
                 Ok(Some(length)) => {
@@ -223,6 +223,7 @@ impl Connection {
                     if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"cl.throttle")) {
                         throttle(
                             &args,
+                            &mut known,
                             batch.get_or_insert_with(|| source.sidecar.engine().batch()),
                             replies,
                             &mut throttles,

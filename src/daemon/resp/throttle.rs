@@ -13,9 +13,21 @@ use crate::protocol::limit::{AMOUNT_MAX, PER_MAX, Rate};
 /// The longest key, in bytes.
 const KEY_MAX: usize = 4 * 1024;
 
+/// The numbers of the last command, as they were written: most clients write the same again and again.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    last: Option<([&'a [u8]; 3], Rate)>,
+}
+
 /// Decides, replies and counts.
-pub fn throttle(args: &Args<'_>, batch: &mut Batch<'_>, replies: &mut Replies, counts: &mut ThrottleSummary) {
-    match parse(args).and_then(|(key, rate, units)| {
+pub fn throttle<'a>(
+    args: &Args<'a>,
+    known: &mut Known<'a>,
+    batch: &mut Batch<'_>,
+    replies: &mut Replies,
+    counts: &mut ThrottleSummary,
+) {
+    match parse(args, known).and_then(|(key, rate, units)| {
         let throttled = batch.throttle(key, rate, units).map_err(|error| error.to_string())?;
         Ok((rate, throttled))
     }) {
@@ -42,21 +54,29 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX - 1) + i64::from(more)
 }
 
-fn parse<'a>(args: &Args<'a>) -> Result<(&'a [u8], Rate, u64), String> {
-    let (key, burst, count, period, quantity) = match args[..] {
-        [_, key, burst, count, period] => (key, burst, count, period, &b"1"[..]),
-        [_, key, burst, count, period, quantity] => (key, burst, count, period, quantity),
+fn parse<'a>(args: &Args<'a>, known: &mut Known<'a>) -> Result<(&'a [u8], Rate, u64), String> {
+    let (key, numbers, quantity) = match args[..] {
+        [_, key, burst, count, period] => (key, [burst, count, period], None),
+        [_, key, burst, count, period, quantity] => (key, [burst, count, period], Some(quantity)),
         _ => return Err(super::answer::wrong_count("cl.throttle")),
     };
     if key.len() > KEY_MAX {
         return Err(format!("the key has {} bytes, at most {KEY_MAX} are taken", key.len()));
     }
+    let rate = match known.last {
+        Some((last, rate)) if last == numbers => rate,
+        _ => rate_of(numbers)?,
+    };
+    known.last = Some((numbers, rate));
+    let units = quantity.map_or(Ok(1), |quantity| whole("quantity", quantity, 0, u64::MAX))?;
+    Ok((key, rate, units))
+}
+
+fn rate_of([burst, count, period]: [&[u8]; 3]) -> Result<Rate, String> {
     let burst = whole("max_burst", burst, 0, AMOUNT_MAX - 1)? + 1;
     let count = whole("count", count, 1, AMOUNT_MAX)?;
     let period = whole("period", period, 1, PER_MAX.as_secs())?;
-    let units = whole("quantity", quantity, 0, u64::MAX)?;
-    let rate = Rate::new(count, Duration::from_secs(period), burst).map_err(|error| error.to_string())?;
-    Ok((key, rate, units))
+    Rate::new(count, Duration::from_secs(period), burst).map_err(|error| error.to_string())
 }
 
 fn whole(name: &str, text: &[u8], least: u64, most: u64) -> Result<u64, String> {
