@@ -79,6 +79,11 @@ impl Counted<'_> {
     fn of(&self) -> Of {
         (self.place, self.user, self.key.clone().unwrap_or_default())
     }
+
+    /// What is left of the limit at this place of the pool.
+    fn left(&self, limit: usize, node: &mut Node, now: Instant) -> Left {
+        node.left(self.rule.pool, limit, self.key.as_deref().unwrap_or_default(), now)
+    }
 }
 
 impl Rules {
@@ -190,7 +195,7 @@ impl Rls {
             Outcome::Refused(refusal) => {
                 let limit = refusal.limit.filter(|(pool, _)| *pool == rule.pool).map(|(_, limit)| limit);
                 let left = self.inner.engine.look(|node, now| match limit {
-                    Some(limit) => (limit, self.left(counted, limit, node, now)),
+                    Some(limit) => (limit, counted.left(limit, node, now)),
                     None => self.least(counted, node, now),
                 });
                 self.shown(Code::OverLimit, counted, left, refusal.retry_after)
@@ -245,13 +250,9 @@ impl Rls {
         let rule = counted.rule;
         let limits = self.inner.pools[rule.pool].pool.limits();
         let places = (0..limits.len()).filter(|place| limits[*place].unit == rule.unit);
-        let left = places.map(|place| (place, self.left(counted, place, node, now)));
+        let left = places.map(|place| (place, counted.left(place, node, now)));
         left.min_by_key(|(_, left)| left.remaining)
             .expect("BUG! a rule of a pool that does not count its unit")
-    }
-
-    fn left(&self, counted: &Counted<'_>, limit: usize, node: &mut Node, now: Instant) -> Left {
-        node.left(counted.rule.pool, limit, counted.key.as_deref().unwrap_or_default(), now)
     }
 
     fn shown(

@@ -342,6 +342,11 @@ impl Keys {
 
     /// What is left of the limit at this place of the pool for a key that is not promoted, as if nothing of it was spent
     /// elsewhere.
+    #[expect(
+        clippy::inline_always,
+        reason = "moved whole right after it was written in parts, it takes as long as its sums"
+    )]
+    #[inline(always)]
     pub(super) fn left(&mut self, limit: usize, key: KeyHash, now: Instant) -> Left {
         self.advance(now);
         let terms = &self.terms[limit];

@@ -33,16 +33,19 @@ impl Batch<'_> {
     /// There is no room for one more key or for these numbers, or the node leaves.
     pub fn throttle(&mut self, key: &[u8], rate: Rate, units: u64) -> Result<Throttled, ThrottleError> {
         let Core { node, log, .. } = &mut *self.core;
-        let throttled = node.throttle(key, rate, units, self.now)?;
-        self.moved |= throttled.moved;
-        if let Some(log) = log
-            && throttled.allowed
-            && units > 0
-        {
-            let at = self.engine.shared.clock.monotonic(self.now);
-            log.write(at, [(&*key.escape_ascii().to_string(), units)].into_iter());
+        let throttled = node.throttle(key, rate, units, self.now);
+        // Looked at where it is: to move it costs as much as to look its key up.
+        if let Ok(Throttled { allowed, moved, .. }) = &throttled {
+            self.moved |= moved;
+            if let Some(log) = log
+                && *allowed
+                && units > 0
+            {
+                let at = self.engine.shared.clock.monotonic(self.now);
+                log.write(at, [(&*key.escape_ascii().to_string(), units)].into_iter());
+            }
         }
-        Ok(throttled)
+        throttled
     }
 }
 

@@ -65,11 +65,14 @@ impl Replies {
         match number {
             // Most, and four bytes are one store.
             0..=9 => self.bytes.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']),
+            // There is no time to come back after.
+            -1 => self.bytes.extend_from_slice(&[kind, b'-', b'1', b'\r', b'\n']),
             _ => self.line(kind, itoa::Buffer::new().format(number)),
         }
     }
 
     fn line(&mut self, kind: u8, text: &str) {
+        self.bytes.reserve(text.len() + 3);
         self.bytes.push(kind);
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.extend_from_slice(b"\r\n");

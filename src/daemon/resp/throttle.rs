@@ -9,6 +9,7 @@ use crate::api::ThrottleSummary;
 use crate::daemon::digits::digits;
 use crate::daemon::engine::Batch;
 use crate::protocol::limit::{AMOUNT_MAX, PER_MAX, Rate};
+use crate::protocol::node::Throttled;
 
 /// The longest key, in bytes.
 const KEY_MAX: usize = 4 * 1024;
@@ -27,25 +28,28 @@ pub fn throttle<'a>(
     replies: &mut Replies,
     counts: &mut ThrottleSummary,
 ) {
-    match parse(args, known).and_then(|(key, rate, units)| {
-        let throttled = batch.throttle(key, rate, units).map_err(|error| error.to_string())?;
-        Ok((rate, throttled))
-    }) {
-        Ok((rate, throttled)) => {
-            counts.admitted += u64::from(throttled.allowed);
-            counts.refused += u64::from(!throttled.allowed);
-            replies.array(5);
-            replies.integer(i64::from(!throttled.allowed));
-            replies.integer(rate.burst() as i64);
-            replies.integer(throttled.left.remaining as i64);
-            replies.integer(throttled.retry_after.map_or(-1, seconds));
-            replies.integer(seconds(throttled.left.reset_in));
-        }
-        Err(why) => {
-            counts.failed += 1;
-            replies.error(&format!("ERR {why}"));
-        }
-    }
+    let why = match parse(args, known) {
+        Ok((key, rate, units)) => match &batch.throttle(key, rate, units) {
+            Ok(throttled) => {
+                counts.admitted += u64::from(throttled.allowed);
+                counts.refused += u64::from(!throttled.allowed);
+                return reply(rate, throttled, replies);
+            }
+            Err(error) => error.to_string(),
+        },
+        Err(why) => why,
+    };
+    counts.failed += 1;
+    replies.error(&format!("ERR {why}"));
+}
+
+fn reply(rate: Rate, throttled: &Throttled, replies: &mut Replies) {
+    replies.array(5);
+    replies.integer(i64::from(!throttled.allowed));
+    replies.integer(rate.burst() as i64);
+    replies.integer(throttled.left.remaining as i64);
+    replies.integer(throttled.retry_after.map_or(-1, seconds));
+    replies.integer(seconds(throttled.left.reset_in));
 }
 
 /// Whole seconds; what is over by a millisecond counts as one more, or a caller would come too early.
