@@ -32,6 +32,7 @@ fixed swarm --seeds 40
 fixed replay 3857 --nodes 2
 fixed replay 7369 --nodes 2
 fixed replay 2426 --nodes 4
+fixed replay 10070 --nodes 6 --liars 0.3
 fixed run concurrency-scarce --seed 4 --quiet
 # Members that lie: what they say changes nothing but shares of what is contended.
 fixed swarm --seeds 6 --nodes 6 --liars 0.3

@@ -19,6 +19,7 @@
 mod hashes;
 mod page;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ pub const PAGES_MAX: usize = 1_024;
 pub const BUCKETS: usize = 64;
 /// The most summaries in a digest, about 12 KiB of them; the rest is compared the next time.
 const SUMMARIES_MAX: usize = 256;
-/// The most former lives of which the rows are remembered: the latest of all authors.
+/// The most former lives of which the rows are remembered: the latest of each author before the second latest of any.
 pub const FORMER_MAX: usize = 128;
 /// No life at all: what is known of an author's ledger records. Real lives begin with one.
 pub const REMEMBERED: Incarnation = Incarnation(0);
@@ -69,7 +70,7 @@ pub struct Pages {
     /// What signatures are for; none while there is no ledger, and nothing is signed.
     ledger: Option<LedgerId>,
     pages: BTreeMap<NodeId, Page>,
-    /// Rows of former lives, the latest first to be kept.
+    /// Rows of former lives.
     former: BTreeMap<(Incarnation, NodeId), Signed>,
     /// The records of the ledger, by who wrote them.
     remembered: BTreeMap<NodeId, Signed>,
@@ -77,6 +78,21 @@ pub struct Pages {
     /// Whose records are passed on, and taken from others.
     members: BTreeSet<NodeId>,
     hashes: Hashes,
+}
+
+/// A former life, in the order in which they are worth keeping. A member that makes up one life after the other, as late as
+/// it likes, crowds out its own and nobody else's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Former {
+    /// How many later ones of its author are kept.
+    later: usize,
+    life: Reverse<(Incarnation, NodeId)>,
+}
+
+impl Former {
+    fn life(&self) -> (Incarnation, NodeId) {
+        self.life.0
+    }
 }
 
 /// What one author has signed in one life, or of the ledger, and how far.
@@ -161,18 +177,32 @@ impl Pages {
         if !signed.is_empty() && self.keeps_former((life, author)) {
             self.former.insert((life, author), signed);
             if self.former.len() > FORMER_MAX
-                && let Some(((_, forgotten), _)) = self.former.pop_first()
+                && let Some(least) = self.least_former()
             {
-                self.rehash(forgotten);
+                self.former.remove(&least.life());
+                self.rehash(least.life().1);
             }
         }
     }
 
     /// Whether the rows of a life that is not an author's latest are kept: all nodes decide alike.
     fn keeps_former(&self, life: (Incarnation, NodeId)) -> bool {
-        let first = self.former.first_key_value().map(|(first, _)| *first);
-        let fits = self.former.len() < FORMER_MAX || first.is_some_and(|first| first <= life);
-        life.0 != REMEMBERED && fits
+        if life.0 == REMEMBERED || self.former.len() < FORMER_MAX {
+            return life.0 != REMEMBERED;
+        }
+        let later = self.former.keys().filter(|known| known.1 == life.1 && known.0 > life.0).count();
+        self.least_former().is_some_and(|least| Former { later, life: Reverse(life) } <= least)
+    }
+
+    /// The former life that is forgotten next.
+    fn least_former(&self) -> Option<Former> {
+        let mut lives = BTreeMap::<NodeId, usize>::new();
+        let former = self.former.keys().rev().map(|life| {
+            let known = lives.entry(life.1).or_default();
+            *known += 1;
+            Former { later: *known - 1, life: Reverse(*life) }
+        });
+        former.max()
     }
 
     /// What is passed on: what members have signed.
@@ -340,18 +370,25 @@ impl Pages {
     }
 
     /// What a peer with this digest of these buckets lacks, at most about [`DELTA_BYTES_MAX`] of it, and whether the peer
-    /// knows something that is lacking here.
-    pub fn lacking(&self, buckets: u64, digest: &[Summary]) -> (Vec<Delta>, bool) {
+    /// knows something that is lacking here. `turn` is another number each time.
+    ///
+    /// The ledger comes first: whoever does not know yet who is a member keeps nothing else, and would be sent the same
+    /// again and again.
+    pub fn lacking(&self, buckets: u64, digest: &[Summary], turn: u64) -> (Vec<Delta>, bool) {
         let known = |summary: &Summary| ((summary.author, summary.incarnation), *summary);
         let theirs: BTreeMap<_, _> = digest.iter().map(known).collect();
         let mut deltas = Vec::new();
         let mut room = DELTA_BYTES_MAX;
-        let mut lives: Vec<_> = self.lives_in(buckets).collect();
-        // From another one on each time: if not all fit, all come in the end.
-        let turn = self.own_version();
-        let first = turn as usize % lives.len().max(1);
-        lives.rotate_left(first);
-        for Life { summary, signed, is_latest } in lives {
+        let lives = self.lives_in(buckets);
+        let (mut ledger, mut lives): (Vec<_>, Vec<_>) =
+            lives.partition(|life| life.summary.incarnation == REMEMBERED);
+        // From another one on each time, far from the last: if not all fit, all come in the end.
+        let far = (turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
+        for lives in [&mut ledger, &mut lives] {
+            let first = far % lives.len().max(1);
+            lives.rotate_left(first);
+        }
+        for Life { summary, signed, is_latest } in ledger.into_iter().chain(lives) {
             let Summary { author, incarnation, version, sum } = summary;
             let theirs = theirs.get(&(author, incarnation));
             let (since, their_sum) = theirs.map_or((0, 0), |theirs| (theirs.version, theirs.sum));

@@ -187,6 +187,8 @@ pub struct Node {
     members_changed: bool,
     /// When to compare what is known with some peer.
     compare_at: Instant,
+    /// How many full digests of peers were answered.
+    digests_answered: u64,
     /// The neighbours that it chose, best first, where not everybody has a link to everybody.
     chosen: BTreeSet<(u64, NodeId)>,
     /// Since when news about how many members was passed on.
@@ -279,6 +281,7 @@ impl Node {
             version_at_round: 0,
             members_changed: false,
             compare_at: now,
+            digests_answered: 0,
             stale: true,
             share_at: now,
             save_at: None,

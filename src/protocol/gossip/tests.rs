@@ -55,7 +55,7 @@ fn absorb(one: &mut Pages, delta: &Delta) -> Absorbed {
 
 /// One asks the other for what it lacks.
 fn pull(one: &mut Pages, other: &Pages) -> usize {
-    let (deltas, _) = other.lacking(u64::MAX, &one.digest());
+    let (deltas, _) = other.lacking(u64::MAX, &one.digest(), 0);
     deltas.iter().map(|delta| absorb(one, delta).changed.len()).sum()
 }
 
@@ -70,9 +70,9 @@ fn push_then_pull_makes_two_nodes_agree() {
     write(&mut other, 1, 20);
     one.sign();
     other.sign();
-    assert!(one.lacking(u64::MAX, &other.digest()).1);
+    assert!(one.lacking(u64::MAX, &other.digest(), 0).1);
     pull(&mut other, &one);
-    assert!(!other.lacking(u64::MAX, &one.digest()).1);
+    assert!(!other.lacking(u64::MAX, &one.digest(), 0).1);
     pull(&mut one, &other);
     assert_eq!(one.digest_hash(), other.digest_hash());
     assert_eq!((used(&one, 2, 1), used(&other, 1, 1)), (Some(20), Some(10)));
@@ -101,7 +101,7 @@ fn a_signed_row_that_comes_late_does_not_take_the_place_of_what_its_author_told_
     let mut told = one.clone();
     told.pages.get_mut(&node(1)).unwrap().signed = Signed::default();
     hear(&mut other, &told);
-    let (deltas, _) = third.lacking(u64::MAX, &other.digest());
+    let (deltas, _) = third.lacking(u64::MAX, &other.digest(), 0);
     let changed = absorb(&mut other, &deltas[0]).changed;
     assert!(changed.iter().all(|change| change.signed && !change.latest) && changed.len() == 1);
     assert_eq!(used(&other, 1, 1), Some(30));
@@ -137,7 +137,7 @@ fn a_long_page_comes_in_pieces_that_are_prefixes() {
     one.sign();
     let mut pieces = 0;
     while one.digest_hash() != other.digest_hash() && pieces < 100 {
-        let (deltas, _) = one.lacking(u64::MAX, &other.digest());
+        let (deltas, _) = one.lacking(u64::MAX, &other.digest(), 0);
         assert!(deltas.iter().map(Delta::weight).sum::<usize>() < DELTA_BYTES_MAX + 1_024);
         deltas.iter().for_each(|delta| assert!(!absorb(&mut other, delta).forged));
         pieces += 1;
@@ -170,7 +170,7 @@ fn whoever_leaves_one_record_out_is_found_out() {
     write(&mut one, 2, 20);
     one.sign();
     // A liar passes on the later record alone: the version says that all is known.
-    let (deltas, _) = one.lacking(u64::MAX, &[]);
+    let (deltas, _) = one.lacking(u64::MAX, &[], 0);
     let censored = Delta { author: node(1), records: deltas[0].records[1..].to_vec() };
     absorb(&mut other, &censored);
     pull(&mut third, &one);
@@ -204,11 +204,47 @@ fn of_former_lives_the_signed_rows_are_kept() {
     hear(&mut other, &reborn);
     assert_eq!(hear(&mut other, &one), Absorbed::default());
     assert_eq!(other.get(&node(1)).unwrap().entries().count(), 1);
-    let (deltas, _) = other.lacking(u64::MAX, &third.digest());
+    let (deltas, _) = other.lacking(u64::MAX, &third.digest(), 0);
     let learned: Vec<_> = deltas.iter().flat_map(|delta| absorb(&mut third, delta).changed).collect();
     let row = |life, used| (Incarnation(life), Value::Row(Row { used, ..Row::default() }));
     let learned: Vec<_> = learned.into_iter().map(|change| (change.life, change.value)).collect();
     assert_eq!(learned, [row(2, 1), row(1, 10)]);
+}
+
+/// A page that says a row in each of these lives.
+fn live(pages: &mut Pages, author: u8, lives: impl Iterator<Item = u64>) {
+    for life in lives {
+        let mut alive = pages_in_life(author, life);
+        write(&mut alive, 1, life);
+        alive.sign();
+        hear(pages, &alive);
+    }
+}
+
+#[test]
+fn made_up_lives_crowd_out_their_own_and_nobody_elses() {
+    let mut one = pages(1);
+    live(&mut one, 2, 1..=3);
+    live(&mut one, 3, u64::MAX - 2 * FORMER_MAX as u64..u64::MAX);
+    live(&mut one, 4, 1..=2);
+    let known = |author: u8| one.digest().iter().filter(|life| life.author == node(author)).count();
+    assert_eq!(one.former.len(), FORMER_MAX);
+    assert_eq!((known(2), known(4)), (3, 2), "the present one and those before");
+    let oldest = one.former.keys().filter(|life| life.1 == node(3)).min().unwrap();
+    assert_eq!(oldest.0, Incarnation(u64::MAX - 1 - (FORMER_MAX as u64 - 3)), "the latest are kept");
+}
+
+#[test]
+fn whoever_knows_nothing_is_told_of_the_ledger_first() {
+    let mut one = pages(1);
+    give(&mut one, 2, 5);
+    one.sign();
+    live(&mut one, 3, 1..=FORMER_MAX as u64);
+    for turn in 0..FORMER_MAX as u64 {
+        let (deltas, _) = one.lacking(u64::MAX, &[], turn);
+        assert!(deltas.len() < FORMER_MAX, "not all fit");
+        assert!(deltas[0].records.iter().all(|record| record.key.is_record()));
+    }
 }
 
 #[test]
@@ -230,7 +266,7 @@ fn two_records_for_one_place_are_a_fork_and_all_choose_the_same() {
     let (mut one, mut twin) = (pages(1), pages(1));
     give(&mut one, 2, 5);
     give(&mut twin, 2, 6);
-    let (first, second) = (one.lacking(u64::MAX, &[]).0, twin.lacking(u64::MAX, &[]).0);
+    let (first, second) = (one.lacking(u64::MAX, &[], 0).0, twin.lacking(u64::MAX, &[], 0).0);
     let (mut other, mut third) = (pages(2), pages(3));
     absorb(&mut other, &first[0]);
     absorb(&mut third, &second[0]);
@@ -249,7 +285,7 @@ fn a_count_that_shrinks_is_found_in_either_order() {
     write(&mut twin, 2, 9);
     write(&mut twin, 1, 8);
     twin.sign();
-    let (before, after) = (one.lacking(u64::MAX, &[]).0, twin.lacking(u64::MAX, &[]).0);
+    let (before, after) = (one.lacking(u64::MAX, &[], 0).0, twin.lacking(u64::MAX, &[], 0).0);
     for deltas in [[&before[0], &after[0]], [&after[0], &before[0]]] {
         let mut other = pages(2);
         let found: Vec<_> =
@@ -264,7 +300,7 @@ fn a_copy_of_ones_own_key_is_noticed() {
     let mut copy = pages_in_life(1, 2);
     write(&mut copy, 1, 10);
     copy.sign();
-    let delta = &copy.lacking(u64::MAX, &[]).0[0];
+    let delta = &copy.lacking(u64::MAX, &[], 0).0[0];
     assert!(absorb(&mut one, delta).double);
     assert_eq!(used(&one, 1, 1), None);
 }
@@ -295,13 +331,13 @@ proptest! {
             write(&mut author, *key, 100 * step as u64 + *value);
             if cuts.contains(&step) {
                 author.sign();
-                let deltas = author.lacking(u64::MAX, &by_delta.digest()).0;
+                let deltas = author.lacking(u64::MAX, &by_delta.digest(), 0).0;
                 deltas.iter().for_each(|delta| { absorb(&mut by_delta, delta); });
                 all.extend(deltas);
             }
         }
         author.sign();
-        let full = author.lacking(u64::MAX, &[]).0;
+        let full = author.lacking(u64::MAX, &[], 0).0;
         full.iter().for_each(|delta| { absorb(&mut in_full, delta); absorb(&mut by_delta, delta); });
         for delta in all.iter().rev() {
             prop_assert_eq!(absorb(&mut in_full, delta), Absorbed::default(), "a replay does nothing");
@@ -323,7 +359,7 @@ proptest! {
             let author = &mut authors[usize::from(author) - 1];
             if ledger { give(author, key as u8 + 4, value) } else { write(author, key, value) }
             author.sign();
-            deltas.extend(author.lacking(u64::MAX, &[]).0);
+            deltas.extend(author.lacking(u64::MAX, &[], 0).0);
         }
         let (mut one, mut other) = (pages(8), pages(7));
         deltas.iter().for_each(|delta| { absorb(&mut one, delta); });

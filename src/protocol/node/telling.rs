@@ -53,7 +53,8 @@ impl Node {
                 self.send_full_digest(from, differing, now);
             }
             Digest::Full(buckets, theirs) => {
-                let (deltas, behind) = self.pages.lacking(*buckets, theirs);
+                self.digests_answered = self.digests_answered.wrapping_add(1);
+                let (deltas, behind) = self.pages.lacking(*buckets, theirs, self.digests_answered);
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.deltas = deltas;
                 }
