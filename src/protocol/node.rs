@@ -499,7 +499,9 @@ impl Node {
 
     /// Applies what the ledger says of this node's base share to its buckets.
     fn rebase(&mut self, now: Instant) {
-        self.bases = self.ledger.bases(self.config.policy);
+        let bases = self.ledger.bases(self.config.policy);
+        let before = std::mem::replace(&mut self.bases, bases);
+        self.note_gains(&before, now);
         self.heights.note(&self.bases);
         self.count_majority(now);
         for member in self.pages.set_members(self.bases.keys().copied()) {

@@ -4,7 +4,8 @@
 //! keeps for each lender a leaky bucket of the lender's base share, out of which what it brings is taken, and into which
 //! what goes back to it returns. What of the base share is on loan to the borrower earns in the borrower's own bucket and
 //! nothing here, so whatever a lender says, what the borrower spends of it in `[s, t]` is at most what that base share is
-//! worth, `depth + rate × (t - s)`. An honest lender seldom brings more (the level that it has beyond its base share's
+//! worth, `depth + rate × (t - s)`. Base share that a lender was given while that was watched brings nothing but what it
+//! earned since: what went with the gift the giver knows, and may have spent before. An honest lender seldom brings more (the level that it has beyond its base share's
 //! depth was borrowed); what it does is given back to it.
 
 use crate::protocol::bucket::{Bucket, Level};

@@ -191,6 +191,14 @@ impl Meter {
         told
     }
 
+    /// A node that had this base share until `now` has more from now on, and may lend it.
+    pub fn lender_gains(&mut self, lender: NodeId, before: Share, base: Share, now: Instant) {
+        let held: Share = self.borrowed.running_with(lender).map(|(_, borrowed)| borrowed.held()).sum();
+        let credit = self.credits.entry(lender).or_insert_with(|| Credit::new(&self.bucket, before, now));
+        credit.earn(held, &self.bucket, &self.limit.kind, now);
+        credit.set_base(base);
+    }
+
     /// Hears what `lender` has lent to this node, and gives back at once what it cannot have: share beyond its base share,
     /// which is `base` by what is known here, and level beyond what a share of `worth` could have earned. True if something
     /// came, not only more time for what is there.
@@ -393,6 +401,23 @@ mod tests {
             (told, back(&borrower)),
             (vec![replica(3), replica(2)], [Share(0), Share(30), Share(100)])
         );
+    }
+
+    #[test]
+    fn base_share_that_was_just_given_is_lent_back_with_what_it_earned_since() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let (mut giver, half) = (meter(ONE), ONE.scale(1, 2));
+        giver.take(40, replica(1), 1);
+        let level = giver.give_base(half, at(0));
+        assert_eq!(level, Level::ZERO, "all of it was spent");
+        giver.lender_gains(replica(2).node, Share::ZERO, half, at(0));
+        let full = giver.bucket.depth_of(half);
+        let mut lent = Lent::new(1);
+        lent.raise(Moved { share: half, level: full }, Level::ZERO, at(0));
+        giver.hear_grant(replica(2), &lent.send((at(1), at(1)), at(100)), half, half, at(100));
+        assert_eq!(giver.held(), ONE);
+        // Of a hundred a second: its own half since then, and as much of the other half.
+        assert_eq!(giver.units(), 10);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Node;
 use super::rows::sign_every;
 use super::sharing::SLOW_ROUND;
+use super::{Node, Trust};
 use crate::protocol::audit::Doubt;
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::limit::Fingerprint;
@@ -107,6 +107,23 @@ impl Node {
     pub(super) fn credible_base(&self, lender: &NodeId) -> Share {
         let honest = !self.audit.is_accused(lender);
         self.bases.get(lender).copied().filter(|_| honest).unwrap_or_default()
+    }
+
+    /// Members have other base shares than before. Among strangers, those that have more bring no level with it: else one that
+    /// was just given some could lend it back as if nothing of it had been spent. How members stood before the ledger was
+    /// known is not known, and they are believed to have had their base shares for long.
+    pub(super) fn note_gains(&mut self, before: &BTreeMap<NodeId, Share>, now: Instant) {
+        if before.is_empty() || self.config.vouching.trust == Trust::Members {
+            return;
+        }
+        for (node, base) in self.bases.iter().filter(|(node, _)| **node != self.config.id) {
+            let before = before.get(node).copied().unwrap_or_default();
+            if *base > before {
+                for meter in &mut self.meters {
+                    meter.lender_gains(*node, before, *base, now);
+                }
+            }
+        }
     }
 
     /// Somebody's word counts for less than before, or its base share is smaller: what is borrowed beyond it goes back.
