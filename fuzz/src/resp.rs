@@ -57,7 +57,8 @@ pub fn resp(bytes: &[u8]) {
         let source = Source { sidecar, mailbox: Mailbox::new(bell.into()) };
         let numbers = said.windows(8).filter(|word| word.eq_ignore_ascii_case(b"throttle")).count() as u64;
         let Bound(each, more) = CONNECTION;
-        let bound = Bound(each, more + numbers * (TABLE + (8 << 10)));
+        // The keyed pool of the configuration has a table, too, from its first key on.
+        let bound = Bound(each, more + TABLE + numbers * (TABLE + (8 << 10)));
         bound.of(said.len(), || converse(&source, said, usize::from(*piece).max(1), peer))
     });
     let mut rest = &heard[..];

@@ -102,7 +102,7 @@ pub fn pages(bytes: &[u8]) {
             assert!(own(&pages) == before, "somebody else wrote on its own page");
         }
         // What is told of them to whoever knows nothing was signed by its author, a member.
-        for delta in pages.lacking(u64::MAX, &[]).0 {
+        for delta in pages.lacking(u64::MAX, &[], 0).0 {
             assert_ne!(delta.author, STRANGER);
             for record in &delta.records {
                 assert!(record.is_signed_by(delta.author, BOOK, &Ideal), "{record:?} was never signed");
@@ -122,7 +122,7 @@ fn pages_hear(u: &mut Unstructured, pages: &mut Pages, now: Instant) -> Result<(
         2 | 3 => drop(pages.absorb_pages(&delta(u)?, now)),
         4 => {
             let (buckets, summaries) = (u.arbitrary()?, few(u, summary)?);
-            pages.lacking(buckets, &summaries);
+            pages.lacking(buckets, &summaries, 0);
             pages.digest_of(buckets);
         }
         _ => {

@@ -9,7 +9,7 @@ use super::bounded;
 use super::breaker::{Outcomes, Verdict};
 use super::id::NodeId;
 use super::keyed::KeyHash;
-use super::ledger::{Gift, Loss};
+use super::ledger::{Gift, LOSSES_MAX, Loss};
 use super::lending::GRAIN;
 use super::limit::{Fingerprint, Rate};
 use super::loans::Book;
@@ -76,7 +76,7 @@ pub enum Value {
     /// For [`Key::Given`].
     Gift(Gift),
     /// For [`Key::Lost`].
-    Lost(Vec<Loss>),
+    Lost(#[serde(deserialize_with = "bounded::list::<_, _, LOSSES_MAX>")] Vec<Loss>),
     /// For [`Key::Row`].
     Row(Row),
     /// For [`Key::Pause`].

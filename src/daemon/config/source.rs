@@ -154,8 +154,9 @@ impl Source<'_> {
     pub fn wrong<T>(&mut self, entry: &Entry, wanted: &str) -> Option<T> {
         let is = match entry.value {
             DeValue::String(text) => format!("the text {text:?}"),
-            DeValue::Integer(number) => format!("the number {number}"),
-            DeValue::Float(number) => format!("the number {number}"),
+            // The parser takes more for a number than digits.
+            DeValue::Integer(number) => format!("the number {}", number.to_string().escape_debug()),
+            DeValue::Float(number) => format!("the number {}", number.to_string().escape_debug()),
             DeValue::Boolean(value) => value.to_string(),
             DeValue::Datetime(time) => format!("the date {time}"),
             DeValue::Array(_) => "a list".to_owned(),

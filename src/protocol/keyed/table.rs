@@ -2,8 +2,8 @@
 //!
 //! The chains of the hash table run through the entries, and their heads are as many as there may be keys. So nothing is
 //! rehashed, unless the configuration says that there may be more, and a forgotten key leaves no tombstone: no call takes
-//! longer than its chain, where a general map stops for all of its entries now and then. The heads are zeros until a key needs one, which costs
-//! address space and no memory. A key's digest is its hash: whoever wants `n` keys in one chain must compute `n`
+//! longer than its chain, where a general map stops for all of its entries now and then. The heads are there from the first
+//! key on, and zeros until a key needs one, which costs address space and no memory. A key's digest is its hash: whoever wants `n` keys in one chain must compute `n`
 //! times as many SHA-256 digests as there are heads.
 
 use super::{Balance, KeyHash};
@@ -25,7 +25,10 @@ type Link = u32;
 /// Keys with one balance per limit each.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
+    /// None before the first key, then `size`.
     heads: Vec<Link>,
+    /// A power of two.
+    size: usize,
     entries: Vec<Entry>,
     /// Those of the entry at place `p` begin at `p × width`.
     balances: Vec<Balance>,
@@ -36,7 +39,8 @@ impl Table {
     /// Room for `keys_max` keys of `width` limits each. `keys_max` is less than 2³².
     pub(super) fn new(keys_max: usize, width: usize) -> Self {
         Self {
-            heads: vec![0; keys_max.next_power_of_two()],
+            heads: Vec::new(),
+            size: keys_max.next_power_of_two(),
             entries: Vec::new(),
             balances: Vec::new(),
             width,
@@ -45,11 +49,15 @@ impl Table {
 
     /// Makes room for so many keys; takes as long as there are entries.
     pub(super) fn grow(&mut self, keys_max: usize) {
-        let heads = keys_max.next_power_of_two();
-        if heads <= self.heads.len() {
+        let size = keys_max.next_power_of_two();
+        if size <= self.size {
             return;
         }
-        self.heads = vec![0; heads];
+        self.size = size;
+        if self.heads.is_empty() {
+            return;
+        }
+        self.heads = vec![0; size];
         for place in 0..self.entries.len() {
             let head = self.head_of(self.entries[place].key);
             self.entries[place].next = std::mem::replace(&mut self.heads[head], place as Link + 1);
@@ -69,7 +77,7 @@ impl Table {
 
     /// The place of `key`, until the next [`remove`](Self::remove).
     pub(super) fn find(&self, key: KeyHash) -> Option<usize> {
-        let mut link = self.heads[self.head_of(key)];
+        let mut link = *self.heads.get(self.head_of(key))?;
         while link != 0 {
             let entry = &self.entries[link as usize - 1];
             if entry.key == key {
@@ -83,6 +91,9 @@ impl Table {
     /// Adds a key that is not there, with balances that are true at `at`. Gives its place.
     pub(super) fn insert(&mut self, key: KeyHash, at: Instant, balances: &[Balance]) -> usize {
         debug_assert!(self.find(key).is_none() && balances.len() == self.width, "BUG! a key twice");
+        if self.heads.is_empty() {
+            self.heads = vec![0; self.size];
+        }
         let head = self.head_of(key);
         self.entries.push(Entry { key, at, next: self.heads[head] });
         self.balances.extend_from_slice(balances);
@@ -131,7 +142,7 @@ impl Table {
     }
 
     fn head_of(&self, key: KeyHash) -> usize {
-        key.0 as usize & (self.heads.len() - 1)
+        key.0 as usize & (self.size - 1)
     }
 }
 
@@ -156,7 +167,7 @@ mod tests {
             for (step, (insert, key, value)) in steps.into_iter().enumerate() {
                 if step == grows {
                     table.grow(9);
-                    prop_assert_eq!(table.heads.len(), 16);
+                    prop_assert_eq!(table.size, 16);
                 }
                 let key = KeyHash(key);
                 let balances = [value, value / 2].map(|value| Balance::new(Level(value.into()), Level::ZERO));
