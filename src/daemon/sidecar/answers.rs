@@ -168,7 +168,7 @@ pub fn used(node: &mut Node, wanted: &Wanted, now: Instant) -> (u64, u64) {
     (max - left.remaining.min(max), max)
 }
 
-/// Answer to `POST /allow`, of which so much is [used](used) now.
+/// Answer to `POST /allow`, of which so much is [`used`] now.
 pub fn allow((count, max): (u64, u64), outcome: Outcome) -> AllowAnswer {
     let (allowed, retry_after) = match outcome {
         Outcome::Admitted { .. } => (true, 0.0),
