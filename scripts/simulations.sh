@@ -29,12 +29,13 @@ for scenario in $("$simulations" list | awk 'NR > 1 { print $1 }'); do
 done
 fixed swarm --seeds 40
 # What found a mistake once: books that were lost again and again, counts of a stranger, lines of books closed and opened again,
-# a newcomer among made-up lives, base share lent back as if nothing of it had been spent.
+# a newcomer among made-up lives, base share lent as if nothing of it had been spent: just given, or to a former life.
 fixed replay 3857 --nodes 2
 fixed replay 7369 --nodes 2
 fixed replay 2426 --nodes 4
 fixed replay 10070 --nodes 6 --liars 0.3
 fixed replay 10250 --nodes 6 --liars 0.3
+fixed replay 11423 --nodes 6 --liars 0.3
 fixed run concurrency-scarce --seed 4 --quiet
 # Members that lie: what they say changes nothing but shares of what is contended.
 fixed swarm --seeds 6 --nodes 6 --liars 0.3

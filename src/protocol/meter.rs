@@ -98,6 +98,8 @@ pub struct Meter {
     borrowed: Leases<Borrowed>,
     /// What each lender can still bring.
     credits: BTreeMap<NodeId, Credit>,
+    /// Since when that is known, if it was not from the beginning: a former life may have had all that there was before.
+    pub credited_since: Option<Instant>,
     /// What is lent, as it is signed, …
     loans: Loans,
     /// … what was held of each lender, and its books have to show, …
@@ -147,6 +149,7 @@ impl Meter {
             lent: Leases::new(),
             borrowed: Leases::new(),
             credits: BTreeMap::new(),
+            credited_since: None,
             loans: Loans::default(),
             accounts: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -176,7 +179,7 @@ impl Meter {
             is_of_key: true,
             sequence: former.lent,
             borrowed: borrowed.collect(),
-            credits: BTreeMap::new(),
+            credited_since: former.credited_since,
             ..Self::new(limit, "", now)
         };
         meter.set_base(base, balance.level(), now);

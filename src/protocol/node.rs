@@ -294,6 +294,11 @@ impl Node {
 
     fn begin(&mut self, start: Start, now: Instant) {
         let founders = self.config.vouching.ledger();
+        if matches!(start, Start::Resume(_) | Start::Rejoin) && self.config.vouching.trust == Trust::Weight {
+            // Among members lenders are believed.
+            self.former_leases.credited_since = Some(now);
+            self.meters.iter_mut().for_each(|meter| meter.credited_since = Some(now));
+        }
         match start {
             // What was saved of another ledger than the configured one is void.
             start if founders.is_some_and(|id| !matches!(&start, Start::Resume(saved) if saved.id == id)) => {

@@ -5,7 +5,8 @@
 //! what goes back to it returns. What of the base share is on loan to the borrower earns in the borrower's own bucket and
 //! nothing here, so whatever a lender says, what the borrower spends of it in `[s, t]` is at most what that base share is
 //! worth, `depth + rate × (t - s)`. Base share that a lender was given while that was watched brings nothing but what it
-//! earned since: what went with the gift the giver knows, and may have spent before. An honest lender seldom brings more (the level that it has beyond its base share's
+//! earned since: what went with the gift the giver knows, and may have spent before. So does all of a node that was restarted,
+//! whose former life may have spent what there was. An honest lender seldom brings more (the level that it has beyond its base share's
 //! depth was borrowed); what it does is given back to it.
 
 use crate::protocol::bucket::{Bucket, Level};
@@ -26,6 +27,11 @@ impl Credit {
     /// Full.
     pub(super) fn new(bucket: &Bucket, base: Share, now: Instant) -> Self {
         Self { base, left: bucket.depth_of(base), at: now }
+    }
+
+    /// Empty.
+    pub(super) fn empty(base: Share, now: Instant) -> Self {
+        Self { base, left: Level::ZERO, at: now }
     }
 
     /// The lender has this base share now.
@@ -59,8 +65,11 @@ impl Credit {
     }
 }
 
-/// Atoms that a share earns in so many nanoseconds.
+/// Atoms that a share earns in so many nanoseconds; those of a calendar come back when the next period begins, and not before.
 fn earned(kind: &Kind, share: Share, elapsed: u64) -> u128 {
+    if matches!(kind, Kind::Calendar(_)) {
+        return 0;
+    }
     let per = nanos(kind.per()).max(1);
     // Atoms are a multiple of ONE, so this is exact.
     let whole = Level::of(kind.amount(), kind).0 / u128::from(ONE.0);

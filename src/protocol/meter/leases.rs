@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Meter;
 use super::credit::Credit;
-use crate::protocol::bucket::Level;
+use crate::protocol::bucket::{Bucket, Level};
 use crate::protocol::id::{NodeId, Replica};
 use crate::protocol::lease::{Borrowed, Grant, Lent, Moved, Return, TTL};
 use crate::protocol::limit::Kind;
@@ -25,6 +25,8 @@ pub struct FormerLeases {
     pub(super) lent: u64,
     /// The greatest sequence of each lender's life.
     pub(super) borrowed: BTreeMap<Replica, u64>,
+    /// For new meters: see [`Meter::credited_since`].
+    pub credited_since: Option<Instant>,
 }
 
 impl FormerLeases {
@@ -194,9 +196,22 @@ impl Meter {
     /// A node that had this base share until `now` has more from now on, and may lend it.
     pub fn lender_gains(&mut self, lender: NodeId, before: Share, base: Share, now: Instant) {
         let held: Share = self.borrowed.running_with(lender).map(|(_, borrowed)| borrowed.held()).sum();
-        let credit = self.credits.entry(lender).or_insert_with(|| Credit::new(&self.bucket, before, now));
+        let credit = Self::credit(&mut self.credits, self.credited_since, lender, before, &self.bucket, now);
         credit.earn(held, &self.bucket, &self.limit.kind, now);
         credit.set_base(base);
+    }
+
+    /// What a lender can bring that has this base share, as far as is known.
+    fn credit<'a>(
+        credits: &'a mut BTreeMap<NodeId, Credit>,
+        since: Option<Instant>,
+        lender: NodeId,
+        base: Share,
+        bucket: &Bucket,
+        now: Instant,
+    ) -> &'a mut Credit {
+        let new = || since.map_or_else(|| Credit::new(bucket, base, now), |since| Credit::empty(base, since));
+        credits.entry(lender).or_insert_with(new)
     }
 
     /// Hears what `lender` has lent to this node, and gives back at once what it cannot have: share beyond its base share,
@@ -224,7 +239,8 @@ impl Meter {
             self.borrowed.insert(lender, Borrowed::new());
         }
         let moved = self.borrowed.change(&lender, |borrowed| borrowed.hear(grant, now)).unwrap_or_default();
-        let credit = self.credits.entry(lender.node).or_insert_with(|| Credit::new(&self.bucket, worth, now));
+        let credit =
+            Self::credit(&mut self.credits, self.credited_since, lender.node, worth, &self.bucket, now);
         credit.earn(held, &self.bucket, &self.limit.kind, now);
         credit.set_base(worth);
         let level = credit.take(moved.level);
@@ -418,6 +434,21 @@ mod tests {
         assert_eq!(giver.held(), ONE);
         // Of a hundred a second: its own half since then, and as much of the other half.
         assert_eq!(giver.units(), 10);
+    }
+
+    #[test]
+    fn what_a_former_life_may_have_had_of_a_lender_does_not_come_again() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut lent = Lent::new(1);
+        let half = ONE.scale(1, 2);
+        lent.raise(Moved { share: half, level: meter(ONE).bucket.depth_of(half) }, Level::ZERO, at(0));
+        let grant = lent.send((at(1), at(1)), at(100));
+        let [first, restarted] = [None, Some(at(0))].map(|credited_since| {
+            let mut meter = Meter { credited_since, ..meter(Share::ZERO) };
+            meter.hear_grant(replica(2), &grant, half, half, at(100));
+            meter.units()
+        });
+        assert_eq!((first, restarted), (20, 5), "half of a hundred a second, since the restart");
     }
 
     #[test]
