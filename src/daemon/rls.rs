@@ -27,7 +27,7 @@ use super::proto::envoy::service::ratelimit::v3::{
     rate_limit_response::{Code, DescriptorStatus, RateLimit},
 };
 use crate::protocol::limit::{AMOUNT_MAX, Cost, Kind, Limit, Units};
-use crate::protocol::node::{Ask, Item, Left, Node, Outcome, PERMIT_TTL};
+use crate::protocol::node::{Ask, Item, Left, Node, Outcome, PERMIT_TTL, Refusal};
 use crate::protocol::queue::Class;
 use crate::protocol::time::Instant;
 
@@ -178,28 +178,28 @@ impl Rls {
             ttl: PERMIT_TTL,
             bound: None,
         };
-        let least = |node: &mut Node, _, _, now| self.least(counted, node, now);
-        let (outcome, least) = match self.inner.engine.acquire(request, least).1 {
-            Reply::Now(outcome, least) => (outcome, Some(least)),
-            // What it takes is being put on disk.
-            Reply::Later(pending) => (pending.answer().await, None),
+        let engine = &self.inner.engine;
+        let tell = |node: &mut Node, outcome, now| match outcome {
+            Outcome::Refused(Refusal { limit: Some((pool, limit)), .. }) if pool == rule.pool => {
+                (limit, counted.left(limit, node, now))
+            }
+            _ => self.least(counted, node, now),
         };
+        let (outcome, left) =
+            match engine.acquire(request, |node, _, outcome, now| tell(node, outcome, now)).1 {
+                Reply::Now(outcome, left) => (outcome, left),
+                // What it takes is being put on disk.
+                Reply::Later(pending) => {
+                    let outcome = pending.answer().await;
+                    (outcome, engine.look(|node, now| tell(node, outcome, now)))
+                }
+            };
         match outcome {
             Outcome::Admitted { permit, .. } => {
                 counted.rules.refunds(|refunds| refunds.note(counted.of(), Taken { permit, hits }));
-                match least {
-                    Some(left) => self.shown(Code::Ok, counted, left, None),
-                    None => self.status(Code::Ok, counted),
-                }
+                self.shown(Code::Ok, counted, left, None)
             }
-            Outcome::Refused(refusal) => {
-                let limit = refusal.limit.filter(|(pool, _)| *pool == rule.pool).map(|(_, limit)| limit);
-                let left = self.inner.engine.look(|node, now| match limit {
-                    Some(limit) => (limit, counted.left(limit, node, now)),
-                    None => self.least(counted, node, now),
-                });
-                self.shown(Code::OverLimit, counted, left, refusal.retry_after)
-            }
+            Outcome::Refused(refusal) => self.shown(Code::OverLimit, counted, left, refusal.retry_after),
         }
     }
 

@@ -16,10 +16,10 @@
 //! on, because what a life has admitted counts for ever: the counters are of replicas, not of nodes. Records of the ledger
 //! belong to no life: they are kept apart, and outlive restarts of whoever knows them.
 
+mod former;
 mod hashes;
 mod page;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ use super::limit::Fingerprint;
 use super::record::{Key, Row, Value};
 use super::signature::{Keys, Statement};
 use super::time::Instant;
+pub use former::FORMER_MAX;
+use former::FormerLives;
 pub use hashes::affinity;
 use hashes::{Hashes, bucket};
 use page::Held;
@@ -40,8 +42,6 @@ pub const PAGES_MAX: usize = 1_024;
 pub const BUCKETS: usize = 64;
 /// The most summaries in a digest, about 12 KiB of them; the rest is compared the next time.
 const SUMMARIES_MAX: usize = 256;
-/// The most former lives of which the rows are remembered: the latest of each author before the second latest of any.
-pub const FORMER_MAX: usize = 128;
 /// No life at all: what is known of an author's ledger records. Real lives begin with one.
 pub const REMEMBERED: Incarnation = Incarnation(0);
 /// The most values on one page, …
@@ -70,29 +70,13 @@ pub struct Pages {
     /// What signatures are for; none while there is no ledger, and nothing is signed.
     ledger: Option<LedgerId>,
     pages: BTreeMap<NodeId, Page>,
-    /// Rows of former lives.
-    former: BTreeMap<(Incarnation, NodeId), Signed>,
+    former: FormerLives,
     /// The records of the ledger, by who wrote them.
     remembered: BTreeMap<NodeId, Signed>,
     records: usize,
     /// Whose records are passed on, and taken from others.
     members: BTreeSet<NodeId>,
     hashes: Hashes,
-}
-
-/// A former life, in the order in which they are worth keeping. A member that makes up one life after the other, as late as
-/// it likes, crowds out its own and nobody else's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Former {
-    /// How many later ones of its author are kept.
-    later: usize,
-    life: Reverse<(Incarnation, NodeId)>,
-}
-
-impl Former {
-    fn life(&self) -> (Incarnation, NodeId) {
-        self.life.0
-    }
 }
 
 /// What one author has signed in one life, or of the ledger, and how far.
@@ -111,7 +95,7 @@ impl Pages {
             keys,
             ledger: None,
             pages: BTreeMap::from([(me, Page::new(incarnation, now))]),
-            former: BTreeMap::new(),
+            former: FormerLives::default(),
             remembered: BTreeMap::new(),
             records: 0,
             members: BTreeSet::new(),
@@ -174,35 +158,14 @@ impl Pages {
     }
 
     fn keep_former(&mut self, author: NodeId, life: Incarnation, signed: Signed) {
-        if !signed.is_empty() && self.keeps_former((life, author)) {
-            self.former.insert((life, author), signed);
-            if self.former.len() > FORMER_MAX
-                && let Some(least) = self.least_former()
-            {
-                self.former.remove(&least.life());
-                self.rehash(least.life().1);
-            }
+        if let Some(forgotten) = self.former.keep((life, author), signed) {
+            self.rehash(forgotten);
         }
     }
 
-    /// Whether the rows of a life that is not an author's latest are kept: all nodes decide alike.
+    /// Whether the rows of a life that is not an author's latest are kept.
     fn keeps_former(&self, life: (Incarnation, NodeId)) -> bool {
-        if life.0 == REMEMBERED || self.former.len() < FORMER_MAX {
-            return life.0 != REMEMBERED;
-        }
-        let later = self.former.keys().filter(|known| known.1 == life.1 && known.0 > life.0).count();
-        self.least_former().is_some_and(|least| Former { later, life: Reverse(life) } <= least)
-    }
-
-    /// The former life that is forgotten next.
-    fn least_former(&self) -> Option<Former> {
-        let mut lives = BTreeMap::<NodeId, usize>::new();
-        let former = self.former.keys().rev().map(|life| {
-            let known = lives.entry(life.1).or_default();
-            *known += 1;
-            Former { later: *known - 1, life: Reverse(*life) }
-        });
-        former.max()
+        life.0 != REMEMBERED && self.former.keeps(life)
     }
 
     /// What is passed on: what members have signed.
@@ -545,7 +508,7 @@ impl Pages {
         }
         match self.pages.get(&author) {
             Some(page) if page.incarnation == life => page.signed.get(key),
-            _ => self.former.get(&(life, author))?.get(key),
+            _ => self.former.get((life, author))?.get(key),
         }
     }
 
@@ -567,7 +530,7 @@ impl Pages {
             let life = (record.incarnation, author);
             let keeps = matches!(record.key, Key::Row(_)) && self.keeps_former(life);
             if keeps {
-                let mut signed = self.former.remove(&life).unwrap_or_default();
+                let mut signed = self.former.remove(life).unwrap_or_default();
                 signed.keep(record);
                 self.keep_former(author, life.0, signed);
             }

@@ -323,10 +323,7 @@ impl Meter {
         let known = self.unused.min(units);
         self.unused -= known;
         self.used.add(replica, units - known);
-        let service = units.saturating_mul(TAG_SCALE);
-        // Divisions are slow, and hardly any node has another weight.
-        let service = if weight <= 1 { service } else { service / u64::from(weight) };
-        self.tag = self.tag.saturating_add(service);
+        self.tag = self.tag.saturating_add(units.saturating_mul(TAG_SCALE) / u64::from(weight.max(1)));
     }
 
     /// Takes back `units` that were taken at `taken_at` and have turned out not to be used. What was counted as used stays

@@ -230,7 +230,7 @@ fn made_up_lives_crowd_out_their_own_and_nobody_elses() {
     let known = |author: u8| one.digest().iter().filter(|life| life.author == node(author)).count();
     assert_eq!(one.former.len(), FORMER_MAX);
     assert_eq!((known(2), known(4)), (3, 2), "the present one and those before");
-    let oldest = one.former.keys().filter(|life| life.1 == node(3)).min().unwrap();
+    let oldest = one.former.iter().map(|(life, _)| *life).find(|life| life.1 == node(3)).unwrap();
     assert_eq!(oldest.0, Incarnation(u64::MAX - 1 - (FORMER_MAX as u64 - 3)), "the latest are kept");
 }
 

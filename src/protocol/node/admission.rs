@@ -197,9 +197,7 @@ impl Node {
             self.wake(now);
         }
         if self.lacking(&request.needs).is_none() {
-            for need in &request.needs {
-                self.meters[need.meter as usize].take(need.units, self.replica, self.config.weight);
-            }
+            self.take(request);
             return None;
         }
         let answer = self.answer_later(ask, request, now);
@@ -333,10 +331,10 @@ impl Node {
 
     /// Takes what is there for the request, and names it.
     pub(super) fn admit(&mut self, request: &Request, waited: Duration, now: Instant) -> Outcome {
+        self.take(request);
         let mut slots = false;
         for need in &request.needs {
             let meter = &mut self.meters[need.meter as usize];
-            meter.take(need.units, self.replica, self.config.weight);
             meter.open = meter.open.saturating_add(need.units);
             slots |= matches!(meter.limit.kind, Kind::Concurrency(_));
         }
@@ -356,6 +354,12 @@ impl Node {
         let of_key = if request.pools.len() == 1 { self.of_key(&permit) } else { None };
         let permit = self.issue(of_key.as_ref().map_or(permit, Permit::borrowed), slots);
         Outcome::Admitted { waited, permit, ttl: request.ttl }
+    }
+
+    fn take(&mut self, request: &Request) {
+        for need in &request.needs {
+            self.meters[need.meter as usize].take(need.units, self.replica, self.config.weight);
+        }
     }
 
     /// Puts a permit out, which there is room for; `slots` tells whether it holds one of a concurrency limit.
