@@ -71,7 +71,7 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const CALLERS_MAX: usize = 8_192;
 /// Files that callers leave to peers and to the disk.
 const FILES_KEPT: usize = 256;
-/// How often the transport's counters are read, and the wall clock may be.
+/// How often the transport's counters are read and it is told who is a member, and the wall clock may be told.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the daemon did not start. Nothing that another daemon uses was touched.
@@ -264,6 +264,7 @@ impl Daemon {
                 _ = count.tick() => {
                     self.facts.set_counters(self.transport.counters());
                     self.engine.tell_wall();
+                    self.note_members();
                 }
             }
             if !said {
@@ -339,6 +340,7 @@ impl Daemon {
             Event::Up { peer, address } => {
                 tracing::info!("linked to {} at {address}", peer.short());
                 self.facts.set_link(peer, Some(address));
+                self.note_members();
                 self.engine.handle(Input::Up(peer));
             }
             Event::Down { peer } => {
@@ -369,6 +371,11 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Tells the transport who is a member. Not at each change, but before links can have become scarce.
+    fn note_members(&mut self) {
+        self.transport.set_members(self.engine.look(|node, _| node.bases().clone()));
     }
 
     fn note_addresses(&mut self, own: NodeId) {

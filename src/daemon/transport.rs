@@ -18,6 +18,7 @@ mod links;
 mod mailbox;
 mod refused;
 mod stack;
+mod standing;
 mod swarm;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +41,7 @@ use self::counters::Tally;
 use self::dialer::{Dialer, Origin};
 use self::refused::Throttle;
 use crate::protocol::id::NodeId;
+use crate::protocol::share::Share;
 
 pub use self::counters::Counters;
 pub use self::frame::FRAME_MAX;
@@ -70,7 +72,7 @@ pub struct TransportConfig {
     pub seeds: Vec<Multiaddr>,
     /// Whether to look for peers by multicast on the local network.
     pub mdns: bool,
-    /// How many peers may be connected. Each may have two connections for a while.
+    /// How many peers may be connected; see [`Transport::set_members`]. Each may have two connections for a while.
     pub max_peers: usize,
 }
 
@@ -269,6 +271,12 @@ impl Transport {
         for link in links {
             self.cut(peer, link);
         }
+    }
+
+    /// Says who is a member, with what base share: where there are not places for all, links are for those who have more.
+    pub fn set_members(&mut self, members: BTreeMap<NodeId, Share>) {
+        self.swarm.behaviour_mut().carrier.links.standing.set_members(members);
+        self.stale = true;
     }
 
     /// Where we listen: one address per interface, those of the loopback included.

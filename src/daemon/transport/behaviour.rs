@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::swarm::{ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm};
+use libp2p::swarm::{
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm,
+};
 use libp2p::{Multiaddr, PeerId, mdns};
 
 use super::address;
 use super::counters::Tally;
 use super::handler::{Broken, Handler, Report};
-use super::identity::node_of;
+use super::identity::{node_of, peer_id};
 use super::links::{Entry, Links, PER_PEER_MAX};
 use super::mailbox::Mailbox;
 use super::refused::RefusedWhy;
@@ -47,7 +49,7 @@ impl Behaviour {
                 .inspect_err(|error| tracing::warn!(%error, "mDNS did not start; use seeds to find peers"))
                 .ok()
         });
-        Behaviour { carrier: Carrier::new(max_peers, tally), mdns: mdns.into() }
+        Behaviour { carrier: Carrier::new(Links::new(max_peers), tally), mdns: mdns.into() }
     }
 }
 
@@ -64,23 +66,29 @@ pub(super) enum Carried {
 pub(super) struct Carrier {
     pub(super) links: Links,
     tally: Arc<Tally>,
-    max_peers: usize,
     pending: HashMap<ConnectionId, Option<IpAddr>>,
     /// Mailboxes of connections that are admitted and not yet established.
     admitted: HashMap<ConnectionId, Arc<Mailbox>>,
+    /// Dials of seeds.
+    to_seeds: HashMap<ConnectionId, usize>,
     actions: VecDeque<ToSwarm<Carried, Infallible>>,
 }
 
 impl Carrier {
-    fn new(max_peers: usize, tally: Arc<Tally>) -> Self {
+    fn new(links: Links, tally: Arc<Tally>) -> Self {
         Carrier {
-            links: Links::default(),
+            links,
             tally,
-            max_peers,
             pending: HashMap::new(),
             admitted: HashMap::new(),
+            to_seeds: HashMap::new(),
             actions: VecDeque::new(),
         }
+    }
+
+    /// The dial `id` is of a seed.
+    pub(super) fn dialling_seed(&mut self, id: ConnectionId, seed: usize) {
+        self.to_seeds.insert(id, seed);
     }
 
     fn admit(&mut self, id: ConnectionId, peer: &PeerId) -> Result<Handler, ConnectionDenied> {
@@ -89,8 +97,12 @@ impl Carrier {
         if held >= PER_PEER_MAX {
             return Err(ConnectionDenied::new(RefusedWhy::Surplus));
         }
-        if held == 0 && self.links.peers_held() >= self.max_peers {
-            return Err(ConnectionDenied::new(RefusedWhy::Full));
+        if held == 0 {
+            let ending = self.links.make_room(node).ok_or_else(|| ConnectionDenied::new(RefusedWhy::Full))?;
+            self.actions.extend(ending.into_iter().map(|(peer, link)| ToSwarm::CloseConnection {
+                peer_id: peer_id(peer),
+                connection: CloseConnection::One(link),
+            }));
         }
         let mailbox = Arc::new(Mailbox::new(Arc::clone(&self.tally)));
         self.admitted.insert(id, Arc::clone(&mailbox));
@@ -100,6 +112,7 @@ impl Carrier {
     fn forget(&mut self, id: ConnectionId) {
         self.pending.remove(&id);
         self.admitted.remove(&id);
+        self.to_seeds.remove(&id);
     }
 }
 
@@ -141,6 +154,9 @@ impl NetworkBehaviour for Carrier {
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
+        if let (Some(seed), Some(node)) = (self.to_seeds.remove(&id), node_of(&peer)) {
+            self.links.standing.set_seed(seed, node);
+        }
         self.admit(id, &peer)
     }
 

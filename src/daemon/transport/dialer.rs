@@ -12,6 +12,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::address::{self, Family, Host, Seed};
 use super::backoff::{self, Backoff, jittered};
+use super::standing::Rank;
 
 /// Addresses that are kept of one peer, and dialled of one name.
 const ADDRESSES_MAX: usize = 8;
@@ -79,8 +80,10 @@ pub(super) enum Origin {
 pub(super) trait Linked {
     /// Whether the peer has a link.
     fn is_linked(&self, peer: &PeerId) -> bool;
-    /// How many peers have one.
-    fn count(&self) -> usize;
+    /// What a peer's rank must be above to get a link; `None` while there are places for all.
+    fn bar(&self) -> Option<Rank>;
+    /// The rank of a peer.
+    fn rank(&self, peer: &PeerId) -> Rank;
 }
 
 /// Whom to dial, and when.
@@ -133,19 +136,22 @@ impl Dialer {
 
     /// The next thing to do now; `None` when there is nothing until [`Dialer::deadline`].
     pub(super) fn due(&mut self, links: &impl Linked, now: Instant) -> Option<Action> {
-        if !self.may_dial(links) {
+        if self.dials.len() >= DIALS_MAX {
             return None;
         }
-        self.due_seed(links, now).or_else(|| self.due_peer(links, now))
+        let bar = links.bar();
+        self.due_seed(links, bar, now).or_else(|| self.due_peer(links, bar, now))
     }
 
     /// When to ask [`Dialer::due`] again, if nothing happens before.
     pub(super) fn deadline(&self, links: &impl Linked) -> Option<Instant> {
-        if !self.may_dial(links) {
+        if self.dials.len() >= DIALS_MAX {
             return None;
         }
-        let seeds = self.seeds.iter().filter(|seed| self.wants_seed(seed, links)).map(|seed| seed.retry.at);
-        let peers = self.peers.iter().filter(|(peer, learned)| wants_peer(peer, learned, links));
+        let bar = links.bar();
+        let seeds =
+            self.seeds.iter().filter(|seed| self.wants_seed(seed, links, bar)).map(|seed| seed.retry.at);
+        let peers = self.peers.iter().filter(|(peer, learned)| wants_peer(peer, learned, links, bar));
         seeds.chain(peers.map(|(_, learned)| learned.retry.at)).min()
     }
 
@@ -304,12 +310,9 @@ impl Dialer {
         self.own_addresses.clear();
     }
 
-    fn may_dial(&self, links: &impl Linked) -> bool {
-        self.dials.len() < DIALS_MAX && links.count() < self.max_peers
-    }
-
-    fn due_seed(&mut self, links: &impl Linked, now: Instant) -> Option<Action> {
-        let seed = self.seeds.iter().position(|seed| seed.retry.at <= now && self.wants_seed(seed, links))?;
+    fn due_seed(&mut self, links: &impl Linked, bar: Option<Rank>, now: Instant) -> Option<Action> {
+        let due = |seed: &SeedState| seed.retry.at <= now && self.wants_seed(seed, links, bar);
+        let seed = self.seeds.iter().position(due)?;
         let state = &mut self.seeds[seed];
         state.retry.busy = true;
         let port = state.seed.port;
@@ -328,9 +331,9 @@ impl Dialer {
         Some(Action::Dial { target: Target::Seed(seed), peer, addresses: vec![address] })
     }
 
-    fn due_peer(&mut self, links: &impl Linked, now: Instant) -> Option<Action> {
+    fn due_peer(&mut self, links: &impl Linked, bar: Option<Rank>, now: Instant) -> Option<Action> {
         let due = |(peer, learned): &(&PeerId, &mut Learned)| {
-            learned.retry.at <= now && wants_peer(peer, learned, links)
+            learned.retry.at <= now && wants_peer(peer, learned, links, bar)
         };
         let (peer, learned) = self.peers.iter_mut().find(due)?;
         learned.retry.busy = true;
@@ -338,11 +341,15 @@ impl Dialer {
         Some(Action::Dial { target: Target::Peer(*peer), peer: Some(*peer), addresses })
     }
 
-    fn wants_seed(&self, state: &SeedState, links: &impl Linked) -> bool {
+    fn wants_seed(&self, state: &SeedState, links: &impl Linked, bar: Option<Rank>) -> bool {
         let own = state.peer == Some(self.own)
             || matches!(state.seed.host, Host::Ip(ip)
                 if self.own_addresses.contains(&address::from_socket(SocketAddr::new(ip, state.seed.port))));
-        !state.retry.busy && !own && !state.peer.is_some_and(|peer| links.is_linked(&peer))
+        let rank = state.peer.map_or(Rank::Seed, |peer| links.rank(&peer).max(Rank::Seed));
+        !state.retry.busy
+            && !own
+            && Some(rank) > bar
+            && !state.peer.is_some_and(|peer| links.is_linked(&peer))
     }
 
     /// The longest wait for members that do not answer.
@@ -417,8 +424,8 @@ impl Dialer {
     }
 }
 
-fn wants_peer(peer: &PeerId, learned: &Learned, links: &impl Linked) -> bool {
-    !learned.retry.busy && !links.is_linked(peer)
+fn wants_peer(peer: &PeerId, learned: &Learned, links: &impl Linked, bar: Option<Rank>) -> bool {
+    !learned.retry.busy && !links.is_linked(peer) && bar.is_none_or(|bar| links.rank(peer) > bar)
 }
 
 #[cfg(test)]

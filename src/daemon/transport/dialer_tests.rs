@@ -4,16 +4,21 @@ use libp2p::identity::Keypair;
 
 use super::*;
 
+/// Who has a link, and if there is no place left, above which rank others get one.
 #[derive(Default)]
-struct Up(BTreeSet<PeerId>);
+struct Up(BTreeSet<PeerId>, Option<Rank>);
 
 impl Linked for Up {
     fn is_linked(&self, peer: &PeerId) -> bool {
         self.0.contains(peer)
     }
 
-    fn count(&self) -> usize {
-        self.0.len()
+    fn bar(&self) -> Option<Rank> {
+        self.1
+    }
+
+    fn rank(&self, _: &PeerId) -> Rank {
+        Rank::Stranger
     }
 }
 
@@ -256,4 +261,23 @@ fn mdns_does_not_bring_back_who_left() {
     dialer.learn(peer, hints.clone(), Origin::Gossip, now);
     dialer.learn(peer, hints.clone(), Origin::Mdns, now);
     assert_eq!(dialer.peers.len(), 1);
+}
+
+#[test]
+fn while_no_place_is_left_only_who_would_get_one_is_dialled() {
+    let [small, great] = ids();
+    let now = Instant::now();
+    let mut up = Up::default();
+    let mut dialer = Dialer::new(small, 4, Vec::new(), now);
+    dialer.learn(great, vec![address("/ip4/10.0.0.1/tcp/1")], Origin::Gossip, now);
+    up.1 = Some(Rank::Stranger);
+    assert!(dial(&mut dialer, &up, now).is_none() && dialer.deadline(&up).is_none());
+    up.1 = Some(Rank::Outstayed);
+    assert!(dial(&mut dialer, &up, now).is_some());
+    // Whoever answers at a seed may become a member.
+    let mut dialer = Dialer::new(small, 4, vec![seed("/ip4/10.0.0.1/tcp/1")], now);
+    up.1 = Some(Rank::Seed);
+    assert!(dial(&mut dialer, &up, now).is_none());
+    up.1 = Some(Rank::Stranger);
+    assert!(dial(&mut dialer, &up, now).is_some());
 }

@@ -35,7 +35,7 @@ pub enum RefusedWhy {
     #[error("the peer's identity is not an Ed25519 key: only those can be members")]
     Identity,
     /// As many peers are connected as may be.
-    #[error("too many peers: raise max_peers, or let fewer nodes connect here")]
+    #[error("too many peers, and none with less base share than this one: let fewer nodes connect here")]
     Full,
     /// The peer has two connections already.
     #[error("the peer has two connections already; the older one is closed")]

@@ -19,6 +19,7 @@ use super::handler::Broken;
 use super::identity::node_of;
 use super::links::Links;
 use super::refused::RefusedWhy;
+use super::standing::Rank;
 use super::{Event, Transport, address, peer_id, stack};
 use crate::protocol::id::NodeId;
 
@@ -32,8 +33,12 @@ impl Linked for Links {
         node_of(peer).is_some_and(|node| self.is_up(node))
     }
 
-    fn count(&self) -> usize {
-        self.peers_held()
+    fn bar(&self) -> Option<Rank> {
+        self.bar()
+    }
+
+    fn rank(&self, peer: &PeerId) -> Rank {
+        node_of(peer).map_or(Rank::Stranger, |node| self.standing.rank(node))
     }
 }
 
@@ -158,6 +163,9 @@ impl Transport {
         };
         let id = opts.connection_id();
         self.dialer.dialling(id, target);
+        if let Target::Seed(seed) = target {
+            self.swarm.behaviour_mut().carrier.dialling_seed(id, seed);
+        }
         match self.swarm.dial(opts) {
             Ok(()) => {}
             // libp2p leaves out the addresses that we listen on, and nothing was left.
