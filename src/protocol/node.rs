@@ -19,6 +19,7 @@ mod accusing;
 mod admission;
 mod books;
 mod calendars;
+mod drift;
 mod durable;
 mod dynamic;
 mod forgetting;

@@ -1,4 +1,4 @@
-//! The ledger at work: joining, vouching, drifting, leaving, and members that vanish.
+//! The ledger at work: joining, vouching, leaving, and members that vanish.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,10 @@ use crate::protocol::gossip::{Delta, PAGES_MAX, Page, Record};
 use crate::protocol::id::{LedgerId, NodeId, Replica};
 use crate::protocol::keyed::History;
 use crate::protocol::ledger::{GIFTS_MAX, Gift, GiftLevels, Ledger};
-use crate::protocol::lending::{Position, plan};
 use crate::protocol::meter::Meter;
 use crate::protocol::record::{Key, Value};
 use crate::protocol::share::{ONE, Share};
 use crate::protocol::time::Instant;
-
-/// Base shares within this part of the fair one are left alone.
-const DRIFT_GRAIN: u64 = 16;
 
 impl Node {
     pub(super) fn is_leaving(&self, node: &NodeId) -> bool {
@@ -25,7 +21,7 @@ impl Node {
     }
 
     /// Whether base share may be given to a node: it stays, and nothing is held against it.
-    fn may_be_given(&self, node: &NodeId) -> bool {
+    pub(super) fn may_be_given(&self, node: &NodeId) -> bool {
         !self.is_leaving(node) && !self.audit.is_accused(node)
     }
 
@@ -184,7 +180,7 @@ impl Node {
 
     /// How much more this node gives by itself. Below an `auto_vouch` of one, whoever joined through it shares that part of
     /// all that it ever had, however many they are; what they give back is there to be given again.
-    fn auto_room(&self) -> Share {
+    pub(super) fn auto_room(&self) -> Share {
         let part = self.config.vouching.auto_vouch;
         if part >= ONE {
             return ONE;
@@ -306,40 +302,6 @@ impl Node {
         if let Some(peer) = self.peers.get_mut(&chosen) {
             peer.ask_to_join();
         }
-    }
-
-    /// Base shares drift to parts of what is at hand by weight, equal ones unless somebody said otherwise, so that who
-    /// joined through whom does not decide who is rich. Whoever has too much gives, in proportion to what the others lack.
-    fn drift(&mut self, now: Instant) {
-        let mut group = self.evens_out_with();
-        group.retain(|node| *node == self.config.id || self.may_give_to(node));
-        let parts = self.fair_parts(&group, &self.weights_heeded());
-        let base = |node: &NodeId| self.bases.get(node).copied().unwrap_or_default();
-        let position = |(node, target): (&NodeId, &Share)| {
-            let held = base(node);
-            Position { held, target: *target, free: held, exact: false, waits: false }
-        };
-        let positions: Vec<Position> = group.iter().zip(&parts).map(position).collect();
-        for (place, share) in plan(0, &positions, Share::ZERO, DRIFT_GRAIN).lend {
-            let subject = self.linked().find(|peer| peer.node == group[place]);
-            if let Some(subject) = subject {
-                self.give(subject, share.min(self.auto_room()), now);
-            }
-        }
-    }
-
-    /// This node, and the members with which it evens out base shares.
-    pub(super) fn evens_out_with(&self) -> Vec<NodeId> {
-        let auto_room = self.auto_room();
-        // Where trust weighs, a node evens out with those alone whom it vouched for.
-        let concerns = |peer: &Replica| {
-            let is_open = auto_room == ONE || self.ledger.gift(&self.config.id, &peer.node).is_some();
-            is_open && !self.is_forgotten(&peer.node)
-        };
-        let members = self.linked().filter(|peer| {
-            self.bases.contains_key(&peer.node) && self.may_be_given(&peer.node) && concerns(peer)
-        });
-        std::iter::once(self.config.id).chain(members.map(|peer| peer.node)).collect()
     }
 
     /// Members that nothing was heard of for `forget_after`, first-hand or through others. Only of a full mesh, where
