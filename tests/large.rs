@@ -54,8 +54,6 @@ fn many_real_nodes_never_exceed_the_limit_and_use_it() {
 
     let setups: Vec<&Setup> = nodes.iter().map(|node| &node.setup).collect();
     let rate = Rate::new(RATE, Duration::from_secs(1), BURST).unwrap();
-    // Which nodes ask when.
-    type Busy = fn(usize, u64) -> bool;
     let loads: [(&str, Busy); 3] = [
         ("everybody wants more than its part", |_, _| true),
         ("a tenth of the nodes, others every 5 s", |node, second| node as u64 % 10 == second / 5 % 10),
@@ -74,6 +72,9 @@ fn many_real_nodes_never_exceed_the_limit_and_use_it() {
         assert!(used > 0.3, "{what}: {used:.3} of the limit was used");
     }
 }
+
+/// Whether a node asks in a second of the load.
+type Busy = fn(usize, u64) -> bool;
 
 /// Of one node: when, processor time in seconds, bytes of frames to and from peers, kibibytes of memory.
 type Cost = (Instant, f64, u64, u64);
