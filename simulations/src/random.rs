@@ -28,6 +28,8 @@ pub enum Purpose {
     Calls = 9,
     /// Who lies, and what liars draw; a stream for each life of each.
     Liars = 10,
+    /// What callers ask for, and how long they think; a stream for each of them.
+    Callers = 11,
 }
 
 /// A stream of random numbers.

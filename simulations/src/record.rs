@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::time::{MS, Nanos, SEC};
 
-/// A request that arrives. A run's arrivals are drawn before it begins, so that every scheme gets the same.
+/// A request that arrives. All but those of [callers](crate::workload::callers) are drawn before a run begins, so that every
+/// scheme gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Arrival {
     /// When, in true time.

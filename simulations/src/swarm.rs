@@ -13,7 +13,8 @@ use crate::parallel;
 use crate::record::Record;
 use crate::scenario::Scenario;
 use crate::time::seconds;
-use crate::{workload, world};
+use crate::workload::callers::Requests;
+use crate::world;
 
 /// A seed with which something was violated.
 #[derive(Clone, Debug)]
@@ -58,7 +59,7 @@ pub fn run(seed: u64, bounds: Bounds) -> Result<(Scenario, Record), Box<Found>> 
     let scenario = Scenario { liars: bounds.liars, trust, ..draw(seed, bounds.nodes) };
     let mut until_then = None;
     let run = || {
-        let run = world::run_as_far_as_it_goes(&scenario, seed, workload::arrivals(&scenario, seed));
+        let run = world::run_as_far_as_it_goes(&scenario, seed, Requests::new(&scenario, seed));
         run.map_err(|failed| {
             until_then = Some(failed.1);
             failed.0

@@ -1,6 +1,8 @@
-//! Workloads: who asks for how much, and when. Open loop: who is refused does not ask less for it.
+//! Workloads: who asks for how much, and when. Open loop, where who is refused does not ask less for it, unless there are
+//! [callers] who wait for their answers.
 
 mod call;
+pub mod callers;
 mod cost;
 mod shape;
 mod trace;
@@ -56,6 +58,11 @@ pub struct Workload {
     pub wait_ms: u64,
     /// On how many agents of its node a request can be.
     pub agents: u32,
+    /// So many on each node wait for an answer, make their call and think before they ask again; with 0 requests come
+    /// whatever becomes of those before. With callers `load` says nothing but when a node is busy: while its own is not 0.
+    pub callers: u32,
+    /// How long callers think on average, in milliseconds, exponentially distributed.
+    pub think_ms: f64,
     /// When it begins, in seconds after the warm-up; with the run if it does not say.
     pub from: Option<f64>,
     /// When it ends, in seconds after the warm-up; with the run if it does not say.
@@ -80,6 +87,8 @@ impl Default for Workload {
             classes: [0; 4],
             wait_ms: 2_000,
             agents: 1,
+            callers: 0,
+            think_ms: 1.0,
             from: None,
             until: None,
             regular: false,
@@ -88,10 +97,10 @@ impl Default for Workload {
     }
 }
 
-/// All requests of a run, in order of time, and of nodes where times are equal.
+/// All requests of a run that come whatever becomes of them, in order of time, and of nodes where times are equal.
 pub fn arrivals(scenario: &Scenario, seed: u64) -> Vec<Arrival> {
     let mut all = Vec::new();
-    for (number, workload) in scenario.workload.iter().enumerate() {
+    for (number, workload) in scenario.workload.iter().enumerate().filter(|(_, it)| it.callers == 0) {
         let mut stream = Stream::new(seed, Purpose::Workload, number as u64);
         let before = all.len();
         workload.draw(scenario, &mut stream, &mut all);
@@ -120,13 +129,21 @@ pub fn marks(scenario: &Scenario) -> Vec<Mark> {
 }
 
 impl Workload {
-    /// How many requests it is expected to make in a run.
+    /// How many requests it is expected to make in a run, at most.
     pub fn expected(&self, scenario: &Scenario) -> f64 {
         if matches!(self.kind, Kind::Trace(_)) {
             return self.rows.len() as f64;
         }
         let (from, until) = self.span(scenario);
         let (rate, burst) = self.capacity(scenario);
+        if self.callers > 0 {
+            // Under a scheme that gives every node the whole limit.
+            let callers = f64::from(self.callers) * scenario.nodes as f64;
+            let think = self.think_ms / 1e3;
+            let admitted = rate / self.cost.mean(burst) * scenario.nodes as f64;
+            let refused = callers / (self.wait_ms as f64 / 1e3 + think);
+            return (callers / think).min(admitted + refused) * (until - from).max(0.0);
+        }
         rate * self.kind.most(self.load) * (until - from).max(0.0) / self.cost.mean(burst)
     }
 
@@ -139,6 +156,10 @@ impl Workload {
     fn span(&self, scenario: &Scenario) -> (f64, f64) {
         let from = self.from.unwrap_or(-scenario.warmup).max(-scenario.warmup);
         (from, self.until.unwrap_or(scenario.seconds).min(scenario.seconds))
+    }
+
+    fn shape(&self, scenario: &Scenario, nodes: usize, stream: &mut Stream) -> Shape<'_> {
+        Shape::new(&self.kind, self.load, nodes, self.span(scenario), stream)
     }
 
     fn draw(&self, scenario: &Scenario, stream: &mut Stream, all: &mut Vec<Arrival>) {
@@ -157,7 +178,7 @@ impl Workload {
             }));
             return;
         }
-        let shape = Shape::new(&self.kind, self.load, nodes.len(), (from, until), stream);
+        let shape = self.shape(scenario, nodes.len(), stream);
         let requests_per_second = rate / self.cost.mean(burst);
         for (position, node) in nodes.into_iter().enumerate() {
             let segments = shape.segments(position, stream);

@@ -27,10 +27,10 @@ use crate::checker::{Bounded, Conservation, Counters, Liveness, NeverOver, NoSta
 use crate::lie::{self, Lie};
 use crate::network::Network;
 use crate::random::{Purpose, Stream};
-use crate::record::{Arrival, Record, Traffic};
+use crate::record::{Record, Traffic};
 use crate::scenario::{PolicySpec, Scenario};
 use crate::time::{Nanos, SEC, nanos};
-use crate::workload;
+use crate::workload::callers::Requests;
 use agenda::{Agenda, Event};
 use machine::{Machine, Party, node_id, party_of};
 use trace::Trace;
@@ -44,7 +44,7 @@ use watch::Watch;
 /// # Panics
 /// If the scenario was not [checked](Scenario::check), or a core does.
 pub fn run(scenario: &Scenario, seed: u64) -> Result<Record, Violation> {
-    run_with(scenario, seed, workload::arrivals(scenario, seed))
+    run_with(scenario, seed, Requests::new(scenario, seed))
 }
 
 /// Runs a scenario with requests of one's own, in order of time, in place of its workloads'.
@@ -54,8 +54,8 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Record, Violation> {
 ///
 /// # Panics
 /// If the scenario was not [checked](Scenario::check), or a core does.
-pub fn run_with(scenario: &Scenario, seed: u64, arrivals: Vec<Arrival>) -> Result<Record, Violation> {
-    run_as_far_as_it_goes(scenario, seed, arrivals).map_err(|failed| failed.0)
+pub fn run_with(scenario: &Scenario, seed: u64, requests: Requests) -> Result<Record, Violation> {
+    run_as_far_as_it_goes(scenario, seed, requests).map_err(|failed| failed.0)
 }
 
 /// As [`run_with`], and if something is violated what happened until then.
@@ -68,14 +68,13 @@ pub fn run_with(scenario: &Scenario, seed: u64, arrivals: Vec<Arrival>) -> Resul
 pub fn run_as_far_as_it_goes(
     scenario: &Scenario,
     seed: u64,
-    arrivals: Vec<Arrival>,
+    requests: Requests,
 ) -> Result<Record, Box<(Violation, Record)>> {
-    let mut world = World::new(scenario, seed, arrivals);
+    let mut world = World::new(scenario, seed, requests);
     let told = world.told_of_liars();
     let run = world.begin().and_then(|()| world.run()).and_then(|()| world.check_end());
     if run.is_err() {
-        let (now, asked) = (world.now, world.next_arrival);
-        world.arrivals.truncate(asked);
+        let now = world.now;
         world.record.marks.retain(|mark| mark.at <= now);
     }
     let record = world.into_record();
@@ -105,8 +104,7 @@ struct World<'a> {
     checks: Checks,
     watch: Watch,
     trace: Trace,
-    arrivals: Vec<Arrival>,
-    next_arrival: usize,
+    requests: Requests,
     record: Record,
     /// Links are numbered, and the end of an old one ends no newer one.
     links: u64,
@@ -135,14 +133,14 @@ struct Checks {
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, seed: u64, arrivals: Vec<Arrival>) -> Self {
+    fn new(scenario: &'a Scenario, seed: u64, requests: Requests) -> Self {
         let nodes = scenario.nodes;
         let mut lies = lie::lies(scenario, seed);
         let sybils = scenario.sybils * lies.iter().filter(|lie| lie.is_none()).count();
         lies.extend((0..sybils).map(|_| Some(Lie::Demand)));
         let all = lies.len();
         let limit = scenario.limit();
-        let largest = arrivals.iter().map(|arrival| arrival.units).max().unwrap_or(1);
+        let largest = requests.largest();
         let weights: Vec<u32> = (0..nodes).map(|node| scenario.weight(node)).collect();
         let ratio = weights.iter().max().unwrap_or(&1) / weights.iter().min().unwrap_or(&1).max(&1);
         let pace = (limit.amount(), limit.per().as_nanos() as Nanos);
@@ -178,7 +176,7 @@ impl<'a> World<'a> {
             begin: scenario.begin(),
             end: scenario.end(),
             arrivals: Vec::new(),
-            answers: Vec::with_capacity(arrivals.len()),
+            answers: Vec::new(),
             samples: Vec::new(),
             marks: Vec::new(),
             spreads: Vec::new(),
@@ -203,8 +201,7 @@ impl<'a> World<'a> {
             checks,
             watch: Watch::new(seed),
             trace: Trace::default(),
-            arrivals,
-            next_arrival: 0,
+            requests,
             record,
             links: 0,
         }
@@ -224,15 +221,15 @@ impl<'a> World<'a> {
     fn run(&mut self) -> Result<(), Violation> {
         let end = self.scenario.end();
         loop {
-            let arrival = self.arrivals.get(self.next_arrival).map_or(Nanos::MAX, |arrival| arrival.at);
+            let arrival = self.requests.next_at();
             let event = self.agenda.next_at().unwrap_or(Nanos::MAX);
             if arrival.min(event) > end {
                 return Ok(());
             }
             self.now = self.now.max(arrival.min(event));
             if arrival <= event {
-                self.next_arrival += 1;
-                self.arrive(self.next_arrival - 1)?;
+                let number = self.requests.take();
+                self.arrive(number)?;
             } else if let Some(event) = self.agenda.pop() {
                 self.happen(event)?;
             }
@@ -246,7 +243,7 @@ impl<'a> World<'a> {
 
     fn into_record(mut self) -> Record {
         self.end_watch();
-        self.record.arrivals = self.arrivals;
+        self.record.arrivals = self.requests.into_asked();
         self.record.overshoot = self.checks.never_over.overshoot();
         self.record.trace_hash = self.trace.hash();
         self.record

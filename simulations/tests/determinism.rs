@@ -49,8 +49,8 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 fn one_event_more_changes_the_hash() {
     let scenario = Scenario { nodes: 3, seconds: 2.0, warmup: 1.0, ..Scenario::default() };
     let arrivals = aquifer_simulations::workload::arrivals(&scenario, 1);
-    let whole = world::run_with(&scenario, 1, arrivals.clone()).unwrap();
-    let less = world::run_with(&scenario, 1, arrivals[1..].to_vec()).unwrap();
+    let whole = world::run_with(&scenario, 1, arrivals.clone().into()).unwrap();
+    let less = world::run_with(&scenario, 1, arrivals[1..].to_vec().into()).unwrap();
     assert_ne!(whole.trace_hash, less.trace_hash);
 }
 

@@ -11,7 +11,7 @@ use crate::record::{Answer, Arrival, Record, Sample, Traffic, sample_every};
 use crate::scenario::{Scenario, StartSpec};
 use crate::scheme::Scheme;
 use crate::time::{MS, Nanos, nanos};
-use crate::workload;
+use crate::workload::callers::Requests;
 
 /// What a rule wants said.
 pub(super) struct Outbox<M>(Vec<Letter<M>>);
@@ -62,7 +62,7 @@ struct Engine<'a, R: Rule> {
     machines: Vec<Machine>,
     events: BTreeMap<(Nanos, u64), Event<R::Message>>,
     numbers: u64,
-    arrivals: Vec<Arrival>,
+    requests: Requests,
     answered: Vec<bool>,
     /// Requests that wait, by their numbers; those answered meanwhile are dropped when they come to the front.
     queues: Vec<VecDeque<usize>>,
@@ -86,7 +86,6 @@ struct Machine {
 
 /// Runs a scenario under a rule.
 pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u64) -> Record {
-    let arrivals = workload::arrivals(scenario, seed);
     let limit = scenario.limit();
     let queues = if R::ONE_QUEUE { 1 } else { scenario.nodes };
     let mut engine = Engine {
@@ -97,8 +96,8 @@ pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u
         machines: vec![Machine::default(); scenario.nodes],
         events: BTreeMap::new(),
         numbers: 0,
-        answered: vec![false; arrivals.len()],
-        arrivals,
+        requests: Requests::new(scenario, seed),
+        answered: Vec::new(),
         queues: vec![VecDeque::new(); queues],
         serve_at: vec![Nanos::MAX; queues],
         outbox: Outbox(Vec::new()),
@@ -118,7 +117,7 @@ pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u
         burst: limit.capacity() as f64,
         begin: scenario.begin(),
         end: scenario.end(),
-        arrivals: engine.arrivals,
+        arrivals: engine.requests.into_asked(),
         answers: engine.answers,
         samples: engine.samples,
         marks: scenario.marks(),
@@ -150,17 +149,17 @@ impl<R: Rule> Engine<'_, R> {
 
     fn go(&mut self) {
         let end = self.scenario.end();
-        let mut next = 0;
         loop {
-            let arrival = self.arrivals.get(next).map_or(Nanos::MAX, |arrival| arrival.at);
+            let arrival = self.requests.next_at();
             let event = self.events.first_key_value().map_or(Nanos::MAX, |((at, _), _)| *at);
             if arrival.min(event) >= end {
                 return;
             }
             if arrival < event {
-                self.trace(arrival, 1, next);
-                self.arrive(next, arrival);
-                next += 1;
+                let number = self.requests.take();
+                self.answered.push(false);
+                self.trace(arrival, 1, number);
+                self.arrive(number, arrival);
             } else {
                 let ((now, _), event) = self.events.pop_first().expect("BUG! it was there");
                 self.happen(event, now);
@@ -169,9 +168,10 @@ impl<R: Rule> Engine<'_, R> {
     }
 
     fn arrive(&mut self, index: usize, now: Nanos) {
-        let arrival = self.arrivals[index];
+        let arrival = *self.requests.get(index);
         let machine = self.machines[arrival.node];
         if !machine.is_up || machine.paused_until > now {
+            self.requests.failed(index, now);
             return;
         }
         self.rule.arrived(&arrival);
@@ -219,7 +219,7 @@ impl<R: Rule> Engine<'_, R> {
             Event::Expire(index) => {
                 if !self.answered[index] {
                     self.answer(index, false, now);
-                    self.serve(Self::queue_of(self.arrivals[index].node), now);
+                    self.serve(Self::queue_of(self.requests.get(index).node), now);
                 }
             }
             Event::Step(index) => self.step(index, now),
@@ -247,7 +247,7 @@ impl<R: Rule> Engine<'_, R> {
                 self.queues[queue].pop_front();
                 continue;
             }
-            let verdict = self.rule.admit(&self.arrivals[index], now, &mut self.outbox);
+            let verdict = self.rule.admit(self.requests.get(index), now, &mut self.outbox);
             self.post(now);
             match verdict {
                 Verdict::Admitted | Verdict::Never => {
@@ -268,8 +268,9 @@ impl<R: Rule> Engine<'_, R> {
     }
 
     fn answer(&mut self, index: usize, admitted: bool, now: Nanos) {
-        let Arrival { at, node, units, class, call, .. } = self.arrivals[index];
+        let Arrival { at, node, units, class, call, .. } = *self.requests.get(index);
         self.answered[index] = true;
+        self.requests.answered(index, admitted, now);
         if admitted {
             // Whoever goes over the limit goes on; the record says by how much.
             let until = call.over_at(now, self.scenario.limit().per());
@@ -351,7 +352,7 @@ impl<R: Rule> Engine<'_, R> {
         self.machines[node].is_up = false;
         let queue = self.queues[Self::queue_of(node)].clone();
         for index in queue {
-            if self.arrivals[index].node == node && !self.answered[index] {
+            if self.requests.get(index).node == node && !self.answered[index] {
                 self.answer(index, false, now);
             }
         }

@@ -6,6 +6,7 @@ use aquifer::protocol::limit::Kind as LimitKind;
 
 use super::{Invalid, Scenario, StartSpec};
 use crate::fault::Nodes;
+use crate::workload::callers::THINK_MS_MIN;
 use crate::workload::{ARRIVALS_MAX, Cost, Kind, Workload};
 
 /// A week: enough for calendars, and true time in nanoseconds stays far inside 64 bits.
@@ -88,6 +89,11 @@ fn check_workload(field: &str, workload: &Workload, scenario: &Scenario) -> Resu
     within(&of("forget"), workload.forget, 0.0, 1.0)?;
     within(&of("refund"), workload.refund, 0.0, if holds { 0.0 } else { 1.0 })?;
     within(&of("agents"), workload.agents, 1, 1_000)?;
+    within(&of("callers"), workload.callers, 0, 1_000)?;
+    within(&of("think_ms"), workload.think_ms, THINK_MS_MIN, WAIT_MS_MAX as f64)?;
+    if workload.callers > 0 && matches!(workload.kind, Kind::Trace(_)) {
+        return invalid(&of("callers"), workload.callers, "0 under a trace, which says itself who asks when");
+    }
     let from = workload.from.unwrap_or(-scenario.warmup);
     within(&of("from"), from, -SECONDS_MAX, SECONDS_MAX)?;
     match workload.until {

@@ -16,14 +16,14 @@ use crate::time::Nanos;
 impl World<'_> {
     /// A request arrives. On a machine that is down or stands still there is nobody to ask.
     pub(super) fn arrive(&mut self, number: usize) -> Result<(), Violation> {
-        let arrival = self.arrivals[number];
+        let arrival = *self.requests.get(number);
         let place = arrival.node;
         let local = self.local(place);
         let machine = &mut self.machines[place];
-        if machine.paused_until > self.now {
+        let Some(node) = machine.node.as_mut().filter(|_| machine.paused_until <= self.now) else {
+            self.requests.failed(number, self.now);
             return Ok(());
-        }
-        let Some(node) = &mut machine.node else { return Ok(()) };
+        };
         self.trace.fold(&[self.now, place as u64, arrival.units]);
         let wait = Duration::from_nanos(arrival.wait);
         let units = node.pool_at(0).units(&Cost::requests(arrival.units));
@@ -49,10 +49,11 @@ impl World<'_> {
         asked: Nanos,
         outcome: Outcome,
     ) -> Result<(), Violation> {
-        let arrival = self.arrivals[number];
+        let arrival = *self.requests.get(number);
         let (units, class, waited) = (arrival.units, arrival.class, self.now - asked);
         let admitted = matches!(outcome, Outcome::Admitted { .. });
         self.record.answers.push(Answer { at: self.now, node: place, units, waited, class, admitted });
+        self.requests.answered(number, admitted, self.now);
         let Outcome::Admitted { permit, ttl, .. } = outcome else { return Ok(()) };
         let call = arrival.call;
         let machine = &self.machines[place];

@@ -95,10 +95,11 @@ impl World<'_> {
         }
         for request in self.machines[place].requests.abandon() {
             let waited = self.now - request.asked;
-            let class = self.arrivals[request.number].class;
+            let class = self.requests.get(request.number).class;
             let answer =
                 Answer { at: self.now, node: place, units: request.units, waited, class, admitted: false };
             self.record.answers.push(answer);
+            self.requests.failed(request.number, self.now);
         }
         self.break_links(place);
         self.machines[place].end_life();

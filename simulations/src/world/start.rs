@@ -201,7 +201,7 @@ mod tests {
         ];
         let scenario =
             Scenario { nodes: 3, seconds: 6.0, start: StartSpec::Alone, step, ..Scenario::default() };
-        let mut world = World::new(&scenario, 1, Vec::new());
+        let mut world = World::new(&scenario, 1, Vec::new().into());
         world.begin().unwrap();
         world.run().unwrap();
         for machine in &world.machines {

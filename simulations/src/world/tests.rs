@@ -1,6 +1,7 @@
 use super::*;
 use crate::checker::{Property, Waiting};
 use crate::fault::{Fault, Nodes};
+use crate::record::Arrival;
 use crate::scenario::{LimitSpec, Step};
 use crate::time::{MS, SEC};
 
@@ -17,7 +18,7 @@ fn arrivals(wait: Nanos) -> Vec<Arrival> {
 /// A run in which something was done to the world before it began.
 fn run_after(harm: impl FnOnce(&mut World)) -> Result<Record, Violation> {
     let scenario = scenario();
-    let mut world = World::new(&scenario, 1, arrivals(200 * MS));
+    let mut world = World::new(&scenario, 1, arrivals(200 * MS).into());
     world.begin()?;
     harm(&mut world);
     world.run()?;
@@ -64,7 +65,7 @@ fn starvation_and_idleness_are_looked_for_in_calm_times() {
     let scenario = Scenario { seconds: 29.0, ..scenario() };
     let run = |harm: fn(&mut World)| {
         let arrival = |number: u64| Arrival::new(number * 100 * MS, 1, 6, 2 * SEC);
-        let mut world = World::new(&scenario, 1, (0..300).map(arrival).collect());
+        let mut world = World::new(&scenario, 1, (0..300).map(arrival).collect::<Vec<_>>().into());
         world.begin()?;
         harm(&mut world);
         world.run()
@@ -82,7 +83,7 @@ fn reasons(world: &World<'_>, liar: usize) -> Vec<String> {
 
 fn lent_twice(scenario: &mut Scenario, seconds: f64) -> World<'_> {
     *scenario = Scenario { seconds, ..Scenario::named("lending-twice").unwrap() };
-    let mut world = World::new(scenario, 1, workload::arrivals(scenario, 1));
+    let mut world = World::new(scenario, 1, Requests::new(scenario, 1));
     world.begin().unwrap();
     world.run().unwrap();
     world
@@ -118,7 +119,7 @@ fn whoever_hides_its_loans_is_doubted_for_a_while() {
 fn callers_of_a_killed_node_have_no_answer_and_nobody_can_ask_it() {
     let step = Step { at: 1.0, say: "One is killed.".to_owned(), fault: Fault::Crash(Nodes::One(1)) };
     let scenario = Scenario { step: vec![step], ..scenario() };
-    let record = run_with(&scenario, 1, arrivals(SEC)).unwrap();
+    let record = run_with(&scenario, 1, arrivals(SEC).into()).unwrap();
     let of_one = || record.answers.iter().filter(|answer| answer.node == 1);
     assert!(of_one().any(|answer| answer.at == 2 * SEC && !answer.admitted));
     assert!(of_one().all(|answer| answer.at <= 2 * SEC));
