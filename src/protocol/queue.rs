@@ -112,6 +112,8 @@ pub struct Queue {
     ages: BTreeSet<(Instant, Ticket)>,
     /// By the class that was asked for.
     waiting: [usize; 4],
+    /// Since when somebody has waited all the time, and how many were served since.
+    busy: Option<(Instant, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -142,6 +144,7 @@ impl Queue {
             lanes: std::array::from_fn(|_| Lane { agents: Sfq::new(), credit: 0, largest: 0 }),
             ages: BTreeSet::new(),
             waiting: [0; 4],
+            busy: None,
         }
     }
 
@@ -157,6 +160,7 @@ impl Queue {
     pub fn push(&mut self, ticket: Ticket, entry: Entry) {
         let entry = Entry { cost: entry.cost.max(1), ..entry };
         self.waiting[entry.class.index()] += 1;
+        self.busy.get_or_insert((entry.since, 0));
         self.enter(ticket, entry, entry.class, entry.since);
     }
 
@@ -173,6 +177,9 @@ impl Queue {
     /// Meant for the [`head`](Self::head); any other is charged in the same way.
     pub fn serve(&mut self, ticket: Ticket) -> Option<Entry> {
         let Waiter { entry, class, .. } = self.leave(ticket)?;
+        if let Some((_, served)) = &mut self.busy {
+            *served = served.saturating_add(1);
+        }
         let lane = &mut self.lanes[class.index()];
         lane.agents.serve(entry.agent, ticket, span(entry.cost, entry.weight));
         lane.credit = lane.credit.saturating_sub(in_floors(entry.cost));
@@ -188,6 +195,12 @@ impl Queue {
         lane.agents.remove(entry.agent, ticket);
         lane.forfeit();
         Some(entry)
+    }
+
+    /// How many were served while others waited all the time, if that was for at least `patience` until now; else none.
+    pub fn served_while_waiting(&self, patience: Duration, now: Instant) -> u32 {
+        let (since, served) = self.busy.unwrap_or((now, 0));
+        if now >= since + patience { served } else { 0 }
     }
 
     /// Whether a new request of this class that has room may be admitted before those that wait: if all of
@@ -289,6 +302,9 @@ impl Queue {
         let waiter = self.waiters.remove(&ticket)?;
         waiter.ages_at.inspect(|at| assert!(self.ages.remove(&(*at, ticket)), "BUG! it would never move up"));
         self.waiting[waiter.entry.class.index()] -= 1;
+        if self.waiters.is_empty() {
+            self.busy = None;
+        }
         Some(waiter)
     }
 

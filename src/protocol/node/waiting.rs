@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::admission::{Outcome, Reason, Refusal, Request};
+use super::rows::{PROBE_AFTER, probe_grows};
 use super::{Node, Output};
 use crate::protocol::queue::{Entry, Ticket};
 use crate::protocol::share::Share;
@@ -162,6 +163,7 @@ impl Node {
             let outcome = self.admit(&waiter.request, waited, now);
             self.outputs.push_back(Output::Answer(ticket, outcome));
             served = true;
+            self.stale |= probe_grows(self.pools[pool].queue.served_while_waiting(PROBE_AFTER, now));
         }
         self.pools[pool].head_ready = self.head_ready(pool, now);
         if served && self.turn_is_over(pool) {

@@ -47,6 +47,26 @@ fn the_highest_class_is_next_and_each_is_answered_once() {
 }
 
 #[test]
+fn what_is_served_while_others_wait_counts_until_nobody_does() {
+    let mut queue = Queue::new(AGEING);
+    let patience = Duration::from_secs(1);
+    let push = |queue: &mut Queue, ticket, since| {
+        queue.push(Ticket(ticket), Entry { since: at(since), ..entry(Class::Normal, 0, 1) });
+    };
+    (1..=3).for_each(|ticket| push(&mut queue, ticket, 5));
+    serve(&mut queue);
+    push(&mut queue, 4, 6);
+    serve(&mut queue);
+    assert_eq!(queue.served_while_waiting(patience, at(5)), 0, "it has not lasted");
+    assert_eq!(queue.served_while_waiting(patience, at(6)), 2);
+    queue.remove(Ticket(3)).unwrap();
+    serve(&mut queue);
+    assert_eq!(queue.served_while_waiting(patience, at(60)), 0, "it was empty");
+    push(&mut queue, 5, 60);
+    assert_eq!(queue.served_while_waiting(patience, at(70)), 0);
+}
+
+#[test]
 fn a_flood_of_critical_leaves_the_floor_to_each_class_below() {
     let mut queue = Queue::new(AGEING);
     let costs = [7, 20, 3, 31];
