@@ -24,12 +24,12 @@ const REFRESH_IN_NEED: Duration = Duration::from_secs(1);
 /// News that does not concern a peer may wait this long for each link.
 const LAZY_PER_LINK: Duration = Duration::from_millis(10);
 
-/// Who waits for an answer before it asks again asks for no more than it is given, however much it would use. So where a queue
-/// has lasted for so long …
+/// Callers that wait for an answer before they ask again ask for no more than is given, however much they would use. So where a
+/// queue has lasted for so long …
 pub(super) const PROBE_AFTER: Duration = Duration::from_millis(20);
 /// … a node claims more than it runs on: one part in so many for each request that was served meanwhile, …
 const PROBE_PARTS: u64 = 64;
-/// … up to so many times as much.
+/// … up to so many times as much. Little at first: most queues of callers that come by themselves are soon over.
 const PROBE_MAX: u64 = 16;
 
 /// How often rows are signed, …
@@ -53,7 +53,9 @@ impl Node {
     pub(super) fn row(&mut self, place: usize, now: Instant) -> Row {
         let (pool, _) = self.pool_of(place);
         let (head, class) = self.head_of(pool, place).unwrap_or((0, Class::Normal.index()));
-        let mut weights = self.weights(pool);
+        let weights = self.weights(pool);
+        let served = self.pools[pool].queue.served_while_waiting(PROBE_AFTER, now);
+        let others_wait = served > 0 && self.neighbours(place).iter().any(|peer| peer.row.waiting > 0);
         let state = &self.pools[pool];
         let meter = &mut self.meters[place];
         let kind = meter.limit.kind.clone();
@@ -85,24 +87,18 @@ impl Node {
         let lean = if counted { Share::ZERO } else { demand.scale(1, 16) };
         let demand = if units > reserve && backlog == 0 { demand - lean } else { demand + lean };
         let demand = if recent == 0 && backlog == 0 && !counted { Share::ZERO } else { demand };
-        let mut classes = meter.split(demand, now);
-        let served = state.queue.served_while_waiting(PROBE_AFTER, now);
-        // Who is known to want more than it gets need not ask for still more.
-        let probes = queued && !counted && demand < meter.target + meter.target.scale(1, 4);
-        let more = if probes { probe(meter.held(), served).saturating_sub(demand) } else { Share::ZERO };
-        // Beyond its base share it claims only what nobody is known to want, as background work does.
-        let beyond = more - more.min(meter.base().saturating_sub(demand));
-        classes[2] += beyond;
-        if beyond > Share::ZERO {
-            weights[CLASSES - 1] = weights[CLASSES - 1].max(weights[class]);
-        }
+        // What others wait for is not taken from them on the mere chance that callers here would use it.
+        let most = if others_wait { meter.base() } else { ONE };
+        let served = if queued && !counted { served } else { 0 };
+        let demand = demand.max(probe(meter.held(), served).min(most));
+        let classes = meter.split(demand, now);
         Row {
             used: meter.used.of(&self.replica),
             level: units,
             base: meter.base().saturating_sub(meter.frozen()),
             held: meter.held(),
             free: meter.free(),
-            demand: demand + more,
+            demand,
             classes,
             weights,
             class: class as u8,
@@ -302,14 +298,10 @@ impl Node {
     }
 }
 
-/// What a node asks for that runs on `held` and has served so many requests while others waited all the time.
+/// What a node claims that runs on `held` and has served so many requests while others waited all the time.
 fn probe(held: Share, served: u32) -> Share {
     let parts = u64::from(served).min(PROBE_PARTS * PROBE_MAX);
-    if parts == 0 {
-        Share::ZERO
-    } else {
-        (held + held.scale(parts, PROBE_PARTS)).min(Share(ONE.0 * PROBE_MAX))
-    }
+    if parts == 0 { Share::ZERO } else { held + held.scale(parts, PROBE_PARTS) }
 }
 
 /// Whether the claim has grown by much since it was last looked at.
