@@ -152,11 +152,12 @@ fn take_turns(
 /// to those who have it already, so that it does not go to and fro. `held` is what each claim runs on now.
 pub fn in_units(total: Share, unit: Share, claims: &[Claim], held: &[Share], shares: &mut [Share]) {
     // Parts that were lost in divisions must not cost a unit.
-    let units = |share: Share| (share.0 + unit.0 / 1_024) / unit.0;
+    let units = |share: Share| share.0.saturating_add(unit.0 / 1_024) / unit.0;
     let whole: Vec<u64> = shares.iter().map(|share| units(*share)).collect();
     let mut left = units(total).saturating_sub(whole.iter().sum());
-    let mut more: Vec<usize> =
-        (0..claims.len()).filter(|i| shares[*i].0 > whole[*i] * unit.0 + unit.0 / 1_024).collect();
+    let mut more: Vec<usize> = (0..claims.len())
+        .filter(|i| shares[*i].0.saturating_sub(whole[*i] * unit.0) > unit.0 / 1_024)
+        .collect();
     more.sort_by_key(|i| {
         let served = claims[*i].tag / claims[*i].quantum.saturating_mul(TURNS_AHEAD).max(1);
         (claims[*i].class, served, held[*i].0 <= whole[*i] * unit.0, claims[*i].node)
@@ -218,6 +219,16 @@ mod tests {
         let node = NodeId([node; 32]);
         let demand = [Share::ZERO, Share::ZERO, Share(demand), Share::ZERO];
         Claim { node, weights: [1; 4], demand, lot: Share(lot), class: 2, tag, turn_end: 0, quantum: 10 }
+    }
+
+    #[test]
+    fn totals_that_only_liars_name_overflow_nothing() {
+        let total = Share(u64::MAX);
+        let claims = [claim(0, u64::MAX, 1, 0), claim(1, u64::MAX, u64::MAX, 0)];
+        let mut shares = targets(total, &claims);
+        assert!(shares.iter().map(|share| u128::from(share.0)).sum::<u128>() <= u128::from(total.0));
+        in_units(total, Share(ONE.0 / 3), &claims, &[Share::ZERO; 2], &mut shares);
+        assert!(shares.iter().all(|share| share.0 % (ONE.0 / 3) == 0), "{shares:?}");
     }
 
     #[test]

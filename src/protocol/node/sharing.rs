@@ -55,7 +55,8 @@ impl Node {
         if row.waiting > 0 {
             row.tag = self.forgive(place, &neighbours);
         }
-        let total = row.base + neighbours.iter().map(|neighbour| neighbour.row.base).sum();
+        // Who claims more of a base share than there is moves nobody's target beyond all there is.
+        let total = (row.base + neighbours.iter().map(|neighbour| neighbour.row.base).sum()).min(ONE);
         let mut claims = Vec::with_capacity(neighbours.len() + 1);
         claims.push(self.claim(place, self.config.id, &row));
         // Most wait for the same, with the same weight.
