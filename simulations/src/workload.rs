@@ -1,5 +1,5 @@
 //! Workloads: who asks for how much, and when. Open loop, where who is refused does not ask less for it, unless there are
-//! [callers] who wait for their answers.
+//! callers who wait for their answers.
 
 mod call;
 pub mod callers;

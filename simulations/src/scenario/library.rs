@@ -13,7 +13,6 @@ macro_rules! files {
 /// Names and texts, in alphabetical order. A test compares them with the folder.
 pub(super) const FILES: &[(&str, &str)] = files![
     "callers"
-    "callers"
     "churn"
     "concurrency"
     "concurrency-crash"
