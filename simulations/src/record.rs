@@ -132,6 +132,8 @@ pub struct Record {
     pub end: Nanos,
     /// All requests, in order of time.
     pub arrivals: Vec<Arrival>,
+    /// Whether some of them depended on the answers before, so that another scheme has others.
+    pub closed_loop: bool,
     /// All answers, in order of time.
     pub answers: Vec<Answer>,
     /// The division of the limit, every so [often](sample_every).

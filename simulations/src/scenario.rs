@@ -246,6 +246,11 @@ impl Scenario {
         self.limit.of(self.nodes).expect("BUG! a scenario that was not checked")
     }
 
+    /// Whether there are requests that depend on the answers to others.
+    pub fn is_closed_loop(&self) -> bool {
+        self.workload.iter().any(|workload| workload.callers > 0)
+    }
+
     /// When the measured span begins.
     pub fn begin(&self) -> Nanos {
         nanos(self.warmup)

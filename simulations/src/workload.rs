@@ -18,9 +18,9 @@ use crate::fault::Nodes;
 use crate::random::{Purpose, Stream};
 use crate::record::{Arrival, Mark};
 use crate::scenario::Scenario;
-use crate::time::{MS, nanos};
+use crate::time::{MS, nanos, seconds};
 
-/// The most requests that a run may be expected to have: they are all drawn before it begins, 72 bytes each.
+/// The most requests that a run may be expected to have: they are all kept, 72 bytes each.
 pub const ARRIVALS_MAX: f64 = 20_000_000.0;
 
 /// One kind of load on some of the nodes.
@@ -138,10 +138,14 @@ impl Workload {
         let (rate, burst) = self.capacity(scenario);
         if self.callers > 0 {
             // Under a scheme that gives every node the whole limit.
-            let callers = f64::from(self.callers) * scenario.nodes as f64;
+            let nodes = match self.kind {
+                Kind::Rotating { .. } => 1.0,
+                _ => scenario.nodes as f64,
+            };
+            let callers = f64::from(self.callers) * nodes;
             let think = self.think_ms / 1e3;
-            let admitted = rate / self.cost.mean(burst) * scenario.nodes as f64;
-            let refused = callers / (self.wait_ms as f64 / 1e3 + think);
+            let admitted = rate / self.cost.mean(burst) * nodes;
+            let refused = callers / (seconds(callers::TRY_AGAIN) + think);
             return (callers / think).min(admitted + refused) * (until - from).max(0.0);
         }
         rate * self.kind.most(self.load) * (until - from).max(0.0) / self.cost.mean(burst)

@@ -176,6 +176,7 @@ impl<'a> World<'a> {
             begin: scenario.begin(),
             end: scenario.end(),
             arrivals: Vec::new(),
+            closed_loop: scenario.is_closed_loop(),
             answers: Vec::new(),
             samples: Vec::new(),
             marks: Vec::new(),

@@ -64,6 +64,8 @@ pub struct Meter {
     pub turn_end: u64,
     /// Units of the largest request that waited in this turn.
     pub turn_units: u64,
+    /// What its pool's queue had served when it last waited for another limit.
+    served_for_others: u32,
     /// What is out on loan is wanted here: leases are not prolonged.
     pub recalls: bool,
     /// Since when much less is held than the target; or since everybody was told so.
@@ -130,6 +132,7 @@ impl Meter {
             tag: 0,
             turn_end: 0,
             turn_units: 0,
+            served_for_others: 0,
             recalls: false,
             lacks_since: None,
             target: Share::ZERO,
@@ -304,6 +307,13 @@ impl Meter {
         }
     }
 
+    /// Of what its pool's queue has `served` since it was last empty, what it served since it last waited for another limit.
+    pub fn served_for_it(&mut self, served: u32, waits_for_other: bool) -> u32 {
+        let before = if waits_for_other { served } else { self.served_for_others.min(served) };
+        self.served_for_others = before;
+        served - before
+    }
+
     /// Splits a demand into the parts of the critical, high and low class, as they arrive and wait; the rest is normal.
     pub fn split(&mut self, demand: Share, now: Instant) -> [Share; 3] {
         let Some(by_class) = &mut self.by_class else { return [Share::ZERO; 3] };
@@ -470,6 +480,17 @@ mod tests {
     use super::super::id::{Incarnation, NodeId};
     use super::super::limit::Rate;
     use super::*;
+
+    #[test]
+    fn what_was_served_while_another_limit_was_waited_for_does_not_count() {
+        let mut meter = meter(ONE);
+        assert_eq!(meter.served_for_it(10, false), 10);
+        assert_eq!(meter.served_for_it(20, true), 0);
+        assert_eq!(meter.served_for_it(25, false), 5);
+        // The queue was empty meanwhile.
+        assert_eq!(meter.served_for_it(3, false), 0);
+        assert_eq!(meter.served_for_it(10, false), 7);
+    }
 
     pub(super) fn replica(id: u8) -> Replica {
         Replica { node: NodeId([id; 32]), incarnation: Incarnation(1) }

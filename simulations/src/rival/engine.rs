@@ -118,6 +118,7 @@ pub(super) fn run<R: Rule>(rule: R, scheme: Scheme, scenario: &Scenario, seed: u
         begin: scenario.begin(),
         end: scenario.end(),
         arrivals: engine.requests.into_asked(),
+        closed_loop: scenario.is_closed_loop(),
         answers: engine.answers,
         samples: engine.samples,
         marks: scenario.marks(),

@@ -39,8 +39,9 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Invalid> {
     }
     let requests: f64 = scenario.workload.iter().map(|workload| workload.expected(scenario)).sum();
     if requests > ARRIVALS_MAX {
-        let bound =
-            format!("at most {ARRIVALS_MAX}: lower load, seconds, per_second or nodes, or raise cost");
+        let bound = format!(
+            "at most {ARRIVALS_MAX}: lower load, callers, seconds, per_second or nodes, or raise cost or think_ms"
+        );
         return invalid("workload", format!("{requests:.0} requests in all"), bound);
     }
     check_steps(scenario)
@@ -91,8 +92,9 @@ fn check_workload(field: &str, workload: &Workload, scenario: &Scenario) -> Resu
     within(&of("agents"), workload.agents, 1, 1_000)?;
     within(&of("callers"), workload.callers, 0, 1_000)?;
     within(&of("think_ms"), workload.think_ms, THINK_MS_MIN, WAIT_MS_MAX as f64)?;
-    if workload.callers > 0 && matches!(workload.kind, Kind::Trace(_)) {
-        return invalid(&of("callers"), workload.callers, "0 under a trace, which says itself who asks when");
+    if workload.callers > 0 && (workload.regular || matches!(workload.kind, Kind::Trace(_))) {
+        let bound = "0 where requests are regular or a trace says who asks when";
+        return invalid(&of("callers"), workload.callers, bound);
     }
     let from = workload.from.unwrap_or(-scenario.warmup);
     within(&of("from"), from, -SECONDS_MAX, SECONDS_MAX)?;

@@ -12,8 +12,8 @@ use crate::time::{MS, Nanos, nanos};
 /// The shortest mean time between an answer and the next request, in milliseconds: what a socket takes at least.
 pub const THINK_MS_MIN: f64 = 0.1;
 
-/// Who was told nothing (the node is down) tries again so much later.
-const TRY_AGAIN: Nanos = 50 * MS;
+/// Who was refused, or was told nothing (the node is down), tries again so much later.
+pub(super) const TRY_AGAIN: Nanos = 50 * MS;
 
 /// All requests of a run: those that are drawn before it begins, and those of callers, who depend on the answers.
 #[derive(Debug)]
@@ -60,8 +60,9 @@ impl Requests {
         for (position, node) in nodes.into_iter().enumerate() {
             let segments = shape.segments(position, &mut stream).into_iter();
             let true_time = |seconds: f64| nanos(scenario.warmup + seconds);
-            let busy: Vec<_> =
-                segments.map(|segment| (true_time(segment.from), true_time(segment.until))).collect();
+            let times = segments.map(|segment| (true_time(segment.from), true_time(segment.until)));
+            // Short ones can be nothing in whole nanoseconds.
+            let busy: Vec<_> = times.filter(|(from, until)| from < until).collect();
             for agent in 0..workload.callers {
                 let own = (number as u64) << 32 | self.callers.len() as u64;
                 self.callers.push(Caller {
@@ -110,8 +111,8 @@ impl Requests {
     /// It has its answer.
     pub fn answered(&mut self, number: usize, admitted: bool, now: Nanos) {
         if let Some(caller) = self.whose.remove(&number) {
-            let hold = if admitted { self.asked[number].call.hold } else { 0 };
-            self.asks_next(caller, now + hold);
+            let pause = if admitted { self.asked[number].call.hold } else { TRY_AGAIN };
+            self.asks_next(caller, now + pause);
         }
     }
 
@@ -157,9 +158,10 @@ impl Caller {
     /// When it asks next if it could from `after` on; none if its workload is over by then.
     fn next_after(&mut self, after: Nanos) -> Option<Nanos> {
         let think = (self.stream.exponential(self.workload.think_ms) * MS as f64) as Nanos;
-        let (from, until) = *self.busy.iter().find(|(_, until)| after + think < *until)?;
-        // Whoever thinks while it becomes busy does not do so again.
-        Some((after + think).max(from + think.min(until - from - 1)))
+        let at = after + think;
+        let (from, until) = *self.busy.iter().find(|(_, until)| at < *until)?;
+        // Not all of a node's at the moment when it becomes busy.
+        Some(if at < from { from + think.min(until - from - 1) } else { at })
     }
 
     fn ask(&mut self, at: Nanos) -> Arrival {
@@ -240,5 +242,15 @@ mod tests {
         requests.failed(first, at);
         requests.answered(first, true, at);
         assert_eq!(requests.next_at(), Nanos::MAX);
+        requests.answered(second, false, at);
+        assert!(requests.next_at() >= at + TRY_AGAIN, "refused at once is not asked again at once");
+    }
+
+    #[test]
+    fn who_thinks_across_pieces_of_a_day_is_not_moved_to_the_end_of_one() {
+        // Pieces of a tenth of a second, which follow one another.
+        let kind = Kind::Diurnal { period: 9.6 };
+        let all = asked(Workload { kind, callers: 20, think_ms: 300.0, ..Workload::default() }, MS);
+        assert!(all.len() > 1_000 && all.iter().all(|arrival| (arrival.at + 1) % (100 * MS) > 0));
     }
 }

@@ -29,7 +29,7 @@ const LAZY_PER_LINK: Duration = Duration::from_millis(10);
 pub(super) const PROBE_AFTER: Duration = Duration::from_millis(20);
 /// … a node claims more than it runs on: one part in so many for each request that was served meanwhile, …
 const PROBE_PARTS: u64 = 64;
-/// … up to so many times as much. Little at first: most queues of callers that come by themselves are soon over.
+/// … up to so many times what it runs on. Little at first: most queues of callers that come by themselves are soon over.
 const PROBE_MAX: u64 = 16;
 
 /// How often rows are signed, …
@@ -55,7 +55,9 @@ impl Node {
         let (head, class) = self.head_of(pool, place).unwrap_or((0, Class::Normal.index()));
         let weights = self.weights(pool);
         let served = self.pools[pool].queue.served_while_waiting(PROBE_AFTER, now);
-        let others_wait = served > 0 && self.neighbours(place).iter().any(|peer| peer.row.waiting > 0);
+        let waits = |peer: &Neighbour| peer.row.waiting > 0 && usize::from(peer.row.class) <= class;
+        let others_wait = served > 0 && self.neighbours(place).iter().any(waits);
+        let waits_for_other = served > 0 && self.blocker(pool).is_some_and(|blocker| blocker != place);
         let state = &self.pools[pool];
         let meter = &mut self.meters[place];
         let kind = meter.limit.kind.clone();
@@ -89,6 +91,7 @@ impl Node {
         let demand = if recent == 0 && backlog == 0 && !counted { Share::ZERO } else { demand };
         // What others wait for is not taken from them on the mere chance that callers here would use it.
         let most = if others_wait { meter.base() } else { ONE };
+        let served = meter.served_for_it(served, waits_for_other);
         let served = if queued && !counted { served } else { 0 };
         let demand = demand.max(probe(meter.held(), served).min(most));
         let classes = meter.split(demand, now);
