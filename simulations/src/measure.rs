@@ -92,10 +92,7 @@ pub struct Phase {
 
 /// Measures a run beside the ideal scheme's run with the same scenario and seed.
 pub fn measure(record: &Record, ideal: &Record) -> Measures {
-    let load = Load::of(record);
-    // What would be asked for if it were answered at once: by callers in a closed loop no more is than they were given.
-    let closed = record.closed_loop.then(|| Load::of(ideal));
-    let asked = closed.as_ref().unwrap_or(&load);
+    let load = Load::beside(record, ideal);
     let (begin, end) = (record.begin, record.end);
     let long = seconds(end.saturating_sub(begin));
     let per_node_second = |count: u64| {
@@ -103,7 +100,7 @@ pub fn measure(record: &Record, ideal: &Record) -> Measures {
         if node_seconds > 0.0 { count as f64 / node_seconds } else { 0.0 }
     };
     let admitted = admitted_between(record, begin, end);
-    let phases = phases(record, ideal, &load, asked);
+    let phases = phases(record, ideal, &load);
     let reactions = sorted(phases.iter().filter_map(|phase| phase.reaction));
     let (spreads, missed) = spreads(record);
     let in_flight = in_flight(record);
@@ -114,8 +111,8 @@ pub fn measure(record: &Record, ideal: &Record) -> Measures {
         overshoot: record.overshoot,
         admitted,
         utilisation: ratio(admitted, admitted_between(ideal, begin, end)),
-        distance: distance(record, &load, asked),
-        jain: jain(record, &load, asked),
+        distance: distance(record, &load),
+        jain: jain(record, &load),
         reaction: quantile(&reactions, 0.5),
         reaction_max: reactions.last().copied(),
         unreached: unreached(record, &phases),
@@ -160,31 +157,31 @@ fn admitted_between(record: &Record, from: Nanos, to: Nanos) -> f64 {
     admitted.map(|answer| answer.units as f64).sum()
 }
 
-fn distance(record: &Record, load: &Load, asked: &Load) -> Option<f64> {
+fn distance(record: &Record, load: &Load) -> Option<f64> {
     let span = record.end.saturating_sub(record.begin);
     let windows = (span / WINDOW).max(1);
     median((0..windows).filter_map(|window| {
         let [from, to] = [window, window + 1].map(|edge| record.begin + span * edge / windows);
         let capacity = record.rate * seconds(to - from);
         let demand: Vec<f64> =
-            asked.offered(from, to).iter().zip(load.waiting(from)).map(|(new, old)| new + old).collect();
+            load.offered(from, to).iter().zip(load.waiting(from)).map(|(new, old)| new + old).collect();
         let optimum = fairness::max_min(capacity, &demand, &record.weights);
         fairness::distance(&load.admitted(from, to), &optimum)
     }))
 }
 
-fn jain(record: &Record, load: &Load, asked: &Load) -> Option<f64> {
+fn jain(record: &Record, load: &Load) -> Option<f64> {
     let weight = |node: usize| f64::from(record.weights.get(node).copied().unwrap_or(1).max(1));
     let weights: f64 = (0..record.nodes).map(weight).sum();
     let capacity = record.rate * seconds(record.end.saturating_sub(record.begin));
-    let offered = asked.offered(record.begin, record.end);
+    let offered = load.offered(record.begin, record.end);
     let admitted = load.admitted(record.begin, record.end);
     let asks = |node: &usize| offered[*node] >= capacity * weight(*node) / weights;
     let served = (0..record.nodes).filter(asks).map(|node| admitted[node] / weight(node));
     fairness::jain(&served.collect::<Vec<f64>>())
 }
 
-fn phases(record: &Record, ideal: &Record, load: &Load, asked: &Load) -> Vec<Phase> {
+fn phases(record: &Record, ideal: &Record, load: &Load) -> Vec<Phase> {
     let marks = moments(record);
     let until = |i: usize, steps: bool| {
         let next = marks[i + 1..].iter().find(|mark| !steps || mark.step);
@@ -202,7 +199,7 @@ fn phases(record: &Record, ideal: &Record, load: &Load, asked: &Load) -> Vec<Pha
             step: mark.step,
             reaction: mark
                 .step
-                .then(|| reaction::reaction(record, load, asked, mark.at, until(i, true)))
+                .then(|| reaction::reaction(record, load, mark.at, until(i, true)))
                 .flatten()
                 .map(seconds),
         }

@@ -1,4 +1,5 @@
-//! Small honest models of what others do, under the same arrivals (or of callers in a closed loop: for the same callers) and the same links.
+//! Small honest models of what others do, under the same arrivals, or for the same callers in a closed loop, and on the
+//! same links.
 //!
 //! Each is a `Rule`: when a node may admit, and what nodes tell one another so that they know. One
 //! event loop (`engine`) serves them all; every node has a queue in the order of arrival, and who waits longer than it is

@@ -9,6 +9,8 @@ use crate::time::Nanos;
 pub struct Load {
     nodes: usize,
     requests: Vec<Request>,
+    /// What was offered instead, where that is not those.
+    asked: Option<Vec<Request>>,
     /// The longest that one of them waits.
     wait: Nanos,
     admitted: Vec<Units>,
@@ -73,7 +75,13 @@ impl Load {
         let admitted = record.answers.iter().filter(|answer| answer.admitted);
         let admitted =
             admitted.map(|answer| Units { at: answer.at, node: answer.node, units: answer.units }).collect();
-        Self { nodes: record.nodes, requests, wait, admitted }
+        Self { nodes: record.nodes, requests, asked: None, wait, admitted }
+    }
+
+    /// The load of a run that is measured beside the ideal's. Callers in a closed loop ask for no more than they were given: what
+    /// they offer is what the ideal was asked.
+    pub fn beside(record: &Record, ideal: &Record) -> Self {
+        Self { asked: record.closed_loop.then(|| requests(ideal)), ..Self::of(record) }
     }
 
     /// The requests, in order of their arrival.
@@ -81,10 +89,11 @@ impl Load {
         &self.requests
     }
 
-    /// Units that arrived at each node from one moment up to but not including another.
+    /// Units that were offered at each node from one moment up to but not including another.
     pub fn offered(&self, from: Nanos, to: Nanos) -> Vec<f64> {
-        let first = self.requests.partition_point(|request| request.from < from);
-        let new = self.requests[first..].iter().take_while(|request| request.from < to);
+        let requests = self.asked.as_ref().unwrap_or(&self.requests);
+        let first = requests.partition_point(|request| request.from < from);
+        let new = requests[first..].iter().take_while(|request| request.from < to);
         self.sums(new.map(|request| (request.node, request.units as f64)))
     }
 

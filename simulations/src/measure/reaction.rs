@@ -23,14 +23,14 @@ pub const STAYS: Nanos = SEC;
 /// The mean of the positive part of a standard normal variable, 1/√(2π): what noise takes, in deviations.
 const TAKEN_BY_NOISE: f64 = 0.398_942_280_401_432_7;
 
-/// Of what is `asked` for and what the run had to bear (`load`), the time from the step at `from` until the optimum of the phase that ends at `until` was reached; nothing if it was
+/// The time from the step at `from` until the optimum of the phase that ends at `until` was reached; nothing if it was
 /// not, or nobody asked for anything. A phase shorter than [`STAYS`] cannot reach it.
-pub fn reaction(record: &Record, load: &Load, asked: &Load, from: Nanos, until: Nanos) -> Option<Nanos> {
+pub fn reaction(record: &Record, load: &Load, from: Nanos, until: Nanos) -> Option<Nanos> {
     if until < from + STAYS {
         return None;
     }
     let long = seconds(until - from);
-    let offered: Vec<f64> = asked.offered(from, until).iter().map(|units| units / long).collect();
+    let offered: Vec<f64> = load.offered(from, until).iter().map(|units| units / long).collect();
     let optimum = |at: Nanos| {
         let waiting = load.waiting(at);
         let demand: Vec<f64> =
@@ -90,8 +90,7 @@ mod tests {
     }
 
     fn after(record: &Record) -> Option<Nanos> {
-        let load = Load::of(record);
-        reaction(record, &load, &load, 3 * SEC, 10 * SEC).map(|nanos| nanos / MS)
+        reaction(record, &Load::of(record), 3 * SEC, 10 * SEC).map(|nanos| nanos / MS)
     }
 
     #[test]
@@ -113,8 +112,7 @@ mod tests {
         let mut record = both_ask();
         record.samples = (0..100).map(|tenth| sample(tenth * 100 * MS, &[1.0, 0.0], 0.0)).collect();
         assert_eq!(after(&record), None);
-        let load = Load::of(&record);
-        assert_eq!(reaction(&record, &load, &load, 3 * SEC, 3 * SEC), None, "no phase at all");
+        assert_eq!(reaction(&record, &Load::of(&record), 3 * SEC, 3 * SEC), None, "no phase at all");
         record.arrivals.clear();
         assert_eq!(after(&record), None, "nobody asks for anything");
     }

@@ -172,7 +172,7 @@ impl<R: Rule> Engine<'_, R> {
         let arrival = *self.requests.get(index);
         let machine = self.machines[arrival.node];
         if !machine.is_up || machine.paused_until > now {
-            self.requests.failed(index, now);
+            self.requests.answered(index, false, now);
             return;
         }
         self.rule.arrived(&arrival);

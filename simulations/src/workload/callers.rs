@@ -1,6 +1,7 @@
 //! Closed loop: callers who wait for an answer, make their call, and ask again only then, as agents do.
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 use std::vec;
 
 use super::{Workload, arrivals, chosen};
@@ -31,12 +32,12 @@ pub struct Requests {
 /// The draws of each are its own: whatever the answers, its third request is the same.
 #[derive(Debug)]
 struct Caller {
-    workload: Workload,
+    workload: Rc<Workload>,
     burst: f64,
     node: usize,
     agent: u32,
     /// When it asks at all, in order of time.
-    busy: Vec<(Nanos, Nanos)>,
+    busy: Rc<[(Nanos, Nanos)]>,
     stream: Stream,
 }
 
@@ -44,9 +45,7 @@ impl Requests {
     /// Those of a scenario's workloads.
     pub fn new(scenario: &Scenario, seed: u64) -> Self {
         let mut all = Self::from(arrivals(scenario, seed));
-        let burst = scenario.limit().capacity() as f64;
         for (number, workload) in scenario.workload.iter().enumerate().filter(|(_, it)| it.callers > 0) {
-            all.largest = all.largest.max(workload.cost.max(burst));
             all.add_callers(scenario, workload, seed, number);
         }
         all
@@ -56,21 +55,26 @@ impl Requests {
         let burst = scenario.limit().capacity() as f64;
         let mut stream = Stream::new(seed, Purpose::Workload, number as u64);
         let nodes = chosen(&workload.nodes, scenario.nodes, &mut stream);
+        if nodes.is_empty() {
+            return;
+        }
+        self.largest = self.largest.max(workload.cost.max(burst));
         let shape = workload.shape(scenario, nodes.len(), &mut stream);
+        let workload = Rc::new(workload.clone());
         for (position, node) in nodes.into_iter().enumerate() {
             let segments = shape.segments(position, &mut stream).into_iter();
             let true_time = |seconds: f64| nanos(scenario.warmup + seconds);
             let times = segments.map(|segment| (true_time(segment.from), true_time(segment.until)));
             // Short ones can be nothing in whole nanoseconds.
-            let busy: Vec<_> = times.filter(|(from, until)| from < until).collect();
+            let busy: Rc<[_]> = times.filter(|(from, until)| from < until).collect();
             for agent in 0..workload.callers {
                 let own = (number as u64) << 32 | self.callers.len() as u64;
                 self.callers.push(Caller {
-                    workload: workload.clone(),
+                    workload: Rc::clone(&workload),
                     burst,
                     node,
                     agent: agent % workload.agents,
-                    busy: busy.clone(),
+                    busy: Rc::clone(&busy),
                     stream: Stream::new(seed, Purpose::Callers, own),
                 });
                 self.asks_next(self.callers.len() - 1, 0);
@@ -108,18 +112,11 @@ impl Requests {
         &self.asked[number]
     }
 
-    /// It has its answer.
+    /// It has its answer, or will get none, which is as if it was refused.
     pub fn answered(&mut self, number: usize, admitted: bool, now: Nanos) {
         if let Some(caller) = self.whose.remove(&number) {
             let pause = if admitted { self.asked[number].call.hold } else { TRY_AGAIN };
             self.asks_next(caller, now + pause);
-        }
-    }
-
-    /// It gets no answer.
-    pub fn failed(&mut self, number: usize, now: Nanos) {
-        if let Some(caller) = self.whose.remove(&number) {
-            self.asks_next(caller, now + TRY_AGAIN);
         }
     }
 
@@ -159,7 +156,7 @@ impl Caller {
     fn next_after(&mut self, after: Nanos) -> Option<Nanos> {
         let think = (self.stream.exponential(self.workload.think_ms) * MS as f64) as Nanos;
         let at = after + think;
-        let (from, until) = *self.busy.iter().find(|(_, until)| at < *until)?;
+        let (from, until) = *self.busy.get(self.busy.partition_point(|(_, until)| *until <= at))?;
         // Not all of a node's at the moment when it becomes busy.
         Some(if at < from { from + think.min(until - from - 1) } else { at })
     }
@@ -234,12 +231,12 @@ mod tests {
         let (first, second) = (requests.take(), requests.take());
         assert_eq!(requests.next_at(), Nanos::MAX);
         let (at, other) = (requests.get(first).at, requests.get(second).node);
-        requests.failed(first, at);
+        requests.answered(first, false, at);
         assert!(requests.next_at() >= at + TRY_AGAIN);
         let again = requests.take();
         assert_eq!(requests.get(again).node, 1 - other);
         // Twice is once.
-        requests.failed(first, at);
+        requests.answered(first, false, at);
         requests.answered(first, true, at);
         assert_eq!(requests.next_at(), Nanos::MAX);
         requests.answered(second, false, at);

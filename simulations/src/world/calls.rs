@@ -21,7 +21,7 @@ impl World<'_> {
         let local = self.local(place);
         let machine = &mut self.machines[place];
         let Some(node) = machine.node.as_mut().filter(|_| machine.paused_until <= self.now) else {
-            self.requests.failed(number, self.now);
+            self.requests.answered(number, false, self.now);
             return Ok(());
         };
         self.trace.fold(&[self.now, place as u64, arrival.units]);

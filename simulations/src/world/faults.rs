@@ -99,7 +99,7 @@ impl World<'_> {
             let answer =
                 Answer { at: self.now, node: place, units: request.units, waited, class, admitted: false };
             self.record.answers.push(answer);
-            self.requests.failed(request.number, self.now);
+            self.requests.answered(request.number, false, self.now);
         }
         self.break_links(place);
         self.machines[place].end_life();
