@@ -27,7 +27,7 @@ use aquifer::protocol::share::{ONE, Share};
 use aquifer::protocol::signature::Signature;
 use aquifer::protocol::time::Instant;
 use aquifer::wire;
-use hostile::{Hostile, endless, rss_kib};
+use hostile::{Hostile, endless};
 use process::{Daemon, Setup, wait_until, wait_until_whole};
 use tempfile::TempDir;
 
@@ -75,7 +75,7 @@ impl Swarm {
         for node in &self.nodes {
             let reply = node.acquire(r#"{"pool":"api","requests":1,"wait_ms":20000}"#);
             assert_eq!(reply.status, 200, "{} does not serve: {}", node.name(), reply.body);
-            let rss = rss_kib(node.pid());
+            let rss = node.resident_kib();
             assert!(rss < RSS_MAX_KIB, "{} takes {rss} KiB", node.name());
         }
     }
@@ -280,6 +280,6 @@ async fn floods_and_dozens_of_identities_cost_bounded_memory() {
     swarm.conserves();
     swarm.serves();
     for node in &swarm.nodes {
-        println!("{} takes {} KiB", node.name(), rss_kib(node.pid()));
+        println!("{} takes {} KiB", node.name(), node.resident_kib());
     }
 }

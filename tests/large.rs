@@ -81,18 +81,14 @@ type Cost = (Instant, f64, u64, u64);
 
 fn costs(nodes: &[Daemon]) -> Vec<Cost> {
     let cost = |node: &Daemon| {
-        let pid = node.pid();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
         // After the name, which is in brackets: the 12th and 13th are ticks, of which there are a hundred a second.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
         let metrics = node.http().get("/metrics").body;
         let bytes = metrics.lines().filter(|line| line.starts_with("aquifer_gossip_bytes_total"));
         let bytes = bytes.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-        let resident = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        (Instant::now(), ticks as f64 / 100.0, bytes, resident)
+        (Instant::now(), ticks as f64 / 100.0, bytes, node.resident_kib())
     };
     nodes.iter().map(cost).collect()
 }

@@ -377,11 +377,7 @@ fn commands_may_come_in_any_pieces_and_in_any_number() {
 #[test]
 fn who_does_not_read_holds_little_memory_and_nobody_up() {
     let (dir, daemon) = one();
-    let memory = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().to_owned();
-        line.split(' ').next().unwrap().parse::<u64>().unwrap()
-    };
+    let memory = || daemon.resident_kib();
     let before = memory();
     let mut silent: Vec<Raw> = (0..20).map(|_| Raw::connect(dir.path())).collect();
     for raw in &mut silent {

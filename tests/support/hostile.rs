@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 use aquifer::daemon::token::Token;
@@ -36,13 +35,6 @@ pub fn endless() -> Row {
         turn_end: u64::MAX,
         ..Row::default()
     }
-}
-
-/// The memory that a process takes.
-pub fn rss_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// A program that speaks the protocol when it likes.
