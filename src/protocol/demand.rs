@@ -16,6 +16,8 @@ pub struct Demand {
     sum: u64,
     slot: u64,
     largest: u64,
+    /// Of the present generation and of the one before.
+    sizes: [Sizes; 2],
     last: Instant,
     /// The mean per window, in 256ths.
     mean: u64,
@@ -27,6 +29,20 @@ const INERTIA: u64 = 64;
 const SLOTS: usize = 8;
 const SLOT: Duration = Duration::from_millis(125);
 
+/// How large the arrivals of a generation were.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    largest: u64,
+    /// Units of the arrivals that had so many binary digits.
+    units: [u64; u64::BITS as usize + 1],
+}
+
+/// So many slots make a generation: 16 s.
+const GENERATION: u64 = 128;
+
+/// See [`Demand::usual_largest`].
+const COUNTS: u128 = 2;
+
 /// How far back arrivals count: long enough to see ten a second as ten a second, short enough that a node which fell
 /// silent gives its share back within a second.
 pub const WINDOW: Duration = Duration::from_millis(SLOTS as u64 * SLOT.as_millis() as u64);
@@ -37,7 +53,15 @@ const CEASED_MIN: Duration = Duration::from_millis(20);
 impl Demand {
     /// Nothing was asked for yet.
     pub fn new() -> Self {
-        Self { slots: [0; SLOTS], sum: 0, slot: 0, largest: 0, last: Instant::ZERO, mean: 0 }
+        Self {
+            slots: [0; SLOTS],
+            sum: 0,
+            slot: 0,
+            largest: 0,
+            sizes: [Sizes::NONE; 2],
+            last: Instant::ZERO,
+            mean: 0,
+        }
     }
 
     /// Counts an arrival of `units`, admitted or not.
@@ -47,6 +71,7 @@ impl Demand {
         self.slots[place] = self.slots[place].saturating_add(units);
         self.sum = self.sum.saturating_add(units);
         self.largest = self.largest.max(units);
+        self.sizes[0].arrive(units);
         self.last = self.last.max(now);
         self.anchor();
     }
@@ -96,8 +121,33 @@ impl Demand {
         self.largest
     }
 
+    /// How large, within a factor of two, those arrivals of the last 16 to 32 s are of which no more than `fits` fits at once;
+    /// none if they are few: if what they brought beyond `fits` each is, in units of `fits`, less than one in [`COUNTS`] of all
+    /// units.
+    pub fn usual_largest(&self, fits: u64) -> u64 {
+        let [now, before] = &self.sizes;
+        let of = |digits: usize| u128::from(now.units[digits]) + u128::from(before.units[digits]);
+        let all: u128 = (0..now.units.len()).map(of).sum();
+        let mut units = 0;
+        for digits in (digits(fits) + 1..now.units.len()).rev() {
+            units += of(digits);
+            let size = now.largest.max(before.largest).min(u64::MAX >> (u64::BITS as usize - digits));
+            // Of more than 2⁶² units in a generation nobody knows how many they are.
+            let beyond = units.saturating_mul(u128::from(size.saturating_sub(fits)));
+            if units > 0 && beyond.saturating_mul(COUNTS) >= all.saturating_mul(u128::from(fits)) {
+                return size;
+            }
+        }
+        0
+    }
+
     fn advance(&mut self, now: Instant) {
         let slot = now.as_nanos() / SLOT.as_nanos() as u64;
+        match (slot / GENERATION).saturating_sub(self.slot / GENERATION) {
+            0 => {}
+            1 => self.sizes = [Sizes::NONE, self.sizes[0]],
+            _ => self.sizes = [Sizes::NONE; 2],
+        }
         let passed = slot.saturating_sub(self.slot).min(SLOTS as u64);
         for step in 0..passed {
             let ended = self.slots[((self.slot + step) % SLOTS as u64) as usize];
@@ -117,6 +167,21 @@ impl Demand {
             self.anchor();
         }
     }
+}
+
+impl Sizes {
+    const NONE: Self = Self { largest: 0, units: [0; u64::BITS as usize + 1] };
+
+    fn arrive(&mut self, units: u64) {
+        self.largest = self.largest.max(units);
+        let of_size = &mut self.units[digits(units)];
+        *of_size = of_size.saturating_add(units);
+    }
+}
+
+/// How many binary digits a number has.
+fn digits(number: u64) -> usize {
+    (u64::BITS - number.leading_zeros()) as usize
 }
 
 impl Default for Demand {
@@ -158,6 +223,24 @@ mod tests {
         (0..500).for_each(|milli| demand.arrive(1, at(1_000 + milli)));
         assert!((470..=500).contains(&demand.recent(at(1_515))));
         assert_eq!(demand.recent(at(1_525)), 0);
+    }
+
+    #[test]
+    fn what_is_large_now_and_then_is_not_usual() {
+        let mut demand = Demand::new();
+        (0..500).for_each(|step| demand.arrive(1, at(step * 10)));
+        demand.arrive(60, at(6_000));
+        assert_eq!(
+            demand.usual_largest(20),
+            0,
+            "a ninth of all units, in requests twice as large as what fits"
+        );
+        demand.arrive(50, at(16_500));
+        demand.arrive(70, at(17_000));
+        assert_eq!(demand.usual_largest(20), 63, "those beyond 31 brought a quarter");
+        assert_eq!(demand.usual_largest(32), 0, "50 may fit as well");
+        demand.arrive(1, at(49_000));
+        assert_eq!(demand.usual_largest(20), 0, "what is older than two generations is forgotten");
     }
 
     #[test]

@@ -62,8 +62,6 @@ pub struct Meter {
     pub tag: u64,
     /// The tag up to which the present turn lasts.
     pub turn_end: u64,
-    /// Units of the largest request that waited in this turn.
-    pub turn_units: u64,
     /// What its pool's queue had served when it last waited for another limit.
     served_for_others: u32,
     /// What is out on loan is wanted here: leases are not prolonged.
@@ -131,7 +129,6 @@ impl Meter {
             unit_nanos: 1e9 / limit.kind.per_second(),
             tag: 0,
             turn_end: 0,
-            turn_units: 0,
             served_for_others: 0,
             recalls: false,
             lacks_since: None,

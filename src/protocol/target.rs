@@ -24,6 +24,8 @@ pub struct Claim {
     pub tag: u64,
     /// The tag up to which its present turn lasts.
     pub turn_end: u64,
+    /// Share that it runs on.
+    pub held: Share,
     /// How far ahead of the least served its tag may be when its turn begins. The same in everybody's view: views that
     /// disagree on who is next scatter the lots.
     pub quantum: u64,
@@ -36,6 +38,11 @@ impl Claim {
 
     fn is_in_turn(&self) -> bool {
         self.tag < self.turn_end
+    }
+
+    /// Whoever has its lot keeps it to the end of its turn, or lots that grow would push one another out.
+    fn has_its_turn(&self) -> bool {
+        self.is_in_turn() && self.held >= self.lot
     }
 
     /// By class, with what is missing to the lot.
@@ -118,9 +125,11 @@ fn take_turns(
             lumpy(*i) && (claim.is_in_turn() || claim.tag <= least.saturating_add(claim.quantum))
         })
         .collect();
+    // In steps, or whoever is served something small while its lot comes together would no longer be first.
+    let step = queue.iter().map(|i| claims[*i].quantum).max().unwrap_or(0).max(1);
     queue.sort_by_key(|i| {
         let claim = &claims[*i];
-        (rank(claim), !claim.is_in_turn(), claim.tag, claim.node)
+        (rank(claim), !claim.has_its_turn(), !claim.is_in_turn(), claim.tag / step, claim.node)
     });
 
     let mut shares: Vec<Share> =
@@ -218,7 +227,8 @@ mod tests {
     fn claim(node: u8, demand: u64, lot: u64, tag: u64) -> Claim {
         let node = NodeId([node; 32]);
         let demand = [Share::ZERO, Share::ZERO, Share(demand), Share::ZERO];
-        Claim { node, weights: [1; 4], demand, lot: Share(lot), class: 2, tag, turn_end: 0, quantum: 10 }
+        let (lot, held) = (Share(lot), Share::ZERO);
+        Claim { node, weights: [1; 4], demand, lot, class: 2, tag, turn_end: 0, held, quantum: 10 }
     }
 
     #[test]
@@ -287,18 +297,33 @@ mod tests {
     #[test]
     fn where_a_lot_does_not_fit_the_least_served_go_first() {
         // Burst of two requests, three nodes: two lots.
-        let claims = [claim(0, 1_000, 50, 5), claim(1, 1_000, 50, 3), claim(2, 1_000, 50, 4)];
+        let claims = [claim(0, 1_000, 50, 19), claim(1, 1_000, 50, 9), claim(2, 1_000, 50, 8)];
         assert_eq!(targets(Share(100), &claims), [Share(0), Share(50), Share(50)]);
     }
 
     #[test]
+    fn whoever_is_served_something_small_while_its_lot_comes_is_still_the_next() {
+        let claims = |served: u64| [claim(0, 1_000, 80, 2 + served), claim(1, 1_000, 80, 3)];
+        assert_eq!(targets(Share(100), &claims(0)), [Share(100), Share(0)]);
+        assert_eq!(targets(Share(100), &claims(5)), [Share(100), Share(0)]);
+        assert_eq!(targets(Share(100), &claims(8)), [Share(0), Share(100)]);
+    }
+
+    #[test]
     fn a_turn_is_finished_before_the_next_begins() {
-        let mut holder = claim(0, 1_000, 100, 5);
-        holder.turn_end = 6;
+        let mut holder = claim(0, 1_000, 100, 19);
+        holder.turn_end = 20;
         let claims = [holder, claim(1, 1_000, 100, 3)];
         assert_eq!(targets(Share(100), &claims), [Share(100), Share(0)]);
-        let done = Claim { tag: 6, ..holder };
+        let done = Claim { tag: 20, ..holder };
         assert_eq!(targets(Share(100), &[done, claims[1]]), [Share(0), Share(100)]);
+    }
+
+    #[test]
+    fn whoever_has_its_lot_is_not_pushed_out_of_its_turn_by_one_that_grew() {
+        let in_turn = |node, lot, tag, held| Claim { turn_end: 9, held, ..claim(node, 1_000, lot, tag) };
+        let claims = [in_turn(0, 60, 5, Share(60)), in_turn(1, 60, 3, Share(40)), claim(2, 0, 0, 0)];
+        assert_eq!(targets(Share(100), &claims), [Share(100), Share(0), Share(0)]);
     }
 
     #[test]

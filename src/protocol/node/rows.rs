@@ -58,6 +58,7 @@ impl Node {
         let waits = |peer: &Neighbour| peer.row.waiting > 0 && usize::from(peer.row.class) <= class;
         let others_wait = served > 0 && self.neighbours(place).iter().any(waits);
         let waits_for_other = served > 0 && self.blocker(pool).is_some_and(|blocker| blocker != place);
+        let even = ONE.scale(1, self.peers.len() as u64 + 1);
         let state = &self.pools[pool];
         let meter = &mut self.meters[place];
         let kind = meter.limit.kind.clone();
@@ -70,10 +71,12 @@ impl Node {
         // A queue that waits for another limit of the pool does not want more of this one.
         let queued = head > units;
         let refused = meter.refused(now);
-        // In its turn a node keeps what its largest request so far took: the next may be as large, and share that went and
-        // came back with every request would be under way all the time.
+        // In its turn a node keeps what large requests take, although a small one is next: share that went and came back with
+        // every large one would be under way all the time. Nor does it run on a fraction between its turns, which would last
+        // no longer than until the next large one is first.
+        let even = meter.bucket().depth_of(even).units(&kind);
         let in_turn = meter.tag < meter.turn_end && !state.queue.is_empty();
-        let kept = if in_turn { meter.turn_units } else { 0 };
+        let kept = if in_turn || queued { meter.demand.usual_largest(even) } else { 0 };
         let backlog = if queued { meter.backlog.iter().sum() } else { 0 };
         let depth = meter.bucket().depth_of(meter.held()).units(&kind);
         let usual = meter.demand.largest().saturating_add(recent / 10);

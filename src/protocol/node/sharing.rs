@@ -19,7 +19,7 @@ pub(super) const SLOW_ROUND: Duration = Duration::from_secs(1);
 /// A turn lasts at least this long, so that handing over (a round trip) costs a few per cent, …
 const TURN_MIN: Duration = Duration::from_millis(100);
 /// … or this many round trips, where those are long, …
-const TURN_ROUND_TRIPS: u32 = 96;
+const TURN_ROUND_TRIPS: u32 = 48;
 /// … but no longer than this, because everybody else waits for its end.
 const TURN_MAX: Duration = Duration::from_secs(4);
 
@@ -110,7 +110,6 @@ impl Node {
         meter.target = targets[0];
         if begins && meter.tag >= meter.turn_end {
             meter.turn_end = meter.tag.saturating_add(turn);
-            meter.turn_units = row.waiting;
         } else if lot == Share::ZERO {
             // Nobody waits here any more: the rest of the turn is forfeit, or the next request would cut into another's.
             meter.turn_end = meter.turn_end.min(meter.tag);
@@ -442,6 +441,7 @@ impl Node {
             class: usize::from(row.class).min(CLASSES - 1),
             tag: row.tag,
             turn_end: row.turn_end,
+            held: row.held,
             quantum: 0,
         }
     }
@@ -469,7 +469,7 @@ impl Node {
         let meter = &self.meters[place];
         let lot = meter.bucket().lot(row.waiting.max(1)).fraction().min(1.0);
         let units = meter.limit.kind.per_second() * lot * turn.as_secs_f64();
-        let units = (units as u64).max(row.waiting.saturating_mul(2)).max(1);
+        let units = (units as u64).max(row.waiting).max(1);
         (units.saturating_mul(TAG_SCALE) / u64::from(row.weight.clamp(1, 16))).max(1)
     }
 }
