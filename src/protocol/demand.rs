@@ -40,8 +40,8 @@ struct Sizes {
 /// So many slots make a generation: 16 s.
 const GENERATION: u64 = 128;
 
-/// See [`Demand::usual_largest`].
-const COUNTS: u128 = 2;
+/// Large arrivals matter from one in so many of all units on.
+const MATTERS: u128 = 2;
 
 /// How far back arrivals count: long enough to see ten a second as ten a second, short enough that a node which fell
 /// silent gives its share back within a second.
@@ -122,8 +122,8 @@ impl Demand {
     }
 
     /// How large, within a factor of two, those arrivals of the last 16 to 32 s are of which no more than `fits` fits at once;
-    /// none if they are few: if what they brought beyond `fits` each is, in units of `fits`, less than one in [`COUNTS`] of all
-    /// units.
+    /// none if they matter little: if what they brought, times how many times `fits` they are beyond it, is less than half of
+    /// all units.
     pub fn usual_largest(&self, fits: u64) -> u64 {
         let [now, before] = &self.sizes;
         let of = |digits: usize| u128::from(now.units[digits]) + u128::from(before.units[digits]);
@@ -132,9 +132,8 @@ impl Demand {
         for digits in (digits(fits) + 1..now.units.len()).rev() {
             units += of(digits);
             let size = now.largest.max(before.largest).min(u64::MAX >> (u64::BITS as usize - digits));
-            // Of more than 2⁶² units in a generation nobody knows how many they are.
             let beyond = units.saturating_mul(u128::from(size.saturating_sub(fits)));
-            if units > 0 && beyond.saturating_mul(COUNTS) >= all.saturating_mul(u128::from(fits)) {
+            if units > 0 && beyond.saturating_mul(MATTERS) >= all.saturating_mul(u128::from(fits)) {
                 return size;
             }
         }

@@ -60,7 +60,9 @@ pub struct Meter {
     pub unit_nanos: f64,
     /// Service received, per weight.
     pub tag: u64,
-    /// The tag up to which the present turn lasts.
+    /// The tag at which the present turn began.
+    pub turn_began: u64,
+    /// The tag up to which it lasts.
     pub turn_end: u64,
     /// What its pool's queue had served when it last waited for another limit.
     served_for_others: u32,
@@ -128,6 +130,7 @@ impl Meter {
             backlog: [0; 4],
             unit_nanos: 1e9 / limit.kind.per_second(),
             tag: 0,
+            turn_began: 0,
             turn_end: 0,
             served_for_others: 0,
             recalls: false,

@@ -40,7 +40,8 @@ impl Claim {
         self.tag < self.turn_end
     }
 
-    /// Whoever has its lot keeps it to the end of its turn, or lots that grow would push one another out.
+    /// Whoever has its lot keeps it to the end of its turn, whatever grows or is urgent elsewhere, or lots would push one another
+    /// out before they have served anybody. Its holder ends the turn sooner where something urgent waits for it.
     fn has_its_turn(&self) -> bool {
         self.is_in_turn() && self.held >= self.lot
     }
@@ -67,7 +68,7 @@ const FLOOR: u64 = 32;
 /// unassigned, so that it stays where it is.
 ///
 /// As long as every waiting request fits into its node's fair share, the targets are the weighted max-min of the
-/// claims. Where one does not, fractions are useless: whole-request lots take turns, those in a turn first, then the
+/// claims. Where one does not, fractions are useless: whole-request lots take turns: those that are held first, then the
 /// least served for its weight. A turn lasts a quantum, so that handing over costs little.
 pub fn targets(total: Share, claims: &[Claim]) -> Vec<Share> {
     let wants: Vec<_> = claims.iter().map(|claim| claim.wants().map(|want| want.min(total))).collect();
@@ -129,7 +130,7 @@ fn take_turns(
     let step = queue.iter().map(|i| claims[*i].quantum).max().unwrap_or(0).max(1);
     queue.sort_by_key(|i| {
         let claim = &claims[*i];
-        (rank(claim), !claim.has_its_turn(), !claim.is_in_turn(), claim.tag / step, claim.node)
+        (!claim.has_its_turn(), rank(claim), claim.tag / step, claim.node)
     });
 
     let mut shares: Vec<Share> =
@@ -290,6 +291,8 @@ mod tests {
         let mut urgent = claim(1, 1_000, 100, 20);
         urgent.class = 0;
         assert_eq!(targets(Share(100), &[holder, urgent]), [Share(0), Share(100)]);
+        let has_it = Claim { held: Share(100), ..holder };
+        assert_eq!(targets(Share(100), &[has_it, urgent]), [Share(100), Share(0)], "it ends its turn itself");
         urgent.tag = 5 + 32 * 10;
         assert_eq!(targets(Share(100), &[holder, urgent]), [Share(100), Share(0)]);
     }
@@ -312,7 +315,7 @@ mod tests {
     #[test]
     fn a_turn_is_finished_before_the_next_begins() {
         let mut holder = claim(0, 1_000, 100, 19);
-        holder.turn_end = 20;
+        (holder.turn_end, holder.held) = (20, Share(100));
         let claims = [holder, claim(1, 1_000, 100, 3)];
         assert_eq!(targets(Share(100), &claims), [Share(100), Share(0)]);
         let done = Claim { tag: 20, ..holder };

@@ -34,6 +34,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "liars"
     "loss-30"
     "lumpy"
+    "mixed-priorities"
     "mixed-sizes"
     "on-off"
     "one-way-cut"

@@ -7,11 +7,16 @@ use std::time::Duration;
 use super::IDLE_SILENCE;
 use crate::protocol::gossip::Delta;
 use crate::protocol::id::{Incarnation, NodeId};
+use crate::protocol::lease::TTL;
 use crate::protocol::message::Digest;
 use crate::protocol::time::Instant;
 
 /// News that is not about leases waits this long for more of it.
 const SPACING: Duration = Duration::from_millis(2);
+
+/// A lease ends by a moment of the borrower's clock that was half a round trip old when the lender heard it, and is under way for the
+/// other half.
+const ROUND_TRIP_MAX: Duration = Duration::from_millis(TTL.as_millis() as u64 * 3 / 4);
 
 /// A link to a peer.
 #[derive(Debug)]
@@ -106,6 +111,11 @@ impl Peer {
     pub(super) fn begin_life(&mut self, incarnation: Incarnation, now: Instant) {
         let (incarnation, news_by) = (Some(incarnation), Some(now));
         *self = Self { incarnation, news_by, planned: self.planned, ..Self::new(now) };
+    }
+
+    /// Whether a lease would arrive there long enough before its end.
+    pub(super) fn is_in_reach(&self) -> bool {
+        self.round_trip.is_none_or(|round_trip| round_trip <= ROUND_TRIP_MAX)
     }
 
     /// Something of this limit goes back to this peer.

@@ -73,10 +73,13 @@ impl Node {
         let refused = meter.refused(now);
         // In its turn a node keeps what large requests take, although a small one is next: share that went and came back with
         // every large one would be under way all the time. Nor does it run on a fraction between its turns, which would last
-        // no longer than until the next large one is first.
+        // no longer than until the next large one is first. But what is more urgent than most that waits here, and small, need
+        // not wait for a turn.
+        let bulk = (0..CLASSES).max_by_key(|class| (meter.backlog[*class], *class)).unwrap_or(class);
         let even = meter.bucket().depth_of(even).units(&kind);
         let in_turn = meter.tag < meter.turn_end && !state.queue.is_empty();
-        let kept = if in_turn || queued { meter.demand.usual_largest(even) } else { 0 };
+        let in_line = queued && class >= bulk;
+        let kept = if in_turn || in_line { meter.demand.usual_largest(even) } else { 0 };
         let backlog = if queued { meter.backlog.iter().sum() } else { 0 };
         let depth = meter.bucket().depth_of(meter.held()).units(&kind);
         let usual = meter.demand.largest().saturating_add(recent / 10);
@@ -107,7 +110,7 @@ impl Node {
             demand,
             classes,
             weights,
-            class: class as u8,
+            class: if kept > head { bulk.max(class) } else { class } as u8,
             waiting: if queued { head.max(refused).max(kept) } else { refused.max(kept) },
             need: backlog.saturating_sub(units).min(meter.bucket().room().units(&kind)),
             spare: if state.queue.is_empty() && refused == 0 && !counted {

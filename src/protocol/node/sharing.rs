@@ -22,6 +22,8 @@ const TURN_MIN: Duration = Duration::from_millis(100);
 const TURN_ROUND_TRIPS: u32 = 48;
 /// … but no longer than this, because everybody else waits for its end.
 const TURN_MAX: Duration = Duration::from_secs(4);
+/// What is more urgent elsewhere waits for so many round trips of a turn.
+const URGENT_ROUND_TRIPS: u32 = 8;
 
 /// Rounds of a busy node in which nothing changes come less and less often, down to one in so many …
 const STILL_ROUNDS_MAX: u32 = 2;
@@ -77,6 +79,9 @@ impl Node {
         if leaves {
             claims[0] = Claim { demand: [Share::ZERO; CLASSES], lot: Share::ZERO, ..claims[0] };
         }
+        if self.should_end_turn(place, &row, &claims) {
+            (self.meters[place].turn_end, claims[0].turn_end) = (row.tag, row.tag);
+        }
         let mut targets = match self.left_by_rest[place] {
             Some(left) if !leaves => targets_of(left, &claims),
             _ => targets_of(total, &claims),
@@ -109,6 +114,7 @@ impl Node {
         let meter = &mut self.meters[place];
         meter.target = targets[0];
         if begins && meter.tag >= meter.turn_end {
+            meter.turn_began = meter.tag;
             meter.turn_end = meter.tag.saturating_add(turn);
         } else if lot == Share::ZERO {
             // Nobody waits here any more: the rest of the turn is forfeit, or the next request would cut into another's.
@@ -223,7 +229,7 @@ impl Node {
                 break;
             }
             let peer = self.peers.get(&borrower.replica.node);
-            if !meter.opens_line(borrower.replica.node, now) {
+            if !peer.is_some_and(Peer::is_in_reach) || !meter.opens_line(borrower.replica.node, now) {
                 continue;
             }
             let lasts = |peer: &Peer| meter.would_last(&borrower.replica, (peer.clock, peer.clock_at), now);
@@ -268,8 +274,9 @@ impl Node {
         let few = self.peers.len() <= FEW_LINKS;
         for neighbour in neighbours.iter().filter(|peer| peer.row.need > 0) {
             let meter = &self.meters[place];
-            let lasts =
-                |peer: &&mut Peer| meter.would_last(&neighbour.replica, (peer.clock, peer.clock_at), now);
+            let lasts = |peer: &&mut Peer| {
+                peer.is_in_reach() && meter.would_last(&neighbour.replica, (peer.clock, peer.clock_at), now)
+            };
             let Some(peer) = self.peers.get_mut(&neighbour.replica.node).filter(lasts) else { continue };
             // Once per row: the next row tells whether it still lacks something.
             if peer.levelled.insert(place, neighbour.version) == Some(neighbour.version) {
@@ -448,8 +455,23 @@ impl Node {
 
     /// How long a turn lasts.
     fn turn(&self) -> Duration {
-        let round_trips = self.peers.values().filter_map(|peer| peer.round_trip);
-        (round_trips.max().unwrap_or_default() * TURN_ROUND_TRIPS).clamp(TURN_MIN, TURN_MAX)
+        (self.longest_round_trip() * TURN_ROUND_TRIPS).clamp(TURN_MIN, TURN_MAX)
+    }
+
+    /// Whether something more urgent waits elsewhere for this node's turn to end, which has lasted long enough to be worth its
+    /// handing over. The first of the claims is this node's.
+    fn should_end_turn(&self, place: usize, row: &Row, claims: &[Claim]) -> bool {
+        let own = claims[0];
+        let waits = |claim: &Claim| claim.lot > claim.held && claim.class < own.class;
+        let least = self.longest_round_trip() * URGENT_ROUND_TRIPS;
+        own.lot > Share::ZERO
+            && own.tag < own.turn_end
+            && claims.iter().any(waits)
+            && own.tag >= self.meters[place].turn_began.saturating_add(self.quantum(place, row, least))
+    }
+
+    fn longest_round_trip(&self) -> Duration {
+        self.peers.values().filter_map(|peer| peer.round_trip).max().unwrap_or_default()
     }
 
     /// Whoever waited where it could not be served, behind a cut, say, is further behind than turns alone would leave it.
