@@ -62,8 +62,10 @@ pub struct Meter {
     pub tag: u64,
     /// The tag at which the present turn began.
     pub turn_began: u64,
-    /// The tag up to which it lasts.
+    /// The tag up to which it lasts, …
     pub turn_end: u64,
+    /// … and the moment up to which it does at most.
+    pub turn_until: Instant,
     /// What its pool's queue had served when it last waited for another limit.
     served_for_others: u32,
     /// What is out on loan is wanted here: leases are not prolonged.
@@ -132,6 +134,7 @@ impl Meter {
             tag: 0,
             turn_began: 0,
             turn_end: 0,
+            turn_until: Instant::ZERO,
             served_for_others: 0,
             recalls: false,
             lacks_since: None,
@@ -355,6 +358,22 @@ impl Meter {
         self.bucket.set_period(bounds);
         if let Some(frozen) = &mut self.frozen {
             frozen.set_period(bounds);
+        }
+    }
+
+    /// A turn begins that lasts for so much service, and at most twice as long as that takes where all of the rate is used.
+    pub fn begin_turn(&mut self, service: u64, lasts: Duration, now: Instant) {
+        let fills = self.bucket.depth_of(ONE).units(&self.limit.kind) as f64 * self.unit_nanos;
+        self.turn_began = self.tag;
+        self.turn_end = self.tag.saturating_add(service);
+        self.turn_until = now + lasts.max(Duration::from_nanos(fills.min(u64::MAX as f64 / 4.0) as u64)) * 2;
+    }
+
+    /// Whoever cannot use all of the rate in its turn, because its requests come too late to fill it, say, would keep the
+    /// others waiting for a multiple of a turn: what it did not use in time counts as used.
+    pub fn end_turn_in_time(&mut self, now: Instant) {
+        if self.tag < self.turn_end && now >= self.turn_until {
+            self.tag = self.turn_end;
         }
     }
 

@@ -53,6 +53,7 @@ impl Node {
         let neighbours = self.neighbours(place);
         self.meters[place].refill(now);
         self.meters[place].offer(now);
+        self.meters[place].end_turn_in_time(now);
         let mut row = self.row(place, now);
         if row.waiting > 0 {
             row.tag = self.forgive(place, &neighbours);
@@ -110,12 +111,12 @@ impl Node {
         let lot = claims[0].lot;
         let turns = claims.iter().zip(&targets).any(|(claim, target)| claim.lot > *target);
         let begins = turns && lot > Share::ZERO && targets[0] >= lot && row.held >= lot;
-        let turn = if begins { self.quantum(place, &row, self.turn()) } else { 0 };
+        let turn = self.turn();
+        let service = if begins { self.quantum(place, &row, turn) } else { 0 };
         let meter = &mut self.meters[place];
         meter.target = targets[0];
         if begins && meter.tag >= meter.turn_end {
-            meter.turn_began = meter.tag;
-            meter.turn_end = meter.tag.saturating_add(turn);
+            meter.begin_turn(service, turn, now);
         } else if lot == Share::ZERO {
             // Nobody waits here any more: the rest of the turn is forfeit, or the next request would cut into another's.
             meter.turn_end = meter.turn_end.min(meter.tag);
